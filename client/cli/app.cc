@@ -1,0 +1,165 @@
+#include "client/cli/app.h"
+
+#include <algorithm>
+#include <map>
+#include <ostream>
+
+#include "CLI/CLI.hpp"
+#include "fmt/format.h"
+#include "proto/spec/error.h"
+#include "proto/spec/yaml.h"
+
+namespace teq::cli {
+namespace {
+
+constexpr const char* kFooter =
+    "NAME is projects/{project}/jobs/{job}, or the id of a job in the project.\n"
+    "Exit codes: 0 done; 1 the watched job did not succeed; 2 wrong usage or job file;\n"
+    "3 the server refused; 4 no server answered; 130 stopped by Ctrl-C, the job goes on.";
+
+// All that the command line says.
+struct CommandLine {
+  std::string server = "127.0.0.1:8470";
+  std::string project;
+  Format format = Format::kTable;
+  std::string name;
+  SubmitOptions submit;
+  ListOptions list;
+  UpdateOptions update;
+};
+
+using Action = std::function<ExitCode(const Session&)>;
+
+// The commands, and what each does with the session.
+class App {
+ public:
+  App();
+
+  [[nodiscard]] ExitCode Run(std::vector<std::string> arguments, const Terminal& terminal,
+                             const Connector& connect);
+
+ private:
+  CLI::App* Add(const std::string& command, const std::string& description, Action action);
+  void AddNamed(const std::string& command, const std::string& description,
+                ExitCode (*action)(const Session&, const std::string&));
+  void AddSubmit();
+  void AddList();
+  void AddUpdate();
+
+  CLI::App app_{"Submits quantization jobs to a teq-server, and follows and steers them.",
+                "teqctl"};
+  CommandLine line_;
+  std::map<const CLI::App*, Action> actions_;
+  CLI::App* version_ = nullptr;
+};
+
+App::App() {
+  app_.footer(kFooter);
+  app_.require_subcommand(1);
+  app_.add_option("--server", line_.server, "host:port of the server, or unix:PATH")
+      ->envname("TEQ_SERVER")
+      ->capture_default_str();
+  app_.add_option("--project", line_.project, "the project; for list, - is all of them");
+  const std::map<std::string, Format> formats = {
+      {"table", Format::kTable}, {"json", Format::kJson}, {"yaml", Format::kYaml}};
+  app_.add_option("-o,--output", line_.format, "table, json or yaml")
+      ->transform(CLI::CheckedTransformer(formats).description(""));
+  AddSubmit();
+  AddNamed("get", "Show a job", &Get);
+  AddList();
+  AddNamed("watch", "Follow a job to its end", &Watch);
+  AddNamed("cancel", "Ask for the end of a job", &Cancel);
+  AddNamed("retry", "Queue a failed, cancelled or expired job again", &Retry);
+  AddNamed("delete", "Forget a finished job; what it published stays", &Delete);
+  AddUpdate();
+  AddNamed("report", "Show what a job's run measured", &ShowReport);
+  version_ = app_.add_subcommand("version", "Print the version")->fallthrough();
+}
+
+CLI::App* App::Add(const std::string& command, const std::string& description, Action action) {
+  CLI::App* sub = app_.add_subcommand(command, description)->fallthrough();
+  actions_[sub] = std::move(action);
+  return sub;
+}
+
+void App::AddNamed(const std::string& command, const std::string& description,
+                   ExitCode (*action)(const Session&, const std::string&)) {
+  Add(command, description,
+      [this, action](const Session& session) { return action(session, line_.name); })
+      ->add_option("NAME", line_.name, "the job")
+      ->required();
+}
+
+void App::AddSubmit() {
+  CLI::App* sub = Add("submit", "Check a job file and queue its job",
+                      [this](const Session& s) { return Submit(s, line_.submit); });
+  sub->add_option("-f,--file", line_.submit.file, "the job file; - is standard input")->required();
+  sub->add_flag("--watch", line_.submit.watch, "follow the job to its end");
+  sub->add_option("--job-id", line_.submit.job_id, "the job's id; default: the server's choice");
+  sub->add_option("--request-id", line_.submit.request_id,
+                  "a UUID that makes repeats harmless; default: a new one");
+  sub->add_flag("--validate-only", line_.submit.validate_only, "only check, queue nothing");
+}
+
+void App::AddList() {
+  CLI::App* sub = Add("list", "List jobs, newest first",
+                      [this](const Session& s) { return List(s, line_.list); });
+  sub->add_option("--filter", line_.list.filter,
+                  "such as 'state = RUNNING AND labels.team = \"search\"'");
+  sub->add_option("--limit", line_.list.limit, "the most jobs to list; default: all")
+      ->check(CLI::PositiveNumber);
+}
+
+void App::AddUpdate() {
+  CLI::App* sub = Add("update", "Change a job's priority or labels",
+                      [this](const Session& s) { return Update(s, line_.update); });
+  sub->add_option("NAME", line_.update.name, "the job")->required();
+  sub->add_option_function<std::int32_t>(
+      "--priority", [this](const std::int32_t& value) { line_.update.priority = value; },
+      "larger runs sooner");
+  sub->add_option("--label", line_.update.labels, "key=value to set; may be given again")
+      ->allow_extra_args(false);
+  sub->add_option("--remove-label", line_.update.removed_labels,
+                  "key to remove; may be given again")
+      ->allow_extra_args(false);
+}
+
+void PrintVersion(const Terminal& terminal, Format format) {
+  const nlohmann::ordered_json json = {{"version", TEQ_VERSION}};
+  if (format == Format::kTable) terminal.out << "teqctl " TEQ_VERSION "\n";
+  if (format == Format::kJson) terminal.out << json.dump() << "\n";
+  if (format == Format::kYaml) terminal.out << WriteYaml(json);
+}
+
+ExitCode App::Run(std::vector<std::string> arguments, const Terminal& terminal,
+                  const Connector& connect) {
+  std::ranges::reverse(arguments);  // as CLI11 takes them
+  try {
+    app_.parse(std::move(arguments));
+  } catch (const CLI::Success& e) {
+    app_.exit(e, terminal.out, terminal.err);  // --help
+    return kOk;
+  } catch (const CLI::ParseError& e) {
+    PrintError(terminal, line_.format,
+               Error(absl::StatusCode::kInvalidArgument, "USAGE",
+                     fmt::format("{}; see teqctl --help", e.what())));
+    return kInvalid;
+  }
+  if (version_->parsed()) {
+    PrintVersion(terminal, line_.format);
+    return kOk;
+  }
+  const std::unique_ptr<teq::v1::JobService::StubInterface> stub = connect(line_.server);
+  Session session{*stub, terminal, line_.format, line_.server, std::nullopt};
+  if (!line_.project.empty()) session.project = line_.project;
+  return actions_.at(app_.get_subcommands().at(0))(session);
+}
+
+}  // namespace
+
+ExitCode RunTeqctl(const std::vector<std::string>& arguments, const Terminal& terminal,
+                   const Connector& connect) {
+  return App().Run(arguments, terminal, connect);
+}
+
+}  // namespace teq::cli

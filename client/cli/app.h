@@ -1,0 +1,24 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "client/cli/commands.h"
+#include "client/cli/terminal.h"
+
+namespace teq::cli {
+
+/// Makes the stub of a server's address.
+using Connector =
+    std::function<std::unique_ptr<teq::v1::JobService::StubInterface>(const std::string& server)>;
+
+/// teqctl: reads `arguments` (without the program's name), runs the command and returns its exit
+/// code.
+/// `--server`, `--project` and `-o` may stand before or after the command; TEQ_SERVER names the
+/// server where `--server` does not.
+[[nodiscard]] ExitCode RunTeqctl(const std::vector<std::string>& arguments,
+                                 const Terminal& terminal, const Connector& connect);
+
+}  // namespace teq::cli

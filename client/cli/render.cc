@@ -1,0 +1,200 @@
+#include "client/cli/render.h"
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include "client/cli/text.h"
+#include "fmt/format.h"
+#include "proto/spec/error.h"
+#include "proto/spec/json.h"
+
+namespace teq::cli {
+namespace {
+
+using teq::v1::Job;
+using teq::v1::Report;
+using Rows = std::vector<std::vector<std::string>>;
+
+constexpr std::size_t kWorstLayers = 10;
+
+std::string StageName(teq::v1::Stage stage) {
+  return ShortEnumName(teq::v1::Stage_descriptor(), stage);
+}
+
+std::string ProgressCell(const Job& job) {
+  const auto& progress = job.progress();
+  if (IsFinal(job.state()) || progress.stage() == teq::v1::STAGE_UNSPECIFIED) return "-";
+  if (progress.total() <= 0) return StageName(progress.stage());
+  return fmt::format("{} {}/{}", StageName(progress.stage()), progress.done(), progress.total());
+}
+
+std::string LabelsText(const Job& job) {
+  const std::map<std::string, std::string> sorted(job.labels().begin(), job.labels().end());
+  std::string text;
+  for (const auto& [key, value] : sorted) {
+    text += fmt::format("{}{}={}", text.empty() ? "" : ",", key, value);
+  }
+  return text.empty() ? "-" : Printable(text);
+}
+
+std::string WeightsText(const teq::v1::Recipe& recipe) {
+  const auto& weights = recipe.weights();
+  const std::string group =
+      weights.group_size() == -1 ? "whole rows" : fmt::format("groups of {}", weights.group_size());
+  return fmt::format("{} bits, {}, {}", weights.bits(), group,
+                     weights.symmetric() ? "symmetric" : "asymmetric");
+}
+
+std::string ErrorText(const google::rpc::Status& error) {
+  return Printable(fmt::format("{}: {}", ErrorReason(FromProto(error)), error.message()));
+}
+
+double SecondsBetween(const google::protobuf::Timestamp& begin,
+                      const google::protobuf::Timestamp& end) {
+  return static_cast<double>(end.seconds() - begin.seconds()) +
+         static_cast<double>(end.nanos() - begin.nanos()) * 1e-9;
+}
+
+std::string PerplexityTable(const Report& report) {
+  if (report.perplexity().empty()) return "";
+  Rows rows = {{"PERPLEXITY", "FLOAT", "RTN", "QUANTIZED", "DELTA"}};
+  for (const auto& p : report.perplexity()) {
+    rows.push_back({PlaceText(p.dataset()), PerplexityText(p.full_precision()),
+                    PerplexityText(p.round_to_nearest()), PerplexityText(p.quantized()),
+                    fmt::format("{:+.3f} ± {:.3f}", p.delta(), p.delta_standard_error())});
+  }
+  return Table(rows, {1, 2, 3, 4});
+}
+
+std::string ArtifactTable(const Report& report) {
+  if (report.artifacts().empty()) return "";
+  Rows rows = {{"FORMAT", "SIZE", "PATH"}};
+  for (const auto& artifact : report.artifacts()) {
+    rows.push_back(
+        {Printable(artifact.format()), BytesText(artifact.bytes()), Printable(artifact.path())});
+  }
+  return Table(rows, {1});
+}
+
+std::string DivergenceTable(const Report& report) {
+  Rows rows = {{"DIVERGENCE FROM FLOAT", "KL", "SAME TOP TOKEN", "TOKENS"}};
+  for (const auto& p : report.perplexity()) {
+    rows.push_back({PlaceText(p.dataset()), fmt::format("{:.5f}", p.kl_divergence()),
+                    fmt::format("{:.2f} %", 100 * p.top1_agreement()),
+                    fmt::format("{}", p.tokens())});
+  }
+  return rows.size() == 1 ? "" : Table(rows, {1, 2, 3});
+}
+
+std::string TrainingText(const teq::v1::Training& training) {
+  const int best = training.best_step();
+  const std::string kept = best < 0    ? "plain rounding"
+                           : best == 0 ? "the start"
+                                       : fmt::format("step {}", best);
+  return "TRAINING\n" +
+         Table({{"objective", ShortEnumName(teq::v1::Objective_descriptor(), training.objective())},
+                {"steps", fmt::format("{}, kept: {}", training.steps(), kept)},
+                {"held-back loss",
+                 fmt::format("{:.6g} at the start, {:.6g} kept, {:.6g} by plain rounding",
+                             training.initial_loss(), training.final_loss(),
+                             training.round_to_nearest_loss())},
+                {"trained scales", fmt::format("{}, {:.4f} % of all parameters",
+                                               training.trainable_parameters().scales(),
+                                               100 * training.trainable_fraction())}},
+               {});
+}
+
+std::string WorstLayers(const Report& report) {
+  std::vector<teq::v1::LayerReport> layers(report.layers().begin(), report.layers().end());
+  if (layers.empty()) return "";
+  const std::size_t count = std::min(layers.size(), kWorstLayers);
+  std::ranges::stable_sort(layers, std::ranges::greater(), &teq::v1::LayerReport::output_mse);
+  Rows rows = {{fmt::format("LARGEST OUTPUT ERROR, {} OF {} LAYERS", count, layers.size()), "BITS",
+                "GROUP", "MSE", "BY RTN"}};
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto& layer = layers[i];
+    rows.push_back({Printable(layer.name()), fmt::format("{}", layer.bits()),
+                    layer.group_size() == -1 ? "row" : fmt::format("{}", layer.group_size()),
+                    fmt::format("{:.3e}", layer.output_mse()),
+                    fmt::format("{:.3e}", layer.output_mse_round_to_nearest())});
+  }
+  return Table(rows, {1, 2, 3, 4});
+}
+
+std::string Notes(const Report& report) {
+  std::string text;
+  for (const std::string& note : report.notes()) text += fmt::format("note: {}\n", Printable(note));
+  return text;
+}
+
+// The parts that are not empty, with an empty line between them.
+std::string Sections(const std::vector<std::string>& parts) {
+  std::string text;
+  for (const std::string& part : parts) {
+    if (part.empty()) continue;
+    text += (text.empty() ? "" : "\n") + part;
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string StateName(Job::State state) { return ShortEnumName(Job::State_descriptor(), state); }
+
+bool IsFinal(Job::State state) {
+  return state == Job::STATE_SUCCEEDED || state == Job::STATE_FAILED ||
+         state == Job::STATE_CANCELLED || state == Job::STATE_EXPIRED;
+}
+
+std::string JobTable(const std::vector<Job>& jobs) {
+  Rows rows = {{"NAME", "STATE", "PROGRESS", "PRIORITY", "ATTEMPTS", "CREATED", "LABELS"}};
+  for (const Job& job : jobs) {
+    rows.push_back({Printable(job.name()), StateName(job.state()), ProgressCell(job),
+                    fmt::format("{}", job.priority()), fmt::format("{}", job.attempt_count()),
+                    TimeText(job.create_time()), LabelsText(job)});
+  }
+  return Table(rows, {3, 4});
+}
+
+std::string JobDetails(const Job& job) {
+  Rows rows = {{"name", Printable(job.name())}, {"state", StateName(job.state())}};
+  const auto add = [&rows](const char* name, std::string value) {
+    if (!value.empty() && value != "-") rows.push_back({name, std::move(value)});
+  };
+  add("message", Printable(job.status_message()));
+  if (job.has_error()) add("error", ErrorText(job.error()));
+  add("progress", ProgressCell(job));
+  add("worker", Printable(job.worker()));
+  rows.push_back({"priority", fmt::format("{}", job.priority())});
+  add("labels", LabelsText(job));
+  rows.push_back({"attempts", fmt::format("{}", job.attempt_count())});
+  if (job.preemption_count() > 0) add("preemptions", fmt::format("{}", job.preemption_count()));
+  add("model", PlaceText(job.spec().model().uri()));
+  add("weights", WeightsText(job.spec().recipe()));
+  add("output", PlaceText(job.spec().output().uri()));
+  add("created", TimeText(job.create_time()));
+  add("started", TimeText(job.start_time()));
+  add("next attempt", TimeText(job.next_attempt_time()));
+  add("ended", TimeText(job.end_time()));
+  return Sections({Table(rows, {}), PerplexityTable(job.report()), ArtifactTable(job.report())});
+}
+
+std::string JobSummary(const Job& job) {
+  std::string head = fmt::format("{}  {}", Printable(job.name()), StateName(job.state()));
+  if (job.has_start_time() && job.has_end_time()) {
+    head +=
+        fmt::format(" after {}", DurationText(SecondsBetween(job.start_time(), job.end_time())));
+  }
+  head += "\n";
+  if (job.has_error()) head += ErrorText(job.error()) + "\n";
+  return Sections({head, PerplexityTable(job.report()), ArtifactTable(job.report())});
+}
+
+std::string ReportText(const Report& report) {
+  return Sections({PerplexityTable(report), DivergenceTable(report),
+                   report.has_training() ? TrainingText(report.training()) : "",
+                   WorstLayers(report), ArtifactTable(report), Notes(report)});
+}
+
+}  // namespace teq::cli

@@ -1,0 +1,140 @@
+#include "client/model_info/plan.h"
+
+#include <algorithm>
+
+#include "fmt/format.h"
+#include "fmt/ranges.h"
+#include "proto/spec/error.h"
+
+namespace teq::model_info {
+namespace {
+
+// The size of a layer list in a message; the rest is counted.
+constexpr std::size_t kNamedLayers = 4;
+
+std::string NameLayers(const std::vector<const PlannedLayer*>& layers, const char* what,
+                       std::int64_t LinearLayer::*size) {
+  std::vector<std::string> names;
+  for (const PlannedLayer* planned : layers) {
+    if (names.size() == kNamedLayers) break;
+    names.push_back(fmt::format("{} ({} {})", planned->layer.name, planned->layer.*size, what));
+  }
+  std::string text = fmt::format("{}", fmt::join(names, ", "));
+  if (layers.size() > kNamedLayers)
+    text += fmt::format(" and {} more", layers.size() - kNamedLayers);
+  return text;
+}
+
+/// The override that leaves the layers float: one pattern over the last parts of their names.
+std::string SkipOverride(const std::vector<const PlannedLayer*>& layers) {
+  std::vector<std::string> suffixes;
+  for (const PlannedLayer* planned : layers) {
+    std::string suffix = planned->layer.name.substr(planned->layer.name.rfind('.') + 1);
+    if (std::find(suffixes.begin(), suffixes.end(), suffix) == suffixes.end()) {
+      suffixes.push_back(std::move(suffix));
+    }
+  }
+  return fmt::format("overrides: [{{match: \"re:.*\\\\.({})\", skip: true}}]",
+                     fmt::join(suffixes, "|"));
+}
+
+absl::Status CheckGroups(const std::vector<PlannedLayer>& plan) {
+  std::vector<const PlannedLayer*> bad;
+  for (const PlannedLayer& planned : plan) {
+    if (planned.grid.quantized && planned.grid.group_size > 0 &&
+        planned.layer.in % planned.grid.group_size != 0) {
+      bad.push_back(&planned);
+    }
+  }
+  if (bad.empty()) return absl::OkStatus();
+  return Error(
+      absl::StatusCode::kInvalidArgument, "GROUP_SIZE_MISMATCH",
+      fmt::format("group_size {} does not divide the inputs of {}; choose one that does, or "
+                  "leave them float by {}",
+                  bad.front()->grid.group_size, NameLayers(bad, "inputs", &LinearLayer::in),
+                  SkipOverride(bad)));
+}
+
+/// The codes of 32 inputs must fill words, and so must the zero points of all outputs.
+absl::Status CheckGptq(const std::vector<PlannedLayer>& plan) {
+  std::vector<const PlannedLayer*> bad_inputs;
+  std::vector<const PlannedLayer*> bad_outputs;
+  for (const PlannedLayer& planned : plan) {
+    if (!planned.grid.quantized) continue;
+    if (planned.layer.in * planned.grid.bits % 32 != 0) bad_inputs.push_back(&planned);
+    if (planned.layer.out * planned.grid.bits % 32 != 0) bad_outputs.push_back(&planned);
+  }
+  if (!bad_inputs.empty()) {
+    return Error(
+        absl::StatusCode::kInvalidArgument, "SHAPE_NOT_PACKABLE",
+        fmt::format("format GPTQ: {}-bit codes of an output do not fill 32-bit words in {}; "
+                    "leave them float by {}",
+                    bad_inputs.front()->grid.bits,
+                    NameLayers(bad_inputs, "inputs", &LinearLayer::in), SkipOverride(bad_inputs)));
+  }
+  if (!bad_outputs.empty()) {
+    return Error(
+        absl::StatusCode::kInvalidArgument, "SHAPE_NOT_PACKABLE",
+        fmt::format("format GPTQ: {}-bit zero points of a group do not fill 32-bit words in "
+                    "{}; leave them float by {}",
+                    bad_outputs.front()->grid.bits,
+                    NameLayers(bad_outputs, "outputs", &LinearLayer::out),
+                    SkipOverride(bad_outputs)));
+  }
+  return absl::OkStatus();
+}
+
+/// An override that touches nothing is a typing error.
+absl::Status CheckOverridesMatch(const teq::v1::Recipe& recipe,
+                                 const std::vector<LinearLayer>& layers) {
+  for (int i = 0; i < recipe.overrides_size(); ++i) {
+    teq::v1::Recipe only;
+    *only.add_overrides() = recipe.overrides(i);
+    only.mutable_overrides(0)->set_skip(true);
+    only.mutable_overrides(0)->clear_weights();
+    const bool matches = std::any_of(layers.begin(), layers.end(), [&](const LinearLayer& layer) {
+      return !GridOf(only, layer.name).quantized;
+    });
+    if (matches) continue;
+    google::rpc::BadRequest::FieldViolation violation;
+    violation.set_field(fmt::format("recipe.overrides[{}].match", i));
+    violation.set_description(
+        fmt::format("\"{}\" matches no linear layer of the model; its first is {}",
+                    recipe.overrides(i).match(), layers.front().name));
+    return InvalidFields("INVALID_SPEC", {violation});
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<PlannedLayer>> PlanLayers(const teq::v1::JobSpec& spec,
+                                                     const Architecture& architecture,
+                                                     const ModelConfig& config) {
+  const std::vector<LinearLayer> layers = LinearLayers(architecture, config);
+  TEQ_RETURN_IF_ERROR(CheckOverridesMatch(spec.recipe(), layers));
+  std::vector<PlannedLayer> plan;
+  plan.reserve(layers.size());
+  for (const LinearLayer& layer : layers) {
+    plan.push_back({layer, GridOf(spec.recipe(), layer.name)});
+  }
+  if (std::none_of(plan.begin(), plan.end(), [](const auto& p) { return p.grid.quantized; })) {
+    google::rpc::BadRequest::FieldViolation violation;
+    violation.set_field("recipe.overrides");
+    violation.set_description("every linear layer is skipped; leave at least one to quantize");
+    return InvalidFields("INVALID_SPEC", {violation});
+  }
+  TEQ_RETURN_IF_ERROR(CheckGroups(plan));
+  TEQ_RETURN_IF_ERROR(CheckGptq(plan));
+  return plan;
+}
+
+absl::Status CheckModel(const teq::v1::JobSpec& spec, const std::filesystem::path& directory) {
+  TEQ_ASSIGN_OR_RETURN(const ModelConfig config, ReadModelConfig(directory));
+  TEQ_ASSIGN_OR_RETURN(const CheckpointIndex index, ReadCheckpointIndex(directory));
+  const Architecture& architecture = *FindArchitecture(config.model_type);
+  TEQ_RETURN_IF_ERROR(CheckTensors(architecture, config, index));
+  return PlanLayers(spec, architecture, config).status();
+}
+
+}  // namespace teq::model_info

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <filesystem>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "client/model_info/architecture.h"
+#include "proto/spec/validate.h"
+#include "teq/v1/job.pb.h"
+
+namespace teq::model_info {
+
+/// A linear layer and the grid that the recipe gives it.
+struct PlannedLayer {
+  LinearLayer layer;
+  LayerGrid grid;
+};
+
+/// The grid of every linear layer under a recipe with defaults.
+///
+/// INVALID_ARGUMENT: GROUP_SIZE_MISMATCH where group_size does not divide a layer's inputs and
+/// SHAPE_NOT_PACKABLE where a format cannot hold a layer (GPTQ: codes of a column and zero points
+/// of a group fill 32-bit words); both name the format, the layers and the override that would
+/// leave them float. INVALID_SPEC for an override that matches no layer, or a recipe that leaves
+/// every layer float.
+[[nodiscard]] absl::StatusOr<std::vector<PlannedLayer>> PlanLayers(const teq::v1::JobSpec& spec,
+                                                                   const Architecture& architecture,
+                                                                   const ModelConfig& config);
+
+/// Everything that a checkpoint's headers can tell about a job: config.json, tensors, PlanLayers.
+/// For CreateJob, where the server can read the model's directory, and for FETCH.
+[[nodiscard]] absl::Status CheckModel(const teq::v1::JobSpec& spec,
+                                      const std::filesystem::path& directory);
+
+}  // namespace teq::model_info

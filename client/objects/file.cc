@@ -1,0 +1,173 @@
+#include "client/objects/file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <initializer_list>
+#include <memory>
+#include <random>
+#include <system_error>
+#include <utility>
+
+#include "fmt/format.h"
+#include "openssl/evp.h"
+#include "proto/spec/error.h"
+
+namespace teq::objects {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::size_t kChunk = std::size_t{1} << 20;
+
+class FileDescriptor {
+ public:
+  explicit FileDescriptor(int fd) : fd_(fd) {}
+  ~FileDescriptor() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  FileDescriptor(const FileDescriptor&) = delete;
+  FileDescriptor& operator=(const FileDescriptor&) = delete;
+  [[nodiscard]] int get() const { return fd_; }
+  // Closes now, so that an error that only close reports is not lost.
+  [[nodiscard]] bool Close() { return ::close(std::exchange(fd_, -1)) == 0; }
+
+ private:
+  int fd_;
+};
+
+std::string Words(int error_number) { return std::generic_category().message(error_number); }
+
+absl::Status ReadError(int error_number, const fs::path& path) {
+  if (error_number == ENOENT || error_number == ENOTDIR) {
+    return Error(absl::StatusCode::kNotFound, "FILE_NOT_FOUND",
+                 fmt::format("{}: there is no such file", path.string()));
+  }
+  return Error(absl::StatusCode::kInternal, "READ_FAILED",
+               fmt::format("{}: cannot be read: {}", path.string(), Words(error_number)));
+}
+
+// Calls `consume` with each part of a file; returns 0 or the error number.
+template <typename Consume>
+int ReadParts(const fs::path& path, const Consume& consume) {
+  const FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (file.get() < 0) return errno;
+  std::string buffer(kChunk, '\0');
+  while (true) {
+    const ssize_t count = ::read(file.get(), buffer.data(), buffer.size());
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return errno;
+    if (count == 0) return 0;
+    consume(std::string_view(buffer.data(), static_cast<std::size_t>(count)));
+  }
+}
+
+class Hasher {
+ public:
+  Hasher() { EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr); }
+  void Add(std::string_view text) { EVP_DigestUpdate(context_.get(), text.data(), text.size()); }
+  [[nodiscard]] std::string Hex() {
+    std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
+    unsigned int size = 0;
+    EVP_DigestFinal_ex(context_.get(), digest.data(), &size);
+    std::string hex;
+    for (unsigned int i = 0; i < size; ++i) hex += fmt::format("{:02x}", digest[i]);
+    return hex;
+  }
+
+ private:
+  std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context_{EVP_MD_CTX_new(),
+                                                                   &EVP_MD_CTX_free};
+};
+
+// Returns 0 or the error number.
+int WriteAll(int fd, std::string_view content) {
+  while (!content.empty()) {
+    const ssize_t count = ::write(fd, content.data(), content.size());
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return errno;
+    content.remove_prefix(static_cast<std::size_t>(count));
+  }
+  return 0;
+}
+
+int WriteAndSync(const fs::path& path, std::string_view content) {
+  FileDescriptor file(
+      ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666));
+  if (file.get() < 0) return errno;
+  if (const int error = WriteAll(file.get(), content)) return error;
+  if (::fsync(file.get()) != 0) return errno;
+  return file.Close() ? 0 : errno;
+}
+
+}  // namespace
+
+absl::Status WriteError(int error_number, const fs::path& path, std::uint64_t bytes) {
+  const std::string what = bytes > 0 ? fmt::format("{} bytes cannot be written", bytes)
+                                     : std::string("cannot be written");
+  const auto is_one_of = [error_number](std::initializer_list<int> numbers) {
+    return std::ranges::find(numbers, error_number) != numbers.end();
+  };
+  if (is_one_of({ENOSPC, EDQUOT, EFBIG})) {
+    return Error(absl::StatusCode::kResourceExhausted, "DISK_FULL",
+                 fmt::format("{}: {}: {}; free space there, or choose another output.uri",
+                             path.string(), what, Words(error_number)),
+                 {{"path", path.string()}, {"bytes", std::to_string(bytes)}});
+  }
+  if (is_one_of({EACCES, EPERM, EROFS})) {
+    return Error(absl::StatusCode::kPermissionDenied, "OUTPUT_NOT_WRITABLE",
+                 fmt::format("{}: {}: {}; let the worker's user write there, or choose another "
+                             "output.uri",
+                             path.string(), what, Words(error_number)),
+                 {{"path", path.string()}});
+  }
+  return Error(absl::StatusCode::kInternal, "WRITE_FAILED",
+               fmt::format("{}: {}: {}", path.string(), what, Words(error_number)),
+               {{"path", path.string()}});
+}
+
+absl::Status Sync(const fs::path& path) {
+  const FileDescriptor file(::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
+  if (file.get() < 0 || ::fsync(file.get()) != 0) return WriteError(errno, path, 0);
+  return absl::OkStatus();
+}
+
+absl::Status WriteFileAtomically(const fs::path& path, std::string_view content) {
+  fs::path temporary = path;
+  temporary += fmt::format(".{:08x}.tmp", std::random_device{}());
+  int error = WriteAndSync(temporary, content);
+  if (error == 0 && ::rename(temporary.c_str(), path.c_str()) != 0) error = errno;
+  if (error != 0) {
+    ::unlink(temporary.c_str());
+    return WriteError(error, path, content.size());
+  }
+  return Sync(path.has_parent_path() ? path.parent_path() : fs::path("."));
+}
+
+absl::StatusOr<std::string> ReadFile(const fs::path& path) {
+  std::string content;
+  if (const int error = ReadParts(path, [&](std::string_view part) { content += part; })) {
+    return ReadError(error, path);
+  }
+  return content;
+}
+
+absl::StatusOr<std::string> FileSha256(const fs::path& path) {
+  Hasher hasher;
+  if (const int error = ReadParts(path, [&](std::string_view part) { hasher.Add(part); })) {
+    return ReadError(error, path);
+  }
+  return hasher.Hex();
+}
+
+std::string Sha256(std::string_view text) {
+  Hasher hasher;
+  hasher.Add(text);
+  return hasher.Hex();
+}
+
+}  // namespace teq::objects

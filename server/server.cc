@@ -1,0 +1,210 @@
+#include "server/server.h"
+
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/health_check_service_interface.h>
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#include <utility>
+
+#include "fmt/format.h"
+#include "proto/spec/error.h"
+#include "server/api/answer.h"
+#include "server/api/lease_polls.h"
+#include "server/api/services.h"
+#include "server/api/watch_hub.h"
+#include "server/http/address.h"
+#include "server/http/http_server.h"
+#include "server/http/metrics.h"
+#include "server/queue/queue.h"
+#include "server/store/data_directory.h"
+#include "server/store/sqlite_store.h"
+#include "spdlog/spdlog.h"
+
+namespace teq::server {
+namespace {
+
+constexpr int kMaxMessageBytes = 4 << 20;
+constexpr auto kReapInterval = std::chrono::milliseconds(500);
+
+queue::QueueOptions QueueOptionsOf(const Config& config) {
+  queue::QueueOptions options;
+  options.lease_duration = config.lease_duration;
+  options.uri_policy.allowed_prefixes = config.uri_prefixes;
+  options.limits.queued_jobs_per_project = config.limits.queued_jobs_per_project;
+  options.limits.spec_bytes = config.limits.spec_bytes;
+  options.limits.events_per_job = config.limits.events_per_job;
+  return options;
+}
+
+void SetChannelArguments(grpc::ServerBuilder& builder) {
+  // Two servers on one port would share its calls; the second has to fail instead.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  // Clients keep idle connections alive every 30 s; gRPC's own limit would cut them.
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10'000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 30'000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+  // Connections move to other servers behind a balancer; watches resume by their token.
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS, 30 * 60 * 1000);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS, 60 * 1000);
+}
+
+}  // namespace
+
+class Server::Impl {
+ public:
+  Impl(const Config& config, store::DataDirectory directory,
+       std::unique_ptr<store::SqliteStore> store)
+      : config_(config),
+        directory_(std::move(directory)),
+        store_(std::move(store)),
+        queue_(QueueOptionsOf(config),
+               {.store = store_.get(), .clock = &clock_, .random = &random_}),
+        watches_({.max_streams = config.limits.watch_streams}, &queue_),
+        polls_({.max_waiting = config.limits.waiting_workers}, &queue_),
+        metrics_({}, {.store = store_.get(),
+                      .clock = &clock_,
+                      .watch_streams = [this] { return watches_.StreamCount(); }}),
+        jobs_(&queue_, &watches_),
+        workers_(&queue_, &polls_) {
+    queue_.AddObserver(&metrics_);
+    queue_.AddObserver(&watches_);
+    queue_.AddObserver(&polls_);
+  }
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
+
+  ~Impl() { Drain(); }
+
+  absl::Status Start() {
+    TEQ_RETURN_IF_ERROR(metrics_.Restore());
+    TEQ_RETURN_IF_ERROR(queue_.Start());
+    TEQ_ASSIGN_OR_RETURN(http_, http::HttpServer::Start({.address = config_.http},
+                                                        {.metrics = [this] { return Render(); },
+                                                         .ready = [this] { return Ready(); }}));
+    TEQ_RETURN_IF_ERROR(StartGrpc());
+    reaper_ = std::thread([this] { Reap(); });
+    return absl::OkStatus();
+  }
+
+  void Drain() {
+    if (draining_.exchange(true)) return;
+    StopReaper();
+    if (grpc_ == nullptr) return;
+    grpc_->GetHealthCheckService()->SetServingStatus(false);
+    watches_.Drain();
+    polls_.Drain();
+    grpc_->Shutdown(std::chrono::system_clock::now() +
+                    absl::ToChronoMilliseconds(config_.drain_timeout));
+    grpc_->Wait();
+  }
+
+  [[nodiscard]] const std::string& grpc_address() const { return grpc_address_; }
+  [[nodiscard]] const std::string& http_address() const { return http_->address(); }
+
+ private:
+  absl::Status StartGrpc() {
+    grpc::EnableDefaultHealthCheckService(true);
+    grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+    TEQ_ASSIGN_OR_RETURN(http::HostPort address, http::ParseHostPort(config_.listen));
+    grpc::ServerBuilder builder;
+    SetChannelArguments(builder);
+    builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
+    int port = 0;
+    builder.AddListeningPort(address.ToString(), grpc::InsecureServerCredentials(), &port);
+    builder.RegisterService(&jobs_);
+    builder.RegisterService(&workers_);
+    grpc_ = builder.BuildAndStart();
+    if (grpc_ == nullptr || port == 0) {
+      return Error(
+          absl::StatusCode::kUnavailable, "ADDRESS_UNAVAILABLE",
+          fmt::format("{}: cannot listen: the address is in use, or is not this machine's; "
+                      "stop the program that uses it, or choose another by --listen",
+                      config_.listen));
+    }
+    address.port = static_cast<uint16_t>(port);
+    grpc_address_ = address.ToString();
+    // A probe that names a service gets NOT_FOUND until its status was set.
+    for (const char* service :
+         {teq::v1::JobService::service_full_name(), teq::v1::WorkerService::service_full_name()}) {
+      grpc_->GetHealthCheckService()->SetServingStatus(service, true);
+    }
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<std::string> Render() { return metrics_.Render(); }
+
+  absl::Status Ready() {
+    if (draining_) return api::Draining();
+    return store_->ReadStatistics().status();
+  }
+
+  /// Workers cannot reach a server that stops: their silence must not count.
+  void StopReaper() {
+    {
+      const std::lock_guard lock(reaper_mutex_);
+      stop_ = true;
+    }
+    reaper_wake_.notify_all();
+    if (reaper_.joinable()) reaper_.join();
+  }
+
+  void Reap() {
+    while (true) {
+      {
+        std::unique_lock lock(reaper_mutex_);
+        if (reaper_wake_.wait_for(lock, kReapInterval, [this] { return stop_; })) return;
+      }
+      if (const absl::Status status = queue_.Reap(); !status.ok()) {
+        spdlog::error("reaper: {}: {}", ErrorReason(status), std::string(status.message()));
+      }
+    }
+  }
+
+  const Config config_;
+  const store::DataDirectory directory_;
+  const queue::SystemClock clock_;
+  queue::SystemRandom random_;
+  const std::unique_ptr<store::SqliteStore> store_;
+  queue::Queue queue_;
+  api::WatchHub watches_;
+  api::LeasePolls polls_;
+  http::Metrics metrics_;
+  api::JobService jobs_;
+  api::WorkerService workers_;
+
+  std::atomic<bool> draining_ = false;
+  std::unique_ptr<http::HttpServer> http_;
+  std::unique_ptr<grpc::Server> grpc_;
+  std::string grpc_address_;
+
+  std::mutex reaper_mutex_;
+  std::condition_variable reaper_wake_;
+  bool stop_ = false;
+  std::thread reaper_;
+};
+
+Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Server::~Server() = default;
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config) {
+  TEQ_RETURN_IF_ERROR(CheckConfig(config));
+  TEQ_ASSIGN_OR_RETURN(store::DataDirectory directory, store::DataDirectory::Open(config.data));
+  TEQ_ASSIGN_OR_RETURN(std::unique_ptr<store::SqliteStore> store,
+                       store::SqliteStore::Open(directory.DatabaseFile()));
+  auto impl = std::make_unique<Impl>(config, std::move(directory), std::move(store));
+  TEQ_RETURN_IF_ERROR(impl->Start());
+  return std::unique_ptr<Server>(new Server(std::move(impl)));
+}
+
+const std::string& Server::grpc_address() const { return impl_->grpc_address(); }
+const std::string& Server::http_address() const { return impl_->http_address(); }
+void Server::Drain() { impl_->Drain(); }
+
+}  // namespace teq::server

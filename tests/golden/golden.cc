@@ -1,0 +1,78 @@
+// Compares the engine with a golden.json that another program recorded beside a checkpoint: token ids
+// must be equal, and logits within 1e-3 in float32. Prints one line a model; exit status 1 where any
+// differs.
+#include <cstdio>
+#include <fstream>
+
+#include "absl/status/statusor.h"
+#include "fmt/format.h"
+#include "nlohmann/json.hpp"
+#include "proto/spec/error.h"
+#include "worker/engine/checkpoint/checkpoint.h"
+#include "worker/engine/model/decoder.h"
+#include "worker/engine/text/tokenizer.h"
+
+namespace teq {
+namespace {
+
+constexpr double kTolerance = 1e-3;
+
+absl::StatusOr<model::Decoder> Load(const std::string& directory) {
+  TEQ_ASSIGN_OR_RETURN(const auto config, model_info::ReadModelConfig(directory));
+  TEQ_ASSIGN_OR_RETURN(const auto checkpoint, checkpoint::Checkpoint::Open(directory));
+  const auto& architecture = *model_info::FindArchitecture(config.model_type);
+  TEQ_ASSIGN_OR_RETURN(const auto vocabulary, model_info::FindVocabularyTensors(
+                                                  architecture, config, checkpoint.index()));
+  return model::LoadDecoder(
+      architecture, config, vocabulary,
+      [&](const std::string& name) { return checkpoint.Read(name); }, torch::kCPU);
+}
+
+absl::StatusOr<bool> IdsAreEqual(const std::string& directory, const nlohmann::json& golden) {
+  TEQ_ASSIGN_OR_RETURN(const auto tokenizer, text::OpenTokenizer(directory));
+  TEQ_ASSIGN_OR_RETURN(const auto ids, tokenizer->Encode(golden.at("text").get<std::string>()));
+  std::vector<std::int32_t> all = tokenizer->prefix();
+  all.insert(all.end(), ids.begin(), ids.end());
+  return all == golden.at("input_ids").get<std::vector<std::int32_t>>();
+}
+
+absl::StatusOr<double> LargestDifference(const std::string& directory,
+                                         const nlohmann::json& golden) {
+  TEQ_ASSIGN_OR_RETURN(const model::Decoder decoder, Load(directory));
+  const torch::NoGradGuard no_gradient;
+  const auto ids = golden.at("input_ids").get<std::vector<std::int64_t>>();
+  const torch::Tensor logits =
+      model::Logits(decoder, torch::tensor(ids, torch::kInt64).unsqueeze(0))[0];
+  double largest = 0;
+  for (const auto& row : golden.at("logits")) {
+    const torch::Tensor expected = torch::tensor(row.at("values").get<std::vector<float>>());
+    const torch::Tensor actual = logits[row.at("position").get<std::int64_t>()];
+    largest = std::max(largest, (actual - expected).abs().max().item<double>());
+  }
+  return largest;
+}
+
+bool Check(const std::string& directory) {
+  const auto golden = nlohmann::json::parse(std::ifstream(directory + "/golden.json"));
+  const auto ids = IdsAreEqual(directory, golden);
+  const auto difference = LargestDifference(directory, golden);
+  for (const absl::Status& status : {ids.status(), difference.status()}) {
+    if (!status.ok()) {
+      fmt::print("{}: {}\n", directory, std::string(status.message()));
+      return false;
+    }
+  }
+  fmt::print("{}: token ids {}, logits differ by at most {:.2e} (limit {:.0e})\n", directory,
+             *ids ? "equal" : "DIFFER", *difference, kTolerance);
+  return *ids && *difference < kTolerance;
+}
+
+}  // namespace
+}  // namespace teq
+
+int main(int argc, char** argv) {
+  bool good = argc > 1;
+  if (!good) fmt::print("usage: {} CHECKPOINT_DIRECTORY...\n", argv[0]);
+  for (int i = 1; i < argc; ++i) good = teq::Check(argv[i]) && good;
+  return good ? 0 : 1;
+}

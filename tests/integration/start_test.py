@@ -1,0 +1,80 @@
+"""Programs that cannot start say why."""
+
+import contextlib
+import socket
+import sqlite3
+import unittest
+
+from harness import programs
+
+
+class StartTest(programs.HouseTest):
+    def start(self, *arguments):
+        return programs.run("teq-server", "--data", self.house.data, *arguments, seconds=30)
+
+    def refused(self, reason, *arguments):
+        answer = self.start(*arguments)
+        self.assertNotEqual(answer.code, 0, answer)
+        self.assertIn(f"teq-server: {reason}: ", answer.err)
+        return answer.err
+
+    def test_port_in_use_is_named(self):
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            address = "127.0.0.1:%d" % taken.getsockname()[1]
+            self.assertIn(address, self.refused("ADDRESS_UNAVAILABLE", "--listen", address,
+                                                "--http", "127.0.0.1:0"))
+            http = self.start("--listen", "127.0.0.1:0", "--http", address)
+            self.assertEqual(http.code, 1, http)
+            self.assertIn(address, http.err)
+
+    def test_database_of_another_program_is_refused_and_stays_as_it_was(self):
+        self.house.start_server()
+        self.house.server.terminate()
+        (database,) = [f for f in self.house.data.rglob("*") if f.is_file() and
+                       f.read_bytes()[:15] == b"SQLite format 3"]
+        for leftover in self.house.data.iterdir():
+            leftover.unlink()
+        with contextlib.closing(sqlite3.connect(database)) as store, store:
+            store.execute("CREATE TABLE recipes (cake TEXT)")
+        before = database.read_bytes()
+        self.assertIn(str(database), self.refused("NOT_OUR_DATABASE", "--listen", "127.0.0.1:0",
+                                                  "--http", "127.0.0.1:0"))
+        self.assertEqual(database.read_bytes(), before)
+
+    def test_file_that_is_no_database_is_refused(self):
+        self.house.start_server()
+        self.house.server.terminate()
+        (database,) = [f for f in self.house.data.rglob("*") if f.is_file() and
+                       f.read_bytes()[:15] == b"SQLite format 3"]
+        database.write_bytes(b"shopping list\n" * 100)
+        answer = self.start("--listen", "127.0.0.1:0", "--http", "127.0.0.1:0")
+        self.assertEqual(answer.code, 1, answer)
+        self.assertIn(str(database), answer.err)
+
+    def test_second_server_on_the_same_data_is_refused(self):
+        self.house.start_server()
+        self.assertIn(str(self.house.data), self.refused(
+            "DATA_DIRECTORY_IN_USE", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"))
+
+    def test_unknown_key_of_a_config_is_named_with_its_line(self):
+        config = self.house.root / "bad.yaml"
+        config.write_text("listen: 127.0.0.1:0\nlisten_http: 127.0.0.1:0\n")
+        self.assertIn(f"{config}:2: listen_http", self.refused("INVALID_CONFIG", "--config", config))
+        worker = programs.run("teq-worker", "--config", config, seconds=30)
+        self.assertEqual(worker.code, 2, worker)
+        self.assertIn(f"{config}:1: listen", worker.err)
+
+    def test_address_that_others_reach_needs_a_list_of_uris(self):
+        self.refused("URI_PREFIXES_REQUIRED", "--listen", "0.0.0.0:0", "--http", "127.0.0.1:0")
+
+    def test_teqctl_without_a_server_says_so(self):
+        answer = self.house.ctl("list")
+        self.assertEqual(answer.code, 4, answer)
+        self.assertIn("SERVER_UNREACHABLE", answer.err)
+        self.assertIn(self.house.address, answer.err)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,386 @@
+// The services through a real gRPC channel.
+#include "server/api/services.h"
+
+#include <grpcpp/grpcpp.h>
+
+#include <future>
+#include <thread>
+
+#include "client/api/grpc_status.h"
+#include "gmock/gmock.h"
+#include "proto/spec/error.h"
+#include "tests/unit/server/harness.h"
+
+namespace teq::api {
+namespace {
+
+using teq::testing::NewJob;
+using teq::testing::Sha;
+using teq::v1::AcquireLeaseResponse;
+using teq::v1::Job;
+using teq::v1::WatchJobResponse;
+using ::testing::ElementsAre;
+
+template <typename Message>
+Message Detail(const absl::Status& status) {
+  Message message;
+  const auto payload =
+      status.GetPayload("type.googleapis.com/" + std::string(Message::descriptor()->full_name()));
+  EXPECT_TRUE(payload.has_value()) << status;
+  if (payload) message.ParseFromString(std::string(*payload));
+  return message;
+}
+
+class ServicesTest : public teq::testing::QueueTest {
+ protected:
+  void SetUp() override {
+    QueueTest::SetUp();
+    Serve({}, {});
+  }
+
+  void TearDown() override { Stop(); }
+
+  void Stop() {
+    if (server_ == nullptr) return;
+    watches_->Drain();
+    polls_->Drain();
+    server_->Shutdown();
+    server_->Wait();
+    server_.reset();
+  }
+
+  /// Once more, with other options.
+  void Serve(const WatchOptions& watch, const PollOptions& poll) {
+    Stop();
+    jobs_service_.reset();
+    workers_service_.reset();
+    watches_.reset();
+    polls_.reset();
+    Open({});
+    watches_ = std::make_unique<WatchHub>(watch, queue_.get());
+    polls_ = std::make_unique<LeasePolls>(poll, queue_.get());
+    queue_->AddObserver(watches_.get());
+    queue_->AddObserver(polls_.get());
+    jobs_service_ = std::make_unique<JobService>(queue_.get(), watches_.get());
+    workers_service_ = std::make_unique<WorkerService>(queue_.get(), polls_.get());
+    grpc::ServerBuilder builder;
+    builder.RegisterService(jobs_service_.get());
+    builder.RegisterService(workers_service_.get());
+    server_ = builder.BuildAndStart();
+    const auto channel = server_->InProcessChannel({});
+    jobs_ = teq::v1::JobService::NewStub(channel);
+    workers_ = teq::v1::WorkerService::NewStub(channel);
+  }
+
+  absl::StatusOr<AcquireLeaseResponse> AcquireByCall(const std::string& session,
+                                                     absl::Duration wait) {
+    grpc::ClientContext context;
+    teq::v1::AcquireLeaseRequest request;
+    request.set_worker_session(session);
+    request.mutable_max_wait()->set_seconds(absl::ToInt64Seconds(wait));
+    AcquireLeaseResponse response;
+    const grpc::Status status = workers_->AcquireLease(&context, request, &response);
+    if (!status.ok()) return client::FromGrpc(status);
+    return response;
+  }
+
+  std::unique_ptr<grpc::ClientReader<WatchJobResponse>> Watch(grpc::ClientContext& context,
+                                                              const std::string& name,
+                                                              const std::string& token = "") {
+    teq::v1::WatchJobRequest request;
+    request.set_name(name);
+    request.set_resume_token(token);
+    return jobs_->WatchJob(&context, request);
+  }
+
+  std::unique_ptr<WatchHub> watches_;
+  std::unique_ptr<LeasePolls> polls_;
+  std::unique_ptr<JobService> jobs_service_;
+  std::unique_ptr<WorkerService> workers_service_;
+  std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<teq::v1::JobService::Stub> jobs_;
+  std::unique_ptr<teq::v1::WorkerService::Stub> workers_;
+};
+
+TEST_F(ServicesTest, EveryVerbOfJobServiceIsServed) {
+  Job job;
+  {
+    grpc::ClientContext context;
+    ASSERT_TRUE(jobs_->CreateJob(&context, NewJob("a"), &job).ok());
+    EXPECT_EQ(job.state(), Job::STATE_QUEUED);
+  }
+  {
+    grpc::ClientContext context;
+    teq::v1::GetJobRequest request;
+    request.set_name(job.name());
+    Job read;
+    ASSERT_TRUE(jobs_->GetJob(&context, request, &read).ok());
+    EXPECT_EQ(read.uid(), job.uid());
+  }
+  {
+    grpc::ClientContext context;
+    teq::v1::ListJobsRequest request;
+    request.set_parent("projects/p");
+    teq::v1::ListJobsResponse response;
+    ASSERT_TRUE(jobs_->ListJobs(&context, request, &response).ok());
+    EXPECT_EQ(response.jobs_size(), 1);
+  }
+  {
+    grpc::ClientContext context;
+    teq::v1::UpdateJobRequest request;
+    request.mutable_job()->set_name(job.name());
+    request.mutable_job()->set_priority(4);
+    ASSERT_TRUE(jobs_->UpdateJob(&context, request, &job).ok());
+    EXPECT_EQ(job.priority(), 4);
+  }
+  {
+    grpc::ClientContext context;
+    teq::v1::CancelJobRequest request;
+    request.set_name(job.name());
+    ASSERT_TRUE(jobs_->CancelJob(&context, request, &job).ok());
+    EXPECT_EQ(job.state(), Job::STATE_CANCELLED);
+  }
+  {
+    grpc::ClientContext context;
+    teq::v1::RetryJobRequest request;
+    request.set_name(job.name());
+    ASSERT_TRUE(jobs_->RetryJob(&context, request, &job).ok());
+    EXPECT_EQ(job.state(), Job::STATE_QUEUED);
+  }
+  ASSERT_TRUE(Cancel(job.name()).ok());
+  {
+    grpc::ClientContext context;
+    teq::v1::DeleteJobRequest request;
+    request.set_name(job.name());
+    google::protobuf::Empty empty;
+    EXPECT_TRUE(jobs_->DeleteJob(&context, request, &empty).ok());
+  }
+}
+
+TEST_F(ServicesTest, WorkerRunsAJobToItsEnd) {
+  const Job job = Create(NewJob("a"));
+  const std::string session = Register("w1");
+  const auto acquired = AcquireByCall(session, absl::ZeroDuration());
+  ASSERT_TRUE(acquired.ok()) << acquired.status();
+  const teq::v1::Lease& lease = acquired->lease();
+  {
+    grpc::ClientContext context;
+    teq::v1::HeartbeatRequest request;
+    request.set_lease_token(lease.lease_token());
+    request.set_fence(lease.fence());
+    request.set_sequence(1);
+    teq::v1::HeartbeatResponse response;
+    ASSERT_TRUE(workers_->Heartbeat(&context, request, &response).ok());
+    EXPECT_EQ(response.directive(), teq::v1::DIRECTIVE_CONTINUE);
+  }
+  teq::v1::CompleteLeaseResponse response;
+  {
+    grpc::ClientContext context;
+    auto request = Completion(lease);
+    request.mutable_success()->set_manifest_sha256(Sha('a'));
+    ASSERT_TRUE(workers_->CompleteLease(&context, request, &response).ok());
+  }
+  {
+    grpc::ClientContext context;
+    auto request = Completion(lease);
+    request.mutable_published()->set_manifest_sha256(Sha('a'));
+    ASSERT_TRUE(workers_->CompleteLease(&context, request, &response).ok());
+  }
+  EXPECT_EQ(response.job().state(), Job::STATE_SUCCEEDED);
+}
+
+TEST_F(ServicesTest, ErrorsCarryErrorInfoAndBadRequest) {
+  grpc::ClientContext context;
+  auto request = NewJob("a");
+  request.mutable_job()->mutable_spec()->mutable_recipe()->mutable_weights()->set_bits(5);
+  Job job;
+  const grpc::Status answer = jobs_->CreateJob(&context, request, &job);
+  EXPECT_EQ(answer.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  const absl::Status status = client::FromGrpc(answer);
+  EXPECT_EQ(Detail<google::rpc::ErrorInfo>(status).reason(), "INVALID_SPEC");
+  EXPECT_EQ(Detail<google::rpc::ErrorInfo>(status).domain(), "teqd");
+  EXPECT_EQ(Detail<google::rpc::BadRequest>(status).field_violations(0).field(),
+            "recipe.weights.bits");
+}
+
+TEST_F(ServicesTest, WatchTellsEverythingInOrderAndEndsWithTheJob) {
+  const Job job = Create(NewJob("a"));
+  grpc::ClientContext context;
+  const auto reader = Watch(context, job.name());
+  WatchJobResponse message;
+  ASSERT_TRUE(reader->Read(&message));
+  EXPECT_EQ(message.snapshot().SerializeAsString(), job.SerializeAsString());
+
+  const auto lease = Acquire(Register("w1"));
+  ASSERT_TRUE(Succeed(lease, Sha('a')).ok());
+  ASSERT_TRUE(Publish(lease, Sha('a')).ok());
+  std::vector<int64_t> sequences;
+  Job::State last = Job::STATE_UNSPECIFIED;
+  while (reader->Read(&message)) {
+    sequences.push_back(message.event().sequence());
+    last = message.event().state_change().to();
+  }
+  EXPECT_TRUE(reader->Finish().ok());
+  EXPECT_THAT(sequences, ElementsAre(2, 3, 4));
+  EXPECT_EQ(last, Job::STATE_SUCCEEDED);
+}
+
+TEST_F(ServicesTest, BrokenWatchResumesWithoutAGapOrARepeat) {
+  const Job job = Create(NewJob("a"));
+  std::string token;
+  {
+    grpc::ClientContext context;
+    const auto reader = Watch(context, job.name());
+    WatchJobResponse message;
+    ASSERT_TRUE(reader->Read(&message));
+    Acquire(Register("w1"));
+    ASSERT_TRUE(reader->Read(&message));
+    EXPECT_EQ(message.event().sequence(), 2);
+    token = message.resume_token();
+    context.TryCancel();
+    reader->Finish();
+  }
+  ASSERT_TRUE(Cancel(job.name()).ok());
+  Pass(absl::Seconds(30));  // the worker does not answer
+  grpc::ClientContext context;
+  const auto reader = Watch(context, job.name(), token);
+  std::vector<int64_t> sequences;
+  WatchJobResponse message;
+  while (reader->Read(&message)) sequences.push_back(message.event().sequence());
+  EXPECT_TRUE(reader->Finish().ok());
+  EXPECT_THAT(sequences, ElementsAre(3, 4));
+}
+
+TEST_F(ServicesTest, LongHistoryIsSentWhole) {
+  const Job job = Create(NewJob("a"));
+  const auto lease = Acquire(Register("w1"));
+  teq::v1::HeartbeatRequest beat;
+  beat.set_lease_token(lease.lease_token());
+  beat.set_fence(lease.fence());
+  beat.set_sequence(1);
+  for (int step = 1; step <= 1000; ++step) beat.add_samples()->set_step(step);
+
+  grpc::ClientContext context;
+  const auto reader = Watch(context, job.name());
+  ASSERT_TRUE(queue_->Heartbeat(beat).ok());
+  ASSERT_TRUE(Fail(lease, teq::v1::FAILURE_CLASS_USER_ERROR).ok());
+  WatchJobResponse message;
+  ASSERT_TRUE(reader->Read(&message));
+  int64_t expected = 3;
+  while (reader->Read(&message)) EXPECT_EQ(message.event().sequence(), expected++);
+  EXPECT_EQ(expected, 1004);
+  EXPECT_TRUE(reader->Finish().ok());
+}
+
+TEST_F(ServicesTest, SamplesAreThinnedAndChangesAreNot) {
+  const Job job = Create(NewJob("a"));
+  const auto lease = Acquire(Register("w1"));
+  teq::v1::HeartbeatRequest beat;
+  beat.set_lease_token(lease.lease_token());
+  beat.set_fence(lease.fence());
+  for (int step = 0; step < 10; ++step) {
+    beat.set_sequence(step + 1);
+    beat.clear_samples();
+    beat.add_samples()->set_step(step);
+    ASSERT_TRUE(queue_->Heartbeat(beat).ok());
+    clock_.Advance(absl::Seconds(1));
+  }
+  ASSERT_TRUE(Fail(lease, teq::v1::FAILURE_CLASS_USER_ERROR).ok());
+
+  grpc::ClientContext context;
+  teq::v1::WatchJobRequest request;
+  request.set_name(job.name());
+  queue::WatchCursor beginning{.job_uid = job.uid()};
+  request.set_resume_token(beginning.ResumeToken());
+  request.mutable_min_sample_interval()->set_seconds(4);
+  const auto reader = jobs_->WatchJob(&context, request);
+  std::vector<int> steps;
+  int changes = 0;
+  WatchJobResponse message;
+  while (reader->Read(&message)) {
+    if (message.event().has_sample()) steps.push_back(message.event().sample().step());
+    if (message.event().has_state_change()) ++changes;
+  }
+  EXPECT_TRUE(reader->Finish().ok());
+  EXPECT_THAT(steps, ElementsAre(0, 4, 8));
+  EXPECT_EQ(changes, 3) << "created, leased, failed";
+}
+
+TEST_F(ServicesTest, SilentStreamSendsKeepalives) {
+  Serve({.keepalive = absl::Milliseconds(20)}, {});
+  const Job job = Create(NewJob("a"));
+  grpc::ClientContext context;
+  const auto reader = Watch(context, job.name());
+  WatchJobResponse message;
+  ASSERT_TRUE(reader->Read(&message));
+  ASSERT_TRUE(reader->Read(&message));
+  EXPECT_TRUE(message.has_keepalive());
+  EXPECT_NE(message.resume_token(), "");
+  context.TryCancel();
+}
+
+TEST_F(ServicesTest, StreamsAreLimited) {
+  Serve({.max_streams = 1}, {});
+  const Job job = Create(NewJob("a"));
+  grpc::ClientContext first_context;
+  const auto first = Watch(first_context, job.name());
+  WatchJobResponse message;
+  ASSERT_TRUE(first->Read(&message));
+  grpc::ClientContext context;
+  const auto second = Watch(context, job.name());
+  EXPECT_FALSE(second->Read(&message));
+  const absl::Status status = client::FromGrpc(second->Finish());
+  EXPECT_TRUE(absl::IsResourceExhausted(status));
+  EXPECT_EQ(ErrorReason(status), "TOO_MANY_STREAMS");
+  EXPECT_EQ(Detail<google::rpc::QuotaFailure>(status).violations_size(), 1);
+  first_context.TryCancel();
+}
+
+TEST_F(ServicesTest, DrainEndsWatchesAndWaitingWorkersWithUnavailable) {
+  const Job job = Create(NewJob("a"));
+  const auto lease = Acquire(Register("w1"));
+  grpc::ClientContext context;
+  const auto reader = Watch(context, job.name());
+  WatchJobResponse message;
+  ASSERT_TRUE(reader->Read(&message));
+  auto waiting = std::async(std::launch::async, [&, session = Register("w2")] {
+    return AcquireByCall(session, absl::Seconds(30)).status();
+  });
+  watches_->Drain();
+  polls_->Drain();
+  EXPECT_FALSE(reader->Read(&message));
+  const absl::Status watch = client::FromGrpc(reader->Finish());
+  EXPECT_TRUE(absl::IsUnavailable(watch));
+  EXPECT_EQ(ErrorReason(watch), "SERVER_DRAINING");
+  EXPECT_EQ(Detail<google::rpc::RetryInfo>(watch).retry_delay().seconds(), 1);
+  EXPECT_EQ(ErrorReason(waiting.get()), "SERVER_DRAINING");
+  EXPECT_EQ(Get(job.name()).state(), Job::STATE_RUNNING);
+  EXPECT_TRUE(Beat(lease, 1).ok()) << "the lease stays valid";
+}
+
+TEST_F(ServicesTest, WaitingWorkerGetsAJobAsSoonAsThereIsOne) {
+  auto waiting = std::async(std::launch::async, [&, session = Register("w1")] {
+    return AcquireByCall(session, absl::Seconds(30));
+  });
+  const Job job = Create(NewJob("a"));
+  const auto response = waiting.get();
+  ASSERT_TRUE(response.ok()) << response.status();
+  EXPECT_EQ(response->lease().job(), job.name());
+}
+
+TEST_F(ServicesTest, WaitEndsEmptyWhenThereIsNothingToDo) {
+  Serve({}, {.longest_wait = absl::Milliseconds(30)});
+  const auto response = AcquireByCall(Register("w1"), absl::Seconds(3600));
+  ASSERT_TRUE(response.ok()) << response.status();
+  EXPECT_FALSE(response->has_lease());
+}
+
+TEST_F(ServicesTest, WaitingWorkersAreLimited) {
+  Serve({}, {.max_waiting = 0});
+  const absl::Status status = AcquireByCall(Register("w1"), absl::Seconds(30)).status();
+  EXPECT_TRUE(absl::IsResourceExhausted(status));
+  EXPECT_EQ(ErrorReason(status), "TOO_MANY_WORKERS");
+}
+
+}  // namespace
+}  // namespace teq::api

@@ -1,0 +1,197 @@
+#include "server/http/metrics.h"
+
+#include "gmock/gmock.h"
+#include "proto/spec/error.h"
+#include "tests/unit/server/harness.h"
+
+namespace teq::http {
+namespace {
+
+using teq::testing::NewJob;
+using teq::testing::Sha;
+using teq::v1::Job;
+using teq::v1::Lease;
+using teq::v1::PerplexitySample;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+constexpr char kDataset[] = "file:///data/test.txt";
+
+class MetricsTest : public teq::testing::QueueTest {
+ protected:
+  void SetUp() override { Restart({}); }
+
+  void Restart(MetricsOptions options) {
+    Open({});
+    metrics_ = std::make_unique<Metrics>(
+        options,
+        MetricsDeps{.store = store_.get(), .clock = &clock_, .watch_streams = [] { return 3; }});
+    ASSERT_TRUE(metrics_->Restore().ok());
+    queue_->AddObserver(metrics_.get());
+  }
+
+  std::string Render() {
+    auto text = metrics_->Render();
+    EXPECT_TRUE(text.ok()) << text.status();
+    return text.value_or("");
+  }
+
+  void SendSample(const Lease& lease, int64_t sequence, double loss, int step) {
+    teq::v1::HeartbeatRequest beat = NewBeat(lease, sequence);
+    beat.add_samples()->set_loss(loss);
+    beat.mutable_samples(0)->set_step(step);
+    ASSERT_TRUE(queue_->Heartbeat(beat).ok());
+  }
+
+  void SendPerplexity(const Lease& lease, int64_t sequence, PerplexitySample::Phase phase,
+                      double value) {
+    teq::v1::HeartbeatRequest beat = NewBeat(lease, sequence);
+    PerplexitySample* sample = beat.add_perplexities();
+    sample->set_dataset(kDataset);
+    sample->set_phase(phase);
+    sample->set_value(value);
+    ASSERT_TRUE(queue_->Heartbeat(beat).ok());
+  }
+
+  static teq::v1::HeartbeatRequest NewBeat(const Lease& lease, int64_t sequence) {
+    teq::v1::HeartbeatRequest beat;
+    beat.set_lease_token(lease.lease_token());
+    beat.set_fence(lease.fence());
+    beat.set_sequence(sequence);
+    return beat;
+  }
+
+  Job CreateNamed(const std::string& id, const std::string& project = "p") {
+    auto request = NewJob(id, project);
+    request.set_job_id(id);
+    return Create(request);
+  }
+
+  std::unique_ptr<Metrics> metrics_;
+};
+
+TEST_F(MetricsTest, CountsJobsByStateProjectAndOutcome) {
+  CreateNamed("a");
+  CreateNamed("b");
+  CreateNamed("c", "q");
+  clock_.Advance(absl::Seconds(4));
+  const Lease lease = Acquire(Register("w1"));
+  ASSERT_TRUE(Succeed(lease, Sha('a')).ok());
+  ASSERT_TRUE(Publish(lease, Sha('a')).ok());
+  const std::string text = Render();
+  EXPECT_THAT(text, HasSubstr("teq_jobs{state=\"queued\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr("teq_jobs{state=\"succeeded\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("teq_jobs{state=\"failed\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("teq_jobs_submitted_total{project=\"p\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr("teq_jobs_submitted_total{project=\"q\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("teq_queue_wait_seconds_bucket{le=\"5\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("teq_queue_wait_seconds_bucket{le=\"2\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("teq_queue_oldest_age_seconds{device=\"any\"} 4\n"));
+  EXPECT_THAT(text, HasSubstr("teq_watch_streams 3\n"));
+  EXPECT_THAT(text, HasSubstr("teq_build_info{version=\"" TEQ_VERSION "\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("outcome=\"succeeded\""));
+}
+
+TEST_F(MetricsTest, CountsLeasesRetriesAndConflicts) {
+  const Job job = CreateNamed("a");
+  const std::string session = Register("w1");
+  const Lease lease = Acquire(session);
+  EXPECT_THAT(Render(), HasSubstr("teq_leases_active 1\n"));
+  Pass(absl::Seconds(32));
+  EXPECT_FALSE(Beat(lease, 1).ok());
+  ASSERT_TRUE(Fail(Acquire(session), teq::v1::FAILURE_CLASS_OUT_OF_MEMORY).ok());
+  Pass(absl::Seconds(3));
+  ASSERT_TRUE(Fail(Acquire(session), teq::v1::FAILURE_CLASS_OUT_OF_MEMORY).ok());
+  const std::string text = Render();
+  EXPECT_THAT(text, HasSubstr("teq_leases_active 0\n"));
+  EXPECT_THAT(text, HasSubstr("teq_leases_expired_total 1\n"));
+  EXPECT_THAT(text, HasSubstr("teq_lease_conflicts_total 1\n"));
+  EXPECT_THAT(text, HasSubstr("teq_job_retries_total{class=\"infrastructure\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("teq_job_retries_total{class=\"out_of_memory\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("teq_dead_letter_jobs 1\n"));
+}
+
+TEST_F(MetricsTest, ShowsWhatHeartbeatsTellOfAJob) {
+  CreateNamed("a");
+  const Lease lease = Acquire(Register("w1"));
+  SendSample(lease, 1, 2.5, 10);
+  SendSample(lease, 2, 2.25, 20);
+  SendPerplexity(lease, 3, PerplexitySample::PHASE_FULL_PRECISION, 8);
+  SendPerplexity(lease, 4, PerplexitySample::PHASE_ROUND_TO_NEAREST, 10);
+  EXPECT_THAT(Render(), Not(HasSubstr("teq_perplexity_delta{")));
+  SendPerplexity(lease, 5, PerplexitySample::PHASE_QUANTIZED, 8.5);
+  const std::string text = Render();
+  EXPECT_THAT(text, HasSubstr("teq_training_loss{job=\"projects/p/jobs/a\"} 2.25\n"));
+  EXPECT_THAT(text, HasSubstr("teq_training_step{job=\"projects/p/jobs/a\"} 20\n"));
+  EXPECT_THAT(text, HasSubstr("phase=\"full_precision\""));
+  EXPECT_THAT(text, HasSubstr("phase=\"round_to_nearest\""));
+  EXPECT_THAT(text, HasSubstr("phase=\"quantized\""));
+  EXPECT_THAT(text, ::testing::ContainsRegex("teq_perplexity_delta[{][^}]*[}] 0.5\n"));
+}
+
+TEST_F(MetricsTest, SeriesOutliveTheirJobByFiveMinutes) {
+  CreateNamed("a");
+  const Lease lease = Acquire(Register("w1"));
+  SendSample(lease, 1, 2.5, 10);
+  ASSERT_TRUE(Succeed(lease, Sha('a')).ok());
+  ASSERT_TRUE(Publish(lease, Sha('a')).ok());
+  clock_.Advance(absl::Seconds(299));
+  EXPECT_THAT(Render(), HasSubstr("teq_training_loss{"));
+  clock_.Advance(absl::Seconds(1));
+  EXPECT_THAT(Render(), Not(HasSubstr("teq_training_loss{")));
+}
+
+TEST_F(MetricsTest, DeletedJobTakesItsSeriesAlong) {
+  const Job job = CreateNamed("a");
+  const Lease lease = Acquire(Register("w1"));
+  SendSample(lease, 1, 2.5, 10);
+  ASSERT_TRUE(Fail(lease, teq::v1::FAILURE_CLASS_USER_ERROR).ok());
+  teq::v1::DeleteJobRequest request;
+  request.set_name(job.name());
+  ASSERT_TRUE(queue_->DeleteJob(request).ok());
+  EXPECT_THAT(Render(), Not(HasSubstr("teq_training_loss{")));
+}
+
+TEST_F(MetricsTest, SeriesOfRunningJobsComeBackAfterARestart) {
+  CreateNamed("a");
+  const Lease lease = Acquire(Register("w1"));
+  SendSample(lease, 1, 2.5, 10);
+  SendPerplexity(lease, 2, PerplexitySample::PHASE_FULL_PRECISION, 8);
+  SendPerplexity(lease, 3, PerplexitySample::PHASE_QUANTIZED, 9);
+  Restart({});
+  const std::string text = Render();
+  EXPECT_THAT(text, HasSubstr("teq_training_loss{job=\"projects/p/jobs/a\"} 2.5\n"));
+  EXPECT_THAT(text, ::testing::ContainsRegex("teq_perplexity_delta[{][^}]*[}] 1\n"));
+}
+
+TEST_F(MetricsTest, FinishedJobsGoFirstWhenThereAreTooMany) {
+  Restart({.max_jobs = 2});
+  std::vector<Lease> leases;
+  for (const char* id : {"a", "b", "c"}) {
+    CreateNamed(id);
+    leases.push_back(Acquire(Register(std::string("worker-") + id)));
+  }
+  SendSample(leases[0], 1, 1, 1);
+  SendSample(leases[1], 1, 2, 1);
+  ASSERT_TRUE(Fail(leases[1], teq::v1::FAILURE_CLASS_USER_ERROR).ok());
+  SendSample(leases[2], 1, 3, 1);
+  const std::string text = Render();
+  EXPECT_THAT(text, HasSubstr("teq_training_loss{job=\"projects/p/jobs/a\"}"));
+  EXPECT_THAT(text, Not(HasSubstr("teq_training_loss{job=\"projects/p/jobs/b\"}")));
+  EXPECT_THAT(text, HasSubstr("teq_training_loss{job=\"projects/p/jobs/c\"}"));
+}
+
+TEST_F(MetricsTest, ProjectsBeyondTheLimitAreCountedAsOther) {
+  Restart({.max_projects = 1});
+  CreateNamed("a", "p");
+  CreateNamed("b", "q");
+  CreateNamed("c", "r");
+  CreateNamed("d", "p");
+  const std::string text = Render();
+  EXPECT_THAT(text, HasSubstr("teq_jobs_submitted_total{project=\"p\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr("teq_jobs_submitted_total{project=\"other\"} 2\n"));
+  EXPECT_THAT(text, Not(HasSubstr("project=\"q\"")));
+}
+
+}  // namespace
+}  // namespace teq::http

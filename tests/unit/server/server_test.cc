@@ -1,0 +1,165 @@
+// A whole server in this process, on free ports of the loopback.
+#include "server/server.h"
+
+#include <google/protobuf/descriptor.h>
+#include <grpcpp/generic/generic_stub.h>
+#include <grpcpp/grpcpp.h>
+
+#include <future>
+
+#include "client/api/grpc_status.h"
+#include "gmock/gmock.h"
+#include "grpc/health/v1/health.pb.h"
+#include "proto/spec/error.h"
+#include "teq/v1/job_service.grpc.pb.h"
+#include "teq/v1/worker_service.grpc.pb.h"
+#include "tests/unit/server/harness.h"
+
+namespace teq::server {
+namespace {
+
+using grpc::health::v1::HealthCheckRequest;
+using grpc::health::v1::HealthCheckResponse;
+using teq::testing::NewJob;
+using teq::v1::Job;
+using ::testing::HasSubstr;
+
+class ServerTest : public ::testing::Test {
+ protected:
+  Config NewConfig() const {
+    Config config;
+    config.listen = "127.0.0.1:0";
+    config.http = "127.0.0.1:0";
+    config.data = temp_.path() / "data";
+    return config;
+  }
+
+  void Start() {
+    auto server = Server::Start(NewConfig());
+    ASSERT_TRUE(server.ok()) << server.status();
+    server_ = *std::move(server);
+    channel_ = grpc::CreateChannel(server_->grpc_address(), grpc::InsecureChannelCredentials());
+    jobs_ = teq::v1::JobService::NewStub(channel_);
+    workers_ = teq::v1::WorkerService::NewStub(channel_);
+  }
+
+  /// What the standard health service says of a service.
+  HealthCheckResponse::ServingStatus Health(const std::string& service) {
+    grpc::TemplatedGenericStub<HealthCheckRequest, HealthCheckResponse> stub(channel_);
+    grpc::ClientContext context;
+    HealthCheckRequest request;
+    request.set_service(service);
+    HealthCheckResponse response;
+    std::promise<grpc::Status> done;
+    stub.UnaryCall(&context, "/grpc.health.v1.Health/Check", grpc::StubOptions(), &request,
+                   &response, [&done](grpc::Status status) { done.set_value(std::move(status)); });
+    const grpc::Status status = done.get_future().get();
+    EXPECT_TRUE(status.ok()) << service << ": " << status.error_message();
+    return response.status();
+  }
+
+  teq::testing::TempDirectory temp_;
+  std::unique_ptr<Server> server_;
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<teq::v1::JobService::Stub> jobs_;
+  std::unique_ptr<teq::v1::WorkerService::Stub> workers_;
+};
+
+TEST_F(ServerTest, HealthKnowsTheServerAndEveryService) {
+  Start();
+  for (const char* service : {"", "teq.v1.JobService", "teq.v1.WorkerService"}) {
+    EXPECT_EQ(Health(service), HealthCheckResponse::SERVING) << service;
+  }
+}
+
+TEST_F(ServerTest, DescriptorOfTheHealthServiceIsThereForReflection) {
+  EXPECT_NE(google::protobuf::DescriptorPool::generated_pool()->FindServiceByName(
+                "grpc.health.v1.Health"),
+            nullptr);
+}
+
+TEST_F(ServerTest, RestartKeepsJobsLeasesAndSessions) {
+  Start();
+  Job job;
+  {
+    grpc::ClientContext context;
+    ASSERT_TRUE(jobs_->CreateJob(&context, NewJob("a"), &job).ok());
+  }
+  teq::v1::RegisterWorkerResponse session;
+  {
+    grpc::ClientContext context;
+    teq::v1::RegisterWorkerRequest request;
+    request.set_worker_id("w1");
+    request.set_boot_id("1");
+    ASSERT_TRUE(workers_->RegisterWorker(&context, request, &session).ok());
+  }
+  teq::v1::AcquireLeaseResponse acquired;
+  {
+    grpc::ClientContext context;
+    teq::v1::AcquireLeaseRequest request;
+    request.set_worker_session(session.worker_session());
+    ASSERT_TRUE(workers_->AcquireLease(&context, request, &acquired).ok());
+    ASSERT_EQ(acquired.lease().job(), job.name());
+  }
+  server_->Drain();
+  server_.reset();
+  Start();
+  grpc::ClientContext context;
+  teq::v1::HeartbeatRequest beat;
+  beat.set_lease_token(acquired.lease().lease_token());
+  beat.set_fence(acquired.lease().fence());
+  beat.set_sequence(1);
+  teq::v1::HeartbeatResponse response;
+  const grpc::Status status = workers_->Heartbeat(&context, beat, &response);
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(response.directive(), teq::v1::DIRECTIVE_CONTINUE);
+}
+
+TEST_F(ServerTest, ReaperRunsByItself) {
+  Start();
+  auto request = NewJob("a");
+  auto* limits = request.mutable_job()->mutable_spec()->mutable_limits();
+  limits->mutable_max_queue_time()->set_seconds(1);
+  Job job;
+  grpc::ClientContext create_context;
+  ASSERT_TRUE(jobs_->CreateJob(&create_context, request, &job).ok());
+  grpc::ClientContext context;
+  teq::v1::WatchJobRequest watch;
+  watch.set_name(job.name());
+  const auto reader = jobs_->WatchJob(&context, watch);
+  teq::v1::WatchJobResponse message;
+  while (reader->Read(&message)) {
+  }
+  EXPECT_TRUE(reader->Finish().ok());
+  EXPECT_EQ(message.event().state_change().to(), Job::STATE_EXPIRED);
+}
+
+TEST_F(ServerTest, PortInUseIsAnErrorThatNamesTheAddress) {
+  Start();
+  Config config = NewConfig();
+  config.data = temp_.path() / "other";
+  config.listen = server_->grpc_address();
+  const absl::Status status = Server::Start(config).status();
+  EXPECT_TRUE(absl::IsUnavailable(status));
+  EXPECT_EQ(ErrorReason(status), "ADDRESS_UNAVAILABLE");
+  EXPECT_THAT(std::string(status.message()), HasSubstr(server_->grpc_address()));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("--listen"));
+}
+
+TEST_F(ServerTest, SecondServerOnTheSameDataIsRefused) {
+  Start();
+  EXPECT_EQ(ErrorReason(Server::Start(NewConfig()).status()), "DATA_DIRECTORY_IN_USE");
+}
+
+TEST_F(ServerTest, MessagesBeyondFourMebibytesAreRefused) {
+  Start();
+  auto request = NewJob("a");
+  (*request.mutable_job()->mutable_labels())["a"] = std::string(size_t{5} << 20, 'x');
+  grpc::ClientContext context;
+  Job job;
+  EXPECT_EQ(jobs_->CreateJob(&context, request, &job).error_code(),
+            grpc::StatusCode::RESOURCE_EXHAUSTED);
+}
+
+}  // namespace
+}  // namespace teq::server

@@ -1,0 +1,210 @@
+#include "server/store/sqlite_store.h"
+
+#include "gmock/gmock.h"
+#include "proto/spec/error.h"
+#include "server/store/timestamps.h"
+#include "tests/unit/server/harness.h"
+
+namespace teq::store {
+namespace {
+
+using teq::v1::Job;
+using teq::v1::JobEvent;
+using ::testing::HasSubstr;
+
+class SqliteStoreTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    auto store = SqliteStore::Open(file_);
+    ASSERT_TRUE(store.ok()) << store.status();
+    store_ = *std::move(store);
+  }
+
+  static JobRecord NewRecord(const std::string& id) {
+    JobRecord record;
+    record.name = {"p", id};
+    record.job.set_name("projects/p/jobs/" + id);
+    record.job.set_uid("uid-" + id);
+    record.job.set_state(Job::STATE_QUEUED);
+    record.job.set_fence(0);
+    record.output = "file:///out/" + id;
+    return record;
+  }
+
+  JobRecord Insert(const std::string& id) {
+    JobRecord record = NewRecord(id);
+    auto transaction = *store_->Begin();
+    EXPECT_TRUE(transaction->Insert(record).ok());
+    EXPECT_TRUE(transaction->Commit().ok());
+    return record;
+  }
+
+  teq::testing::TempDirectory temp_;
+  std::filesystem::path file_ = temp_.path() / "teqd.sqlite3";
+  std::unique_ptr<SqliteStore> store_;
+};
+
+TEST_F(SqliteStoreTest, RecordComesBackAsItWasStored) {
+  JobRecord record = NewRecord("a");
+  record.job.set_state(Job::STATE_PUBLISHING);
+  record.job.set_priority(-3);
+  *record.job.mutable_create_time() = ToTimestamp(absl::FromUnixMicros(1'234'567));
+  record.revision = 4;
+  record.last_sequence = 9;
+  record.lease = {.token = "token",
+                  .worker = "w1",
+                  .session = "w1:x",
+                  .live = true,
+                  .end = LeaseEnd::kReleased,
+                  .granted = absl::FromUnixMicros(5),
+                  .expires = absl::FromUnixMicros(6),
+                  .heartbeat_sequence = 7};
+  record.budget = {
+      .attempts_before = 1, .preemptions_before = 2, .out_of_memory = 3, .publish_failures = 4};
+  record.committed.emplace().set_manifest_sha256("abc");
+  record.committed->set_attempt(2);
+  record.committed->set_fence(5);
+  record.unfit_workers = {"w2", "w3"};
+  record.due = absl::FromUnixMicros(8);
+  {
+    auto transaction = *store_->Begin();
+    ASSERT_TRUE(transaction->Insert(record).ok());
+    ASSERT_TRUE(transaction->Commit().ok());
+  }
+  store_.reset();
+  store_ = *SqliteStore::Open(file_);
+  const auto read = store_->Get({"p", "a"});
+  ASSERT_TRUE(read.ok() && read->has_value());
+  const JobRecord& back = **read;
+  EXPECT_EQ(back.key, record.key);
+  EXPECT_EQ(back.job.SerializeAsString(), record.job.SerializeAsString());
+  EXPECT_EQ(back.revision, 4);
+  EXPECT_EQ(back.output, "file:///out/a");
+  EXPECT_EQ(back.last_sequence, 9);
+  EXPECT_EQ(back.lease.token, "token");
+  EXPECT_EQ(back.lease.worker, "w1");
+  EXPECT_EQ(back.lease.session, "w1:x");
+  EXPECT_TRUE(back.lease.live);
+  EXPECT_EQ(back.lease.end, LeaseEnd::kReleased);
+  EXPECT_EQ(back.lease.granted, absl::FromUnixMicros(5));
+  EXPECT_EQ(back.lease.expires, absl::FromUnixMicros(6));
+  EXPECT_EQ(back.lease.heartbeat_sequence, 7);
+  EXPECT_EQ(back.budget.attempts_before, 1);
+  EXPECT_EQ(back.budget.preemptions_before, 2);
+  EXPECT_EQ(back.budget.out_of_memory, 3);
+  EXPECT_EQ(back.budget.publish_failures, 4);
+  EXPECT_EQ(back.committed->SerializeAsString(), record.committed->SerializeAsString());
+  EXPECT_EQ(back.unfit_workers, record.unfit_workers);
+  EXPECT_EQ(back.due, record.due);
+}
+
+TEST_F(SqliteStoreTest, NothingIsKeptWithoutCommit) {
+  {
+    auto transaction = *store_->Begin();
+    JobRecord record = NewRecord("a");
+    ASSERT_TRUE(transaction->Insert(record).ok());
+  }
+  EXPECT_FALSE(store_->Get({"p", "a"})->has_value());
+  Insert("a");
+  EXPECT_TRUE(store_->Get({"p", "a"})->has_value());
+}
+
+TEST_F(SqliteStoreTest, UpdateNeedsTheFenceAndTheStateThatWereRead) {
+  const JobRecord record = Insert("a");
+  for (const auto& [fence, state] :
+       {std::pair(1, Job::STATE_QUEUED), std::pair(0, Job::STATE_RUNNING)}) {
+    JobRecord stale = record;
+    stale.job.set_fence(fence);
+    stale.job.set_state(state);
+    auto transaction = *store_->Begin();
+    const absl::Status status = transaction->Update(stale, stale);
+    EXPECT_TRUE(absl::IsAborted(status));
+    EXPECT_EQ(ErrorReason(status), "LEASE_LOST");
+  }
+}
+
+TEST_F(SqliteStoreTest, TwoUnfinishedJobsCannotShareAnOutput) {
+  Insert("a");
+  JobRecord second = NewRecord("b");
+  second.output = "file:///out/a";
+  auto transaction = *store_->Begin();
+  EXPECT_FALSE(transaction->Insert(second).ok());
+}
+
+TEST_F(SqliteStoreTest, EventNumbersAreUniqueByJob) {
+  const JobRecord record = Insert("a");
+  JobEvent event;
+  event.set_sequence(1);
+  event.mutable_progress();
+  auto transaction = *store_->Begin();
+  ASSERT_TRUE(transaction->Append(record.key, {event}).ok());
+  EXPECT_FALSE(transaction->Append(record.key, {event}).ok());
+}
+
+TEST_F(SqliteStoreTest, RemovedJobTakesItsEventsAndReportAlong) {
+  const JobRecord record = Insert("a");
+  JobEvent event;
+  event.set_sequence(1);
+  teq::v1::Report report;
+  report.add_notes("x");
+  {
+    auto transaction = *store_->Begin();
+    ASSERT_TRUE(transaction->Append(record.key, {event}).ok());
+    ASSERT_TRUE(transaction->PutReport(record.key, &report).ok());
+    ASSERT_TRUE(transaction->Commit().ok());
+  }
+  EXPECT_EQ((*store_->Get({"p", "a"}))->job.report().notes(0), "x");
+  {
+    auto transaction = *store_->Begin();
+    ASSERT_TRUE(transaction->Remove(record).ok());
+    ASSERT_TRUE(transaction->Commit().ok());
+  }
+  EXPECT_TRUE(store_->ReadEvents(record.key, 0, 10)->empty());
+  EXPECT_GT(Insert("a").key, record.key) << "a number is never used again";
+}
+
+TEST_F(SqliteStoreTest, StatisticsCountStatesAndTheOldestByDevice) {
+  JobRecord old = NewRecord("a");
+  *old.job.mutable_queue_time() = ToTimestamp(absl::FromUnixSeconds(100));
+  old.job.mutable_spec()->mutable_resources()->set_device(teq::v1::DEVICE_CUDA);
+  JobRecord young = NewRecord("b");
+  *young.job.mutable_queue_time() = ToTimestamp(absl::FromUnixSeconds(200));
+  young.job.mutable_spec()->mutable_resources()->set_device(teq::v1::DEVICE_CUDA);
+  JobRecord dead = NewRecord("c");
+  dead.job.set_state(Job::STATE_FAILED);
+  dead.job.set_dead_letter(true);
+  auto transaction = *store_->Begin();
+  for (JobRecord* record : {&old, &young, &dead}) ASSERT_TRUE(transaction->Insert(*record).ok());
+  ASSERT_TRUE(transaction->Commit().ok());
+  const auto statistics = store_->ReadStatistics();
+  ASSERT_TRUE(statistics.ok()) << statistics.status();
+  EXPECT_EQ(statistics->jobs.at(Job::STATE_QUEUED), 2);
+  EXPECT_EQ(statistics->jobs.at(Job::STATE_FAILED), 1);
+  EXPECT_EQ(statistics->dead_letters, 1);
+  EXPECT_EQ(statistics->oldest_queued.at(teq::v1::DEVICE_CUDA), absl::FromUnixSeconds(100));
+}
+
+TEST_F(SqliteStoreTest, FullDiskIsNamedAndLeavesNoLock) {
+  // SQLite's own limit on pages stands for a disk that is full.
+  const auto other = *Database::Open(file_);
+  const int64_t pages = *other->QueryInt("PRAGMA page_count");
+  ASSERT_TRUE(other->Execute(fmt::format("PRAGMA max_page_count = {}", pages)).ok());
+  absl::Status status = other->Execute(
+      "CREATE TABLE filler AS WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n "
+      "LIMIT 100000) SELECT i, hex(randomblob(100)) FROM n");
+  EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
+  EXPECT_EQ(ErrorReason(status), "STORE_FULL");
+  EXPECT_THAT(std::string(status.message()), HasSubstr(file_.string()));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("the disk is full"));
+  EXPECT_TRUE(store_->Begin().ok()) << "the failed statement left no lock behind";
+}
+
+TEST_F(SqliteStoreTest, LockedDatabaseIsUnavailable) {
+  const absl::Status status = SqliteError(SQLITE_BUSY, "database is locked", file_);
+  EXPECT_TRUE(absl::IsUnavailable(status));
+  EXPECT_EQ(ErrorReason(status), "STORE_UNAVAILABLE");
+  EXPECT_THAT(std::string(status.message()), HasSubstr(file_.string()));
+}
+
+}  // namespace
+}  // namespace teq::store

@@ -1,0 +1,364 @@
+#include "worker/agent/agent.h"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <filesystem>
+#include <future>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "client/objects/publication.h"
+#include "fake_server.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "proto/spec/error.h"
+#include "proto/spec/uri.h"
+#include "proto/spec/validate.h"
+#include "spdlog/sinks/null_sink.h"
+
+namespace teq::agent {
+namespace {
+
+namespace fs = std::filesystem;
+using std::chrono::milliseconds;
+using ::testing::UnorderedElementsAre;
+using Seen = FakeServer::Seen;
+
+// A real agent with a fake engine and a fake server, whose leases last 0.6 s.
+class AgentTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = fs::temp_directory_path() / "teq-agent-XXXXXX";
+    ASSERT_NE(::mkdtemp(pattern.data()), nullptr);
+    directory_ = pattern;
+    output_ = directory_ / "out";
+  }
+  void TearDown() override { fs::remove_all(directory_); }
+
+  AgentOptions Options(std::vector<std::string> engine_arguments) const {
+    engine_arguments.insert(engine_arguments.begin(), TEQ_FAKE_ENGINE);
+    return {.server = server_->address(),
+            .worker_id = "w",
+            .engine_command = std::move(engine_arguments),
+            .engine_version = "1",
+            .max_jobs = 1,
+            .poll_wait = milliseconds(200),
+            .unreachable_limit = milliseconds(1500)};
+  }
+
+  v1::Lease MakeLease(std::int64_t fence = 1) const {
+    v1::Lease lease;
+    lease.set_lease_token("token");
+    lease.set_fence(fence);
+    lease.set_attempt(1);
+    lease.set_job("projects/p/jobs/j");
+    lease.set_job_uid("uid");
+    lease.mutable_spec()->mutable_output()->set_uri(FileUri(output_));
+    return lease;
+  }
+
+  void StartAgent(const AgentOptions& options) {
+    exit_code_ = std::async(std::launch::async, [options] {
+      WorkerMetrics metrics("1");
+      return RunAgent(options, {.metrics = &metrics,
+                                .log = std::make_shared<spdlog::logger>(
+                                    "test", std::make_shared<spdlog::sinks::null_sink_mt>())});
+    });
+  }
+
+  int ExitCode() { return exit_code_.get(); }
+
+  std::set<std::string> Published() const {
+    std::set<std::string> names;
+    for (const auto& entry : fs::directory_iterator(output_)) {
+      names.insert(entry.path().filename().string());
+    }
+    return names;
+  }
+
+  static bool HasHeartbeat(const Seen& seen) { return !seen.heartbeats.empty(); }
+  static bool HasSample(const Seen& seen) {
+    return std::ranges::any_of(seen.heartbeats,
+                               [](const auto& request) { return request.samples_size() > 0; });
+  }
+
+  fs::path directory_;
+  fs::path output_;
+  std::unique_ptr<FakeServer> server_ = std::make_unique<FakeServer>();
+  std::future<int> exit_code_;
+};
+
+TEST_F(AgentTest, JobIsRunCommittedPublishedAndConfirmed) {
+  server_->Offer(MakeLease());
+  StartAgent(Options({"finish"}));
+  EXPECT_EQ(ExitCode(), kExitOk);
+  const Seen seen = server_->seen();
+  ASSERT_EQ(seen.registrations.size(), 1);
+  EXPECT_EQ(seen.registrations[0].worker_id(), "w");
+  EXPECT_FALSE(seen.registrations[0].boot_id().empty());
+  EXPECT_EQ(seen.registrations[0].capabilities().devices(0), v1::DEVICE_CPU);
+  ASSERT_EQ(seen.completions.size(), 2);
+  ASSERT_TRUE(seen.completions[0].has_success());
+  EXPECT_EQ(seen.completions[0].success().report().artifacts(0).path(),
+            (output_ / "gptq").string());
+  EXPECT_EQ(seen.completions[1].published().manifest_sha256(),
+            seen.completions[0].success().manifest_sha256());
+  EXPECT_THAT(Published(), UnorderedElementsAre("gptq", "manifest.json", "report.json"));
+  EXPECT_EQ(objects::FileSha256(output_ / "manifest.json").value(),
+            seen.completions[0].success().manifest_sha256());
+}
+
+TEST_F(AgentTest, SampleAndPerplexityReachTheServer) {
+  server_->Offer(MakeLease());
+  StartAgent(Options({"file", directory_ / "go"}));
+  ASSERT_TRUE(server_->WaitFor([](const Seen& seen) {
+    return std::ranges::any_of(seen.heartbeats, [](const auto& request) {
+      return request.perplexities_size() > 0 && request.perplexities(0).value() == 12.5;
+    });
+  }));
+  EXPECT_TRUE(HasSample(server_->seen()));
+  ASSERT_TRUE(objects::WriteFileAtomically(directory_ / "go", "").ok());
+  EXPECT_EQ(ExitCode(), kExitOk);
+}
+
+TEST_F(AgentTest, CancelledJobLeavesNothingAndIsReported) {
+  server_->Offer(MakeLease());
+  StartAgent(Options({"wait"}));
+  ASSERT_TRUE(server_->WaitFor(HasSample));
+  server_->SetDirective(v1::DIRECTIVE_CANCEL);
+  EXPECT_EQ(ExitCode(), kExitOk);
+  const Seen seen = server_->seen();
+  ASSERT_EQ(seen.completions.size(), 1);
+  EXPECT_TRUE(seen.completions[0].has_cancelled());
+  EXPECT_FALSE(fs::exists(output_));
+}
+
+TEST_F(AgentTest, CancelKillsADeafEngineAndRemovesItsFiles) {
+  AgentOptions options = Options({"deaf"});
+  options.timings.cancel_grace = milliseconds(50);
+  server_->Offer(MakeLease());
+  StartAgent(options);
+  ASSERT_TRUE(server_->WaitFor(HasSample));
+  server_->SetDirective(v1::DIRECTIVE_CANCEL);
+  EXPECT_EQ(ExitCode(), kExitOk);
+  EXPECT_TRUE(server_->seen().completions.at(0).has_cancelled());
+  EXPECT_FALSE(fs::exists(output_));
+}
+
+TEST_F(AgentTest, DeadEngineIsReportedAndItsFilesAreRemoved) {
+  server_->Offer(MakeLease());
+  StartAgent(Options({"die"}));
+  EXPECT_EQ(ExitCode(), kExitOk);
+  const Seen seen = server_->seen();
+  ASSERT_EQ(seen.completions.size(), 1);
+  const auto& failure = seen.completions[0].failure();
+  EXPECT_EQ(failure.failure_class(), v1::FAILURE_CLASS_INFRASTRUCTURE);
+  EXPECT_EQ(ErrorReason(FromProto(failure.status())), "ENGINE_DIED");
+  EXPECT_THAT(failure.status().message(), ::testing::HasSubstr("signal 9"));
+  EXPECT_FALSE(fs::exists(output_));
+}
+
+TEST_F(AgentTest, EngineThatCannotBeStartedIsReported) {
+  AgentOptions options = Options({});
+  options.engine_command = {"/no/such/engine"};
+  server_->Offer(MakeLease());
+  StartAgent(options);
+  EXPECT_EQ(ExitCode(), kExitOk);
+  EXPECT_THAT(server_->seen().completions.at(0).failure().status().message(),
+              ::testing::HasSubstr("/no/such/engine"));
+}
+
+TEST_F(AgentTest, FailureKeepsItsReasonAndClass) {
+  server_->Offer(MakeLease());
+  StartAgent(Options({"fail"}));
+  EXPECT_EQ(ExitCode(), kExitOk);
+  const auto failure = server_->seen().completions.at(0).failure();
+  EXPECT_EQ(ErrorReason(FromProto(failure.status())), "TEXT_TOO_SHORT");
+  EXPECT_EQ(failure.failure_class(), v1::FAILURE_CLASS_USER_ERROR);
+}
+
+TEST_F(AgentTest, LostLeaseEndsTheEngineAndABatchWorkerWithItsOwnCode) {
+  server_->Offer(MakeLease());
+  StartAgent(Options({"deaf"}));
+  ASSERT_TRUE(server_->WaitFor(HasSample));
+  server_->FailHeartbeats(Error(absl::StatusCode::kAborted, "LEASE_LOST", "lost"), 1);
+  EXPECT_EQ(ExitCode(), kExitLeaseLost);
+  EXPECT_TRUE(server_->seen().completions.empty());
+  EXPECT_EQ(::waitpid(-1, nullptr, WNOHANG), -1);  // no engine is left
+}
+
+TEST_F(AgentTest, WorkerThatLostALeaseTakesTheNextJob) {
+  AgentOptions options = Options({"file", directory_ / "go"});
+  options.max_jobs = 0;
+  options.exit_when_idle = true;
+  server_->Offer(MakeLease(1));
+  StartAgent(options);
+  ASSERT_TRUE(server_->WaitFor(HasSample));
+  ASSERT_TRUE(objects::WriteFileAtomically(directory_ / "go", "").ok());
+  server_->Offer(MakeLease(2));
+  server_->FailHeartbeats(Error(absl::StatusCode::kAborted, "LEASE_LOST", "lost"), 1);
+  server_->FailCompletions(Error(absl::StatusCode::kAborted, "LEASE_LOST", "lost"));
+  ASSERT_TRUE(server_->WaitFor([](const Seen& seen) { return seen.polls >= 2; }));
+  server_->FailCompletions(absl::OkStatus());
+  EXPECT_EQ(ExitCode(), kExitOk);
+}
+
+TEST_F(AgentTest, EngineGoesOnThroughARestartOfTheServer) {
+  server_->Offer(MakeLease());
+  StartAgent(Options({"file", directory_ / "go"}));
+  ASSERT_TRUE(server_->WaitFor(HasSample));
+  const std::size_t before = server_->seen().heartbeats.size();
+  server_->Stop();
+  server_->Start();
+  ASSERT_TRUE(server_->WaitFor([&](const Seen& seen) { return seen.heartbeats.size() > before; }));
+  ASSERT_TRUE(objects::WriteFileAtomically(directory_ / "go", "").ok());
+  EXPECT_EQ(ExitCode(), kExitOk);
+  EXPECT_EQ(server_->seen().completions.size(), 2);
+  EXPECT_TRUE(fs::exists(output_ / "manifest.json"));
+}
+
+// Retries follow each other by 0.1 to 0.2 s, so that eight outlast the lease of 0.6 s.
+TEST_F(AgentTest, EngineGoesOnBeyondTheTimeToLiveWhileTheServerIsUnavailable) {
+  server_->Offer(MakeLease());
+  StartAgent(Options({"file", directory_ / "go"}));
+  ASSERT_TRUE(server_->WaitFor(HasSample));
+  const std::size_t before = server_->seen().heartbeats.size();
+  server_->FailHeartbeats(absl::UnavailableError("away"), 8);
+  ASSERT_TRUE(server_->WaitFor([&](const Seen& seen) {
+    return seen.refused_heartbeats == 8 && seen.heartbeats.size() > before;
+  }));
+  ASSERT_TRUE(objects::WriteFileAtomically(directory_ / "go", "").ok());
+  EXPECT_EQ(ExitCode(), kExitOk);
+  EXPECT_TRUE(server_->seen().completions.back().has_published());
+}
+
+TEST_F(AgentTest, SigtermPutsTheJobBackAndLeavesNothing) {
+  server_->Offer(MakeLease());
+  StartAgent(Options({"wait"}));
+  ASSERT_TRUE(server_->WaitFor(HasSample));
+  ::kill(::getpid(), SIGTERM);
+  EXPECT_EQ(ExitCode(), kExitOk);
+  const Seen seen = server_->seen();
+  EXPECT_TRUE(seen.completions.empty());
+  ASSERT_EQ(seen.releases.size(), 1);
+  EXPECT_EQ(seen.releases[0].reason(), v1::ReleaseLeaseRequest::REASON_DRAIN);
+  EXPECT_FALSE(fs::exists(output_));
+}
+
+TEST_F(AgentTest, SigtermDoesNotWaitForADeafEngine) {
+  server_->Offer(MakeLease());
+  StartAgent(Options({"deaf"}));
+  ASSERT_TRUE(server_->WaitFor(HasSample));
+  const auto start = std::chrono::steady_clock::now();
+  ::kill(::getpid(), SIGTERM);
+  EXPECT_EQ(ExitCode(), kExitOk);
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(8));
+  EXPECT_EQ(server_->seen().releases.size(), 1);
+  EXPECT_FALSE(fs::exists(output_));
+}
+
+TEST_F(AgentTest, SecondSigtermStopsOnTheSpot) {
+  AgentOptions options = Options({"deaf"});
+  options.timings.release_grace = std::chrono::hours(1);
+  server_->Offer(MakeLease());
+  StartAgent(options);
+  ASSERT_TRUE(server_->WaitFor(HasSample));
+  const std::size_t before = server_->seen().heartbeats.size();
+  ::kill(::getpid(), SIGTERM);
+  // Signals of one kind merge while they are pending: the first one has been handled by then.
+  ASSERT_TRUE(
+      server_->WaitFor([&](const Seen& seen) { return seen.heartbeats.size() > before + 2; }));
+  ::kill(::getpid(), SIGTERM);
+  EXPECT_EQ(ExitCode(), kExitAtOnce);
+  EXPECT_TRUE(server_->seen().releases.empty());
+}
+
+TEST_F(AgentTest, SigtermWhileIdleStopsAtOnce) {
+  AgentOptions options = Options({"finish"});
+  options.poll_wait = std::chrono::seconds(30);
+  StartAgent(options);
+  ASSERT_TRUE(server_->WaitFor([](const Seen& seen) { return seen.polls == 1; }));
+  ::kill(::getpid(), SIGTERM);
+  ASSERT_EQ(exit_code_.wait_for(std::chrono::seconds(15)), std::future_status::ready);
+  EXPECT_EQ(ExitCode(), kExitOk);
+}
+
+TEST_F(AgentTest, PublishOnlyLeaseFinishesWhatADeadWorkerCommitted) {
+  v1::Lease lease = MakeLease(2);
+  lease.set_attempt(1);
+  objects::Publisher publisher{.job = lease.job(),
+                               .job_uid = lease.job_uid(),
+                               .spec_digest = Digest(lease.spec()),
+                               .attempt = 1,
+                               .fence = 1};
+  std::string sha256;
+  {
+    objects::Publication publication =
+        objects::Publication::Begin(FileUri(output_), {}, publisher, {"gptq"}).value();
+    ASSERT_TRUE(objects::WriteFileAtomically(publication.StagingDirectory("gptq") / "f", "x").ok());
+    v1::Report report;
+    sha256 = publication.Seal(report).value();
+  }
+  lease.mutable_publish_only()->set_manifest_sha256(sha256);
+  lease.mutable_publish_only()->set_attempt(1);
+  lease.mutable_publish_only()->set_fence(1);
+  server_->Offer(lease);
+  StartAgent(Options({"die"}));
+  EXPECT_EQ(ExitCode(), kExitOk);
+  const Seen seen = server_->seen();
+  ASSERT_EQ(seen.completions.size(), 1);
+  EXPECT_EQ(seen.completions[0].published().manifest_sha256(), sha256);
+  EXPECT_EQ(objects::FileSha256(output_ / "manifest.json").value(), sha256);
+}
+
+TEST_F(AgentTest, ForgottenSessionIsRegisteredAgainUnderTheSameBootId) {
+  StartAgent(Options({"finish"}));
+  ASSERT_TRUE(server_->WaitFor([](const Seen& seen) { return seen.polls == 1; }));
+  server_->ForgetSession();
+  ASSERT_TRUE(server_->WaitFor([](const Seen& seen) { return seen.registrations.size() == 2; }));
+  server_->Offer(MakeLease());
+  EXPECT_EQ(ExitCode(), kExitOk);
+  const Seen seen = server_->seen();
+  EXPECT_EQ(seen.registrations[0].boot_id(), seen.registrations[1].boot_id());
+}
+
+TEST_F(AgentTest, WorkerWhoseNameAnotherTookStops) {
+  server_->FailAcquisitions(
+      Error(absl::StatusCode::kAborted, "SESSION_SUPERSEDED", "another process took it"));
+  StartAgent(Options({"finish"}));
+  EXPECT_EQ(ExitCode(), kExitError);
+}
+
+TEST_F(AgentTest, BatchWorkerStopsWhenThereIsNothingToDo) {
+  AgentOptions options = Options({"finish"});
+  options.exit_when_idle = true;
+  StartAgent(options);
+  EXPECT_EQ(ExitCode(), kExitOk);
+  EXPECT_EQ(server_->seen().polls, 1);
+}
+
+TEST_F(AgentTest, BatchWorkerWithoutAServerStopsWithItsOwnCode) {
+  const AgentOptions options = Options({"finish"});
+  server_->Stop();
+  StartAgent(options);
+  EXPECT_EQ(ExitCode(), kExitUnreachable);
+  server_->Start();
+}
+
+TEST_F(AgentTest, OutputOfAnotherPublicationFailsTheJobAndStays) {
+  fs::create_directories(output_ / "gptq");
+  server_->Offer(MakeLease());
+  StartAgent(Options({"finish"}));
+  EXPECT_EQ(ExitCode(), kExitOk);
+  EXPECT_EQ(ErrorReason(FromProto(server_->seen().completions.at(0).failure().status())),
+            "OUTPUT_IN_USE");
+  EXPECT_THAT(Published(), UnorderedElementsAre("gptq"));
+}
+
+}  // namespace
+}  // namespace teq::agent

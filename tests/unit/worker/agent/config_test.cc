@@ -1,0 +1,77 @@
+#include "worker/agent/config.h"
+
+#include <string>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "proto/spec/error.h"
+
+namespace teq::agent {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+std::string ErrorOf(std::string_view yaml) {
+  const absl::Status status = ParseWorkerConfig(yaml, "worker.yaml").status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(ErrorReason(status), "INVALID_CONFIG");
+  return std::string(status.message());
+}
+
+TEST(ConfigTest, EveryFieldIsRead) {
+  const WorkerConfig config = ParseWorkerConfig(
+                                  "server: 10.0.0.1:1\nid: w-1\nthreads: 4\nhttp: 127.0.0.1:9\n"
+                                  "uri_prefixes:\n- file:///models/\n- file:///data/\n"
+                                  "hpu_plugin: /lib/hpu.so\n",
+                                  "worker.yaml")
+                                  .value();
+  EXPECT_EQ(config.server, "10.0.0.1:1");
+  EXPECT_EQ(config.id, "w-1");
+  EXPECT_EQ(config.threads, 4);
+  EXPECT_EQ(config.http, "127.0.0.1:9");
+  EXPECT_THAT(config.uri_prefixes, ElementsAre("file:///models/", "file:///data/"));
+  EXPECT_EQ(config.hpu_plugin, "/lib/hpu.so");
+}
+
+TEST(ConfigTest, EmptyFileMeansTheDefaults) {
+  EXPECT_EQ(ParseWorkerConfig("", "worker.yaml").value().server, "127.0.0.1:8470");
+}
+
+TEST(ConfigTest, UnknownFieldIsNamedWithItsLineAndTheKnownOnes) {
+  const std::string error = ErrorOf("id: w\nservr: x\n");
+  EXPECT_THAT(error, HasSubstr("worker.yaml:2: servr: unknown field"));
+  EXPECT_THAT(error, HasSubstr("server"));
+}
+
+TEST(ConfigTest, FieldGivenTwiceIsAnError) {
+  EXPECT_THAT(ErrorOf("id: a\nid: b\n"), HasSubstr("worker.yaml:2: id: is given twice"));
+}
+
+TEST(ConfigTest, ValuesOfAnotherKindAreErrorsWithTheirLine) {
+  EXPECT_THAT(ErrorOf("id: w\nthreads: many\n"), HasSubstr("worker.yaml:2: threads: must be"));
+  EXPECT_THAT(ErrorOf("threads: -1\n"), HasSubstr("threads"));
+  EXPECT_THAT(ErrorOf("uri_prefixes: file:///a\n"), HasSubstr("must be a list"));
+  EXPECT_THAT(ErrorOf("server: [a]\n"), HasSubstr("must be text"));
+  EXPECT_THAT(ErrorOf("- a\n"), HasSubstr("the top level"));
+}
+
+TEST(ConfigTest, BrokenYamlIsAnErrorWithItsLine) {
+  EXPECT_THAT(ErrorOf("id: w\nserver: [\n"), HasSubstr("worker.yaml:"));
+}
+
+TEST(ConfigTest, WorkerIdIsTheGivenOneOrTheHosts) {
+  EXPECT_EQ(WorkerId("pod-7.a_b").value(), "pod-7.a_b");
+  EXPECT_FALSE(WorkerId("").value().empty());
+}
+
+TEST(ConfigTest, BadWorkerIdIsNamedWithTheRemedy) {
+  const absl::Status status = WorkerId("a b").status();
+  EXPECT_EQ(ErrorReason(status), "INVALID_CONFIG");
+  EXPECT_THAT(std::string(status.message()), HasSubstr("'a b'"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("--id"));
+  EXPECT_FALSE(WorkerId(std::string(64, 'a')).ok());
+}
+
+}  // namespace
+}  // namespace teq::agent

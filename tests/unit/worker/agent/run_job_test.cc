@@ -1,0 +1,133 @@
+#include "worker/agent/run_job.h"
+
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "client/objects/file.h"
+#include "fmt/format.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
+#include "proto/spec/uri.h"
+
+namespace teq::agent {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+
+class RunJobTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = fs::temp_directory_path() / "teq-run-XXXXXX";
+    ASSERT_NE(::mkdtemp(pattern.data()), nullptr);
+    directory_ = pattern;
+    output_ = directory_ / "out";
+  }
+  void TearDown() override { fs::remove_all(directory_); }
+
+  int Run(const std::vector<std::string>& engine_arguments, const std::string& extra = "") {
+    const std::string job = fmt::format(
+        "model: {{uri: \"file:///models/m\"}}\n"
+        "recipe:\n  weights: {{bits: 4}}\n"
+        "calibration: {{uri: \"file:///data/c.txt\"}}\n"
+        "output: {{uri: \"{}\"}}\n{}",
+        FileUri(output_), extra);
+    EXPECT_TRUE(objects::WriteFileAtomically(directory_ / "job.yaml", job).ok());
+    std::vector<std::string> command = {TEQ_FAKE_ENGINE};
+    command.insert(command.end(), engine_arguments.begin(), engine_arguments.end());
+    char* out_text = nullptr;
+    char* progress_text = nullptr;
+    std::size_t out_size = 0;
+    std::size_t progress_size = 0;
+    std::FILE* out = ::open_memstream(&out_text, &out_size);
+    std::FILE* progress = ::open_memstream(&progress_text, &progress_size);
+    const int code = RunJob({.job_file = directory_ / "job.yaml",
+                             .report_file = directory_ / "report.json",
+                             .engine_command = command,
+                             .uri_policy = policy_,
+                             .out = out,
+                             .progress = progress});
+    std::fclose(out);
+    std::fclose(progress);
+    out_ = std::string(out_text, out_size);
+    progress_ = std::string(progress_text, progress_size);
+    std::free(out_text);
+    std::free(progress_text);
+    return code;
+  }
+
+  fs::path directory_;
+  fs::path output_;
+  UriPolicy policy_;
+  std::string out_;
+  std::string progress_;
+};
+
+TEST_F(RunJobTest, PublishesAndPrintsPerplexitiesAndWhereTheResultLies) {
+  EXPECT_EQ(Run({"finish"}), kRunOk);
+  EXPECT_THAT(out_, HasSubstr("12.5000 full precision"));
+  EXPECT_THAT(out_, HasSubstr("13.0000 quantized"));
+  EXPECT_THAT(out_, HasSubstr("GPTQ: " + (output_ / "gptq").string()));
+  EXPECT_THAT(progress_, HasSubstr("step 1/2, loss 0.5"));
+  EXPECT_TRUE(fs::exists(output_ / "manifest.json"));
+  EXPECT_FALSE(fs::exists(output_ / "1-1"));
+  EXPECT_EQ(nlohmann::json::parse(objects::ReadFile(directory_ / "report.json").value()),
+            nlohmann::json::parse(objects::ReadFile(output_ / "report.json").value()));
+}
+
+TEST_F(RunJobTest, SecondRunIntoTheSameOutputIsRefused) {
+  ASSERT_EQ(Run({"finish"}), kRunOk);
+  const std::string manifest = objects::ReadFile(output_ / "manifest.json").value();
+  EXPECT_EQ(Run({"finish"}), kRunFailed);
+  EXPECT_THAT(progress_, HasSubstr("teq-worker: OUTPUT_IN_USE: "));
+  EXPECT_EQ(objects::ReadFile(output_ / "manifest.json").value(), manifest);
+}
+
+TEST_F(RunJobTest, UnknownFieldIsNamedWithItsLineAndNothingStarts) {
+  EXPECT_EQ(Run({"finish"}, "recipee: {}\n"), kRunInvalid);
+  EXPECT_THAT(progress_, HasSubstr("job.yaml:6: recipee: unknown field"));
+  EXPECT_FALSE(fs::exists(output_));
+}
+
+TEST_F(RunJobTest, InvalidSpecIsRefused) {
+  EXPECT_EQ(Run({"finish"}, "evaluation: {max_perplexity_delta: 0.5}\n"), kRunInvalid);
+  EXPECT_THAT(progress_, HasSubstr("teq-worker: INVALID_SPEC: "));
+}
+
+TEST_F(RunJobTest, UriOutsideTheAllowedPrefixesIsRefused) {
+  policy_.allowed_prefixes = {"file:///elsewhere/"};
+  EXPECT_EQ(Run({"finish"}), kRunInvalid);
+  EXPECT_THAT(progress_, HasSubstr("URI_NOT_ALLOWED"));
+}
+
+TEST_F(RunJobTest, MissingJobFileIsNamed) {
+  const fs::path log = directory_ / "log";
+  std::FILE* progress = std::fopen(log.c_str(), "w");
+  EXPECT_EQ(RunJob({.job_file = directory_ / "none.yaml", .progress = progress}), kRunInvalid);
+  std::fclose(progress);
+  EXPECT_THAT(objects::ReadFile(log).value(),
+              HasSubstr("FILE_NOT_FOUND: " + (directory_ / "none.yaml").string()));
+}
+
+TEST_F(RunJobTest, FailureOfTheRunIsPrintedWithItsReason) {
+  EXPECT_EQ(Run({"fail"}), kRunFailed);
+  EXPECT_THAT(progress_, HasSubstr("teq-worker: TEXT_TOO_SHORT: the text has 3 tokens"));
+  EXPECT_TRUE(out_.empty());
+}
+
+TEST_F(RunJobTest, DeadEngineLeavesNothing) {
+  EXPECT_EQ(Run({"die"}), kRunFailed);
+  EXPECT_THAT(progress_, HasSubstr("teq-worker: ENGINE_DIED: "));
+  EXPECT_THAT(progress_, HasSubstr("signal 9"));
+  EXPECT_FALSE(fs::exists(output_));
+}
+
+}  // namespace
+}  // namespace teq::agent

@@ -1,0 +1,52 @@
+#include "worker/engine/pack/bit_packing.h"
+
+#include <gmock/gmock.h>
+
+namespace teq::pack {
+namespace {
+
+using torch::Tensor;
+
+std::vector<std::uint32_t> Words(const Tensor& packed) {
+  const Tensor flat = packed.t().contiguous().flatten();
+  const auto* begin = reinterpret_cast<const std::uint32_t*>(flat.data_ptr<std::int32_t>());
+  return {begin, begin + flat.numel()};
+}
+
+Tensor Column(const std::vector<int>& codes) {
+  return torch::tensor(codes, torch::kInt32).to(torch::kUInt8).unsqueeze(1);
+}
+
+// The words below were worked out by hand from the formats' descriptions.
+TEST(BitPackingTest, FourBitCodesFillAWordLeastSignificantFirst) {
+  EXPECT_THAT(Words(PackRows(Column({0, 5, 7, 15, 4, 5, 11, 2}), 4)),
+              testing::ElementsAre(0x2b54f750U));
+}
+
+TEST(BitPackingTest, ThreeBitCodesStraddleWordsAsInTheClassicLayout) {
+  std::vector<int> codes;
+  for (int i = 0; i < 32; ++i) codes.push_back(i % 8);
+  EXPECT_THAT(Words(PackRows(Column(codes), 3)),
+              testing::ElementsAre(0x88fac688U, 0xc688fac6U, 0xfac688faU));
+}
+
+TEST(BitPackingTest, TwoBitCodesFillAWord) {
+  std::vector<int> codes;
+  for (int i = 0; i < 16; ++i) codes.push_back(i % 4);
+  EXPECT_THAT(Words(PackRows(Column(codes), 2)), testing::ElementsAre(0xe4e4e4e4U));
+}
+
+TEST(BitPackingTest, EightBitCodesAreBytes) {
+  EXPECT_THAT(Words(PackRows(Column({1, 2, 3, 255}), 8)), testing::ElementsAre(0xff030201U));
+}
+
+TEST(BitPackingTest, EveryColumnIsAStreamOfItsOwn) {
+  const Tensor codes =
+      torch::cat({Column({0, 5, 7, 15, 4, 5, 11, 2}), torch::zeros({8, 1}, torch::kUInt8),
+                  Column({15, 15, 15, 15, 15, 15, 15, 15})},
+                 1);
+  EXPECT_THAT(Words(PackRows(codes, 4)), testing::ElementsAre(0x2b54f750U, 0U, 0xffffffffU));
+}
+
+}  // namespace
+}  // namespace teq::pack

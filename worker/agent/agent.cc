@@ -1,0 +1,518 @@
+#include "worker/agent/agent.h"
+
+#include <algorithm>
+#include <csignal>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <random>
+#include <utility>
+#include <variant>
+
+#include "absl/status/status.h"
+#include "boost/asio/executor_work_guard.hpp"
+#include "boost/asio/io_context.hpp"
+#include "boost/asio/post.hpp"
+#include "boost/asio/signal_set.hpp"
+#include "boost/asio/steady_timer.hpp"
+#include "boost/asio/thread_pool.hpp"
+#include "boost/uuid/random_generator.hpp"
+#include "boost/uuid/uuid_io.hpp"
+#include "client/api/channel.h"
+#include "client/objects/publication.h"
+#include "fmt/format.h"
+#include "google/protobuf/util/time_util.h"
+#include "proto/spec/error.h"
+#include "proto/spec/json.h"
+#include "proto/spec/validate.h"
+#include "worker/agent/crash_point.h"
+#include "worker/agent/engine_process.h"
+#include "worker/agent/worker_client.h"
+
+namespace teq::agent {
+namespace {
+
+namespace asio = boost::asio;
+using google::protobuf::util::TimeUtil;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+constexpr Duration kCallTimeout = seconds(10);
+constexpr Duration kShortestCallTimeout = seconds(1);
+// A report may be large and the store slow.
+constexpr Duration kCompleteTimeout = seconds(30);
+constexpr Duration kFirstRetry = milliseconds(500);
+constexpr Duration kLongestRetry = seconds(10);
+// A server that answers an empty poll at once is not asked again at once.
+constexpr Duration kShortestPoll = milliseconds(500);
+
+template <typename... Handlers>
+struct Overloaded : Handlers... {
+  using Handlers::operator()...;
+};
+template <typename... Handlers>
+Overloaded(Handlers...) -> Overloaded<Handlers...>;
+
+TimePoint Now() { return std::chrono::steady_clock::now(); }
+
+std::string Text(const absl::Status& status) {
+  return fmt::format("{}: {}", ErrorReason(status), std::string(status.message()));
+}
+
+google::protobuf::Duration ToProto(Duration duration) {
+  return TimeUtil::NanosecondsToDuration(
+      std::chrono::duration_cast<std::chrono::nanoseconds>(duration).count());
+}
+
+class Agent {
+ public:
+  Agent(const AgentOptions& options, const AgentDeps& deps)
+      : options_(options),
+        metrics_(*deps.metrics),
+        log_(deps.log),
+        boot_id_(boost::uuids::to_string(boost::uuids::random_generator()())),
+        client_(io_, client::Connect(options.server)) {}
+
+  ~Agent() {
+    disk_.join();
+    engine_.reset();
+  }
+  Agent(const Agent&) = delete;
+  Agent& operator=(const Agent&) = delete;
+
+  int Run() {
+    const auto work = asio::make_work_guard(io_);
+    WaitForSignal();
+    Register();
+    io_.run();
+    return exit_code_;
+  }
+
+ private:
+  using DiskTask = std::function<absl::Status()>;
+
+  void Exit(int code) {
+    exit_code_ = code;
+    io_.stop();
+  }
+
+  bool IsBatch() const { return options_.max_jobs > 0 || options_.exit_when_idle; }
+  double Jitter() { return std::uniform_real_distribution<double>(0.0, 1.0)(random_); }
+
+  // ---- Signals ----------------------------------------------------------------------------------
+
+  void WaitForSignal() {
+    signals_.async_wait([this](const boost::system::error_code& error, int signal) {
+      if (error) return;
+      OnSignal(signal);
+      WaitForSignal();
+    });
+  }
+
+  void OnSignal(int signal) {
+    if (draining_) {
+      log_->warn("signal {} again: stopping at once", signal);
+      if (engine_) engine_->Kill();
+      Exit(kExitAtOnce);
+      return;
+    }
+    log_->info("signal {}: stopping", signal);
+    draining_ = true;
+    if (machine_) {
+      Do(machine_->OnDrain(Now()));
+    } else if (calling_) {
+      // The answer may hold a lease, which has to go back.
+      client_.CancelAll();
+    } else {
+      Exit(kExitOk);
+    }
+  }
+
+  // ---- Session ----------------------------------------------------------------------------------
+
+  void Register() {
+    teq::v1::RegisterWorkerRequest request;
+    request.set_worker_id(options_.worker_id);
+    request.set_boot_id(boot_id_);
+    request.mutable_capabilities()->set_engine_version(options_.engine_version);
+    for (const teq::v1::Device device : options_.devices) {
+      request.mutable_capabilities()->add_devices(device);
+    }
+    calling_ = true;
+    client_.RegisterWorker(request, kCallTimeout,
+                           [this](const absl::StatusOr<teq::v1::RegisterWorkerResponse>& response) {
+                             calling_ = false;
+                             if (draining_) return Exit(kExitOk);
+                             if (!response.ok()) return OnRegisterFailed(response.status());
+                             Reached();
+                             session_ = response->worker_session();
+                             log_->info("registered as {} with {}", options_.worker_id,
+                                        options_.server);
+                             Acquire();
+                           });
+  }
+
+  void OnRegisterFailed(const absl::Status& status) {
+    if (IsUnreachable(status) || absl::IsInternal(status) || absl::IsResourceExhausted(status)) {
+      RetryLater(status, [this] { Register(); });
+      return;
+    }
+    log_->error("{} refuses this worker: {}", options_.server, Text(status));
+    Exit(kExitError);
+  }
+
+  void Acquire() {
+    teq::v1::AcquireLeaseRequest request;
+    request.set_worker_session(session_);
+    *request.mutable_max_wait() = ToProto(options_.poll_wait);
+    calling_ = true;
+    client_.AcquireLease(
+        request, options_.poll_wait + kCallTimeout,
+        [this, sent = Now()](const absl::StatusOr<teq::v1::AcquireLeaseResponse>& response) {
+          calling_ = false;
+          OnAcquired(response, sent);
+        });
+  }
+
+  void OnAcquired(const absl::StatusOr<teq::v1::AcquireLeaseResponse>& response, TimePoint sent) {
+    if (draining_) {
+      if (response.ok() && response->has_lease()) return GiveBack(response->lease());
+      return Exit(kExitOk);
+    }
+    if (!response.ok()) return OnAcquireFailed(response.status());
+    Reached();
+    if (response->has_lease()) return Begin(response->lease(), sent);
+    if (options_.exit_when_idle) {
+      log_->info("nothing to do: stopping");
+      return Exit(kExitOk);
+    }
+    if (Now() - sent < std::min(kShortestPoll, options_.poll_wait)) {
+      return Later(kShortestPoll, [this] { Acquire(); });
+    }
+    Acquire();
+  }
+
+  void OnAcquireFailed(const absl::Status& status) {
+    if (ErrorReason(status) == "SESSION_SUPERSEDED") {
+      log_->error("another process works as {}; give each worker a name of its own by --id",
+                  options_.worker_id);
+      Exit(kExitError);
+    } else if (absl::IsNotFound(status)) {
+      log_->warn("the server does not know this session any more: registering again");
+      Register();
+    } else {
+      // A new session does no harm, and heals what a server with another store lost.
+      RetryLater(status, [this] { Register(); });
+    }
+  }
+
+  // A lease that arrived after the order to stop.
+  void GiveBack(const teq::v1::Lease& lease) {
+    teq::v1::ReleaseLeaseRequest request;
+    request.set_lease_token(lease.lease_token());
+    request.set_fence(lease.fence());
+    request.set_reason(teq::v1::ReleaseLeaseRequest::REASON_DRAIN);
+    client_.ReleaseLease(request, kCallTimeout,
+                         [this](const absl::StatusOr<teq::v1::ReleaseLeaseResponse>& response) {
+                           Exit(response.ok() ? kExitOk : kExitUnreachable);
+                         });
+  }
+
+  void Reached() {
+    if (unreachable_since_) log_->info("{} answers again", options_.server);
+    unreachable_since_.reset();
+    retries_ = 0;
+  }
+
+  void RetryLater(const absl::Status& status, std::function<void()> task) {
+    const TimePoint now = Now();
+    if (!unreachable_since_) {
+      unreachable_since_ = now;
+      log_->warn("{} cannot be used now: {}", options_.server, Text(status));
+    }
+    if (IsBatch() && now - *unreachable_since_ >= options_.unreachable_limit) {
+      log_->error("{} could not be reached for {} s", options_.server,
+                  std::chrono::duration_cast<seconds>(now - *unreachable_since_).count());
+      return Exit(kExitUnreachable);
+    }
+    Duration delay = kFirstRetry;
+    for (int i = 0; i < retries_ && delay < kLongestRetry; ++i) delay *= 2;
+    ++retries_;
+    delay = std::min(delay, kLongestRetry);
+    Later(std::chrono::duration_cast<Duration>(delay * (0.5 + 0.5 * Jitter())), std::move(task));
+  }
+
+  void Later(Duration delay, std::function<void()> task) {
+    retry_timer_.expires_after(delay);
+    retry_timer_.async_wait([task = std::move(task)](const boost::system::error_code& error) {
+      if (!error) task();
+    });
+  }
+
+  // ---- One lease --------------------------------------------------------------------------------
+
+  void Begin(const teq::v1::Lease& lease, TimePoint sent) {
+    log_->info("{}: lease {} acquired, attempt {}{}", lease.job(), lease.fence(), lease.attempt(),
+               lease.has_publish_only() ? ", publication only" : "");
+    metrics_.LeaseAcquired();
+    metrics_.BeginRun(lease.spec());
+    ++lease_number_;
+    stage_ = teq::v1::STAGE_UNSPECIFIED;
+    export_bytes_ = 0;
+    machine_.emplace(lease, sent, options_.timings, [this] { return Jitter(); });
+    Do(machine_->Start(Now()));
+  }
+
+  // Carries out what the machine asks for, and looks whether the lease has ended.
+  void Do(const Actions& actions) {
+    for (const Action& action : actions) {
+      std::visit(Overloaded{[this](const StartEngine& a) { Act(a); },
+                            [this](const CancelEngine&) {
+                              if (engine_) engine_->Cancel();
+                            },
+                            [this](const KillEngine&) {
+                              if (engine_) engine_->Kill();
+                            },
+                            [this](const RemoveAttempt&) { ActRemoveAttempt(); },
+                            [this](const Publish& a) { Act(a); },
+                            [this](const SendHeartbeat& a) { Act(a); },
+                            [this](const SendComplete& a) { Act(a); },
+                            [this](const SendRelease& a) { Act(a); }},
+                 action);
+    }
+    if (machine_->outcome()) {
+      End(*machine_->outcome());
+    } else {
+      ArmTimer();
+    }
+  }
+
+  void ArmTimer() {
+    const TimePoint next = machine_->NextTimer();
+    if (next == TimePoint::max()) {
+      lease_timer_.cancel();
+      return;
+    }
+    lease_timer_.expires_at(next);
+    lease_timer_.async_wait([this, number = lease_number_](const boost::system::error_code& error) {
+      if (!error && IsCurrent(number)) Do(machine_->OnTimer(Now()));
+    });
+  }
+
+  bool IsCurrent(int number) const { return machine_ && number == lease_number_; }
+
+  void End(Outcome outcome) {
+    const std::string job = machine_->lease().job();
+    lease_timer_.cancel();
+    engine_.reset();
+    machine_.reset();
+    switch (outcome) {
+      case Outcome::kReported:
+        log_->info("{}: the outcome is reported", job);
+        ++jobs_;
+        break;
+      case Outcome::kReleased:
+        log_->info("{}: back in the queue", job);
+        break;
+      case Outcome::kLost:
+        log_->warn("{}: the lease is lost; the result, if any, is discarded", job);
+        if (options_.max_jobs > 0) return Exit(kExitLeaseLost);
+        break;
+      case Outcome::kUnreported:
+        log_->warn("{}: the server does not answer; its lease will expire", job);
+        return Exit(kExitUnreachable);
+    }
+    if (draining_ || (options_.max_jobs > 0 && jobs_ >= options_.max_jobs)) return Exit(kExitOk);
+    Acquire();
+  }
+
+  // ---- Actions ----------------------------------------------------------------------------------
+
+  void Act(const StartEngine& action) {
+    const int number = lease_number_;
+    auto started = EngineProcess::Start(io_, options_.engine_command, action.start,
+                                        {.on_event =
+                                             [this, number](const teq::v1::EngineEvent& event) {
+                                               if (IsCurrent(number)) OnEngineEvent(event);
+                                             },
+                                         .on_exit =
+                                             [this, number](const std::string& how) {
+                                               if (IsCurrent(number)) OnEngineExit(how);
+                                             }});
+    if (started.ok()) {
+      engine_ = *std::move(started);
+      return;
+    }
+    asio::post(io_, [this, number, how = Text(started.status())] {
+      if (IsCurrent(number)) OnEngineExit(how);
+    });
+  }
+
+  void OnEngineEvent(const teq::v1::EngineEvent& event) {
+    if (event.has_sample()) metrics_.Sample(event.sample());
+    if (event.has_progress() && event.progress().stage() != stage_) {
+      stage_ = event.progress().stage();
+      log_->info("{}: stage {}", machine_->lease().job(),
+                 ShortEnumName(teq::v1::Stage_descriptor(), stage_));
+    }
+    if (event.has_finished()) {
+      for (const auto& artifact : event.finished().report().artifacts()) {
+        export_bytes_ += artifact.bytes();
+      }
+    }
+    Do(machine_->OnEngineEvent(event, Now()));
+  }
+
+  void OnEngineExit(const std::string& how) {
+    log_->info("{}: the engine {}", machine_->lease().job(), how);
+    Do(machine_->OnEngineExit(how, Now()));
+  }
+
+  absl::StatusOr<objects::Publication> FindAttempt(const teq::v1::Lease& lease, int attempt,
+                                                   std::int64_t fence) const {
+    return objects::Publication::Find(lease.spec().output().uri(), options_.uri_policy,
+                                      {.job = lease.job(),
+                                       .job_uid = lease.job_uid(),
+                                       .spec_digest = Digest(lease.spec()),
+                                       .attempt = attempt,
+                                       .fence = fence});
+  }
+
+  // Runs `task` where it may wait for a disk, then `then` on this thread if the lease still
+  // matters.
+  void OnDisk(DiskTask task, std::function<void(const absl::Status&)> then) {
+    asio::post(disk_, [this, number = lease_number_, task = std::move(task),
+                       then = std::move(then)]() mutable {
+      asio::post(io_, [this, number, status = task(), then = std::move(then)] {
+        if (IsCurrent(number)) then(status);
+      });
+    });
+  }
+
+  void ActRemoveAttempt() {
+    engine_.reset();
+    OnDisk(
+        [this, lease = machine_->lease()]() -> absl::Status {
+          TEQ_ASSIGN_OR_RETURN(objects::Publication publication,
+                               FindAttempt(lease, lease.attempt(), lease.fence()));
+          return publication.Abandon();
+        },
+        [this](const absl::Status& status) {
+          if (!status.ok()) {
+            log_->warn("{}: its files are left over: {}", machine_->lease().job(), Text(status));
+          }
+          Do(machine_->OnAttemptRemoved(Now()));
+        });
+  }
+
+  void Act(const Publish& action) {
+    engine_.reset();
+    OnDisk(
+        [this, lease = machine_->lease(), action]() -> absl::Status {
+          TEQ_ASSIGN_OR_RETURN(objects::Publication publication,
+                               FindAttempt(lease, action.attempt, action.fence));
+          return publication.Publish(action.manifest_sha256, CrashPoint);
+        },
+        [this](const absl::Status& status) {
+          if (status.ok()) {
+            metrics_.Exported(static_cast<double>(export_bytes_));
+          } else {
+            log_->error("{}: publication failed: {}", machine_->lease().job(), Text(status));
+          }
+          Do(machine_->OnPublished(status, Now()));
+        });
+  }
+
+  Duration HeartbeatTimeout() const {
+    const Duration third = std::chrono::nanoseconds(TimeUtil::DurationToNanoseconds(
+                               machine_->lease().lease_duration())) /
+                           3;
+    return std::clamp(third, kShortestCallTimeout, kCallTimeout);
+  }
+
+  void Act(const SendHeartbeat& action) {
+    client_.Heartbeat(action.request, HeartbeatTimeout(),
+                      [this, number = lease_number_,
+                       sent = Now()](const absl::StatusOr<teq::v1::HeartbeatResponse>& response) {
+                        if (!IsCurrent(number)) return;
+                        TellHeartbeat(response.status());
+                        Do(machine_->OnHeartbeat(response, sent, Now()));
+                      });
+  }
+
+  void TellHeartbeat(const absl::Status& status) {
+    if (status.ok() && std::exchange(heartbeats_fail_, false)) {
+      log_->info("{}: heartbeats are answered again", machine_->lease().job());
+    }
+    if (!status.ok() && !std::exchange(heartbeats_fail_, true)) {
+      log_->warn("{}: a heartbeat failed: {}", machine_->lease().job(), Text(status));
+    }
+  }
+
+  void Act(const SendComplete& action) {
+    if (action.request.has_success()) CrashPoint("complete_success");
+    if (action.request.has_published()) CrashPoint("complete_published");
+    if (action.request.has_failure()) {
+      const auto& failure = action.request.failure();
+      log_->error("{}: failed: {}", machine_->lease().job(), Text(FromProto(failure.status())));
+      // Once, however often it has to be sent.
+      if (std::exchange(failed_lease_, lease_number_) != lease_number_) {
+        metrics_.EngineFailed(failure.failure_class());
+      }
+    }
+    client_.CompleteLease(action.request, kCompleteTimeout,
+                          [this, number = lease_number_](
+                              const absl::StatusOr<teq::v1::CompleteLeaseResponse>& response) {
+                            if (IsCurrent(number)) {
+                              Do(machine_->OnComplete(response.status(), Now()));
+                            }
+                          });
+  }
+
+  void Act(const SendRelease& action) {
+    client_.ReleaseLease(action.request, kCallTimeout,
+                         [this, number = lease_number_](
+                             const absl::StatusOr<teq::v1::ReleaseLeaseResponse>& response) {
+                           if (IsCurrent(number)) {
+                             Do(machine_->OnRelease(response.status(), Now()));
+                           }
+                         });
+  }
+
+  const AgentOptions& options_;
+  WorkerMetrics& metrics_;
+  std::shared_ptr<spdlog::logger> log_;
+  const std::string boot_id_;
+  std::mt19937_64 random_{std::random_device{}()};
+
+  asio::io_context io_{1};
+  asio::thread_pool disk_{1};
+  asio::signal_set signals_{io_, SIGTERM, SIGINT};
+  asio::steady_timer retry_timer_{io_};
+  asio::steady_timer lease_timer_{io_};
+  WorkerClient client_;
+
+  std::string session_;
+  bool calling_ = false;  // RegisterWorker or AcquireLease
+  bool draining_ = false;
+  std::optional<TimePoint> unreachable_since_;
+  int retries_ = 0;
+  int jobs_ = 0;
+  int exit_code_ = kExitOk;
+
+  std::optional<LeaseMachine> machine_;
+  std::unique_ptr<EngineProcess> engine_;
+  int lease_number_ = 0;
+  int failed_lease_ = 0;
+  teq::v1::Stage stage_ = teq::v1::STAGE_UNSPECIFIED;
+  std::int64_t export_bytes_ = 0;
+  bool heartbeats_fail_ = false;
+};
+
+}  // namespace
+
+int RunAgent(const AgentOptions& options, const AgentDeps& deps) {
+  return Agent(options, deps).Run();
+}
+
+}  // namespace teq::agent

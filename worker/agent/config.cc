@@ -1,0 +1,117 @@
+#include "worker/agent/config.h"
+
+#include <unistd.h>
+
+#include <array>
+#include <functional>
+#include <map>
+#include <regex>
+#include <set>
+
+#include "fmt/format.h"
+#include "fmt/ranges.h"
+#include "proto/spec/error.h"
+#include "yaml-cpp/yaml.h"
+
+namespace teq::agent {
+namespace {
+
+constexpr int kMaxThreads = 4096;
+
+absl::Status Invalid(std::string_view file, const YAML::Mark& mark, std::string_view what) {
+  return Error(absl::StatusCode::kInvalidArgument, "INVALID_CONFIG",
+               fmt::format("{}:{}: {}", file, mark.line + 1, what));
+}
+
+// What is wrong with the value, or nothing.
+using Reader = std::function<std::string(const YAML::Node&)>;
+
+Reader Text(std::string& target) {
+  return [&target](const YAML::Node& node) -> std::string {
+    if (!node.IsScalar()) return "must be text";
+    target = node.Scalar();
+    return {};
+  };
+}
+
+Reader Threads(int& target) {
+  return [&target](const YAML::Node& node) -> std::string {
+    int value = -1;
+    if (!node.IsScalar() || !YAML::convert<int>::decode(node, value) || value < 0 ||
+        value > kMaxThreads) {
+      return fmt::format("must be a number from 0 (the machine's cores) to {}", kMaxThreads);
+    }
+    target = value;
+    return {};
+  };
+}
+
+Reader Texts(std::vector<std::string>& target) {
+  return [&target](const YAML::Node& node) -> std::string {
+    if (!node.IsSequence()) return "must be a list of texts";
+    for (const YAML::Node& element : node) {
+      if (!element.IsScalar()) return "must be a list of texts";
+      target.push_back(element.Scalar());
+    }
+    return {};
+  };
+}
+
+absl::StatusOr<WorkerConfig> Read(const YAML::Node& root, std::string_view file) {
+  WorkerConfig config;
+  if (root.IsNull()) return config;
+  if (!root.IsMap()) return Invalid(file, root.Mark(), "the top level must be fields with values");
+  const std::map<std::string, Reader> readers = {{"server", Text(config.server)},
+                                                 {"id", Text(config.id)},
+                                                 {"threads", Threads(config.threads)},
+                                                 {"http", Text(config.http)},
+                                                 {"uri_prefixes", Texts(config.uri_prefixes)},
+                                                 {"hpu_plugin", Text(config.hpu_plugin)}};
+  std::set<std::string> seen;
+  for (const auto& entry : root) {
+    const std::string name = entry.first.IsScalar() ? entry.first.Scalar() : "(not a name)";
+    const auto reader = readers.find(name);
+    if (reader == readers.end()) {
+      std::vector<std::string> known;
+      known.reserve(readers.size());
+      for (const auto& [key, unused] : readers) known.push_back(key);
+      return Invalid(file, entry.first.Mark(),
+                     fmt::format("{}: unknown field; known: {}", name, fmt::join(known, ", ")));
+    }
+    if (!seen.insert(name).second) {
+      return Invalid(file, entry.first.Mark(), fmt::format("{}: is given twice", name));
+    }
+    const std::string wrong = reader->second(entry.second);
+    if (!wrong.empty()) {
+      return Invalid(file, entry.second.Mark(), fmt::format("{}: {}", name, wrong));
+    }
+  }
+  return config;
+}
+
+}  // namespace
+
+absl::StatusOr<WorkerConfig> ParseWorkerConfig(std::string_view yaml, std::string_view file) {
+  try {
+    return Read(YAML::Load(std::string(yaml)), file);
+  } catch (const YAML::Exception& error) {
+    return Invalid(file, error.mark, error.msg);
+  }
+}
+
+absl::StatusOr<std::string> WorkerId(const std::string& id) {
+  std::string chosen = id;
+  if (chosen.empty()) {
+    std::array<char, 256> name{};
+    if (::gethostname(name.data(), name.size() - 1) == 0) chosen = name.data();
+  }
+  static const std::regex kPattern("[a-zA-Z0-9._-]{1,63}");
+  if (!std::regex_match(chosen, kPattern)) {
+    return Error(
+        absl::StatusCode::kInvalidArgument, "INVALID_CONFIG",
+        fmt::format("id: '{}' does not match [a-zA-Z0-9._-]{{1,63}}; give one by --id", chosen));
+  }
+  return chosen;
+}
+
+}  // namespace teq::agent

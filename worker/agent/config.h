@@ -1,0 +1,31 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace teq::agent {
+
+/// What worker.yaml says; flags of the command line override it.
+struct WorkerConfig {
+  std::string server = "127.0.0.1:8470";  // host:port or unix:PATH
+  std::string id;                         // stable over restarts; empty: the host's name
+  int threads = 0;                        // 0: the machine's cores
+  std::string http;                       // host:port of /metrics; empty: none
+  std::vector<std::string> uri_prefixes;  // what jobs may name; empty: every path
+  std::string hpu_plugin;                 // a shared object that registers the HPU device
+};
+
+/// INVALID_ARGUMENT, reason INVALID_CONFIG: "worker.yaml:3: servr: unknown field; known: ...".
+/// `file` is the text's name for messages.
+[[nodiscard]] absl::StatusOr<WorkerConfig> ParseWorkerConfig(std::string_view yaml,
+                                                             std::string_view file);
+
+/// `id`, or the host's name where it is empty. INVALID_ARGUMENT, reason INVALID_CONFIG, unless it
+/// matches [a-zA-Z0-9._-]{1,63}.
+[[nodiscard]] absl::StatusOr<std::string> WorkerId(const std::string& id);
+
+}  // namespace teq::agent

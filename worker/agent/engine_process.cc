@@ -1,0 +1,233 @@
+#include "worker/agent/engine_process.h"
+
+#include <fcntl.h>
+#include <spawn.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+#include <deque>
+#include <optional>
+#include <string_view>
+#include <system_error>
+#include <thread>
+#include <utility>
+
+#include "boost/asio/buffer.hpp"
+#include "boost/asio/executor_work_guard.hpp"
+#include "boost/asio/local/stream_protocol.hpp"
+#include "boost/asio/post.hpp"
+#include "boost/asio/write.hpp"
+#include "fmt/format.h"
+#include "proto/spec/error.h"
+#include "worker/agent/engine_host.h"
+#include "worker/agent/frame.h"
+
+namespace teq::agent {
+namespace {
+
+namespace asio = boost::asio;
+
+absl::Status NotStarted(const std::string& program, int error_number) {
+  return Error(absl::StatusCode::kInternal, "ENGINE_NOT_STARTED",
+               fmt::format("{}: the engine process cannot be started: {}", program,
+                           std::generic_category().message(error_number)));
+}
+
+// Starts `command` with `fd` as its descriptor 3. The child is in a process group of its own, so
+// that a terminal's Ctrl-C reaches the agent alone, which then decides.
+absl::StatusOr<pid_t> Spawn(const std::vector<std::string>& command, int fd) {
+  std::vector<char*> arguments;
+  arguments.reserve(command.size() + 1);
+  for (const std::string& argument : command) {
+    arguments.push_back(const_cast<char*>(argument.c_str()));
+  }
+  arguments.push_back(nullptr);
+
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_adddup2(&actions, fd, kEngineDescriptor);
+  posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+  posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO);
+  posix_spawn_file_actions_addclosefrom_np(&actions, kEngineDescriptor + 1);
+
+  posix_spawnattr_t attributes;
+  posix_spawnattr_init(&attributes);
+  sigset_t none;
+  sigemptyset(&none);
+  sigset_t defaults;
+  sigemptyset(&defaults);
+  for (const int signal : {SIGPIPE, SIGINT, SIGTERM, SIGHUP}) sigaddset(&defaults, signal);
+  posix_spawnattr_setsigmask(&attributes, &none);
+  posix_spawnattr_setsigdefault(&attributes, &defaults);
+  posix_spawnattr_setpgroup(&attributes, 0);
+  posix_spawnattr_setflags(&attributes,
+                           POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
+
+  pid_t pid = 0;
+  const int error = ::posix_spawn(&pid, command.front().c_str(), &actions, &attributes,
+                                  arguments.data(), environ);
+  posix_spawn_file_actions_destroy(&actions);
+  posix_spawnattr_destroy(&attributes);
+  if (error != 0) return NotStarted(command.front(), error);
+  return pid;
+}
+
+std::string HowItEnded(int state) {
+  if (WIFSIGNALED(state)) {
+    return fmt::format("was killed by signal {} ({})", WTERMSIG(state),
+                       ::strsignal(WTERMSIG(state)));
+  }
+  return fmt::format("exited with code {}", WEXITSTATUS(state));
+}
+
+}  // namespace
+
+class EngineProcess::Child : public std::enable_shared_from_this<Child> {
+ public:
+  Child(asio::io_context& io, asio::local::stream_protocol::socket socket, pid_t pid,
+        Handlers handlers)
+      : io_(io), socket_(std::move(socket)), pid_(pid), handlers_(std::move(handlers)) {}
+
+  void Begin() {
+    // A thread that only waits: the process stays a zombie, and its id its own, until Reap.
+    waiter_ = std::thread([self = shared_from_this(), work = asio::make_work_guard(io_)] {
+      siginfo_t info{};
+      while (::waitid(P_PID, static_cast<id_t>(self->pid_), &info, WEXITED | WNOWAIT) != 0 &&
+             errno == EINTR) {
+      }
+      asio::post(self->io_, [self] { self->Reap(); });
+    });
+    Read();
+  }
+
+  void Send(const teq::v1::EngineCommand& command) {
+    absl::StatusOr<std::string> frame = EncodeFrame(command);
+    if (!frame.ok()) {
+      broken_ = std::string(frame.status().message());
+      Kill();
+      return;
+    }
+    outgoing_.push_back(*std::move(frame));
+    if (outgoing_.size() == 1) Write();
+  }
+
+  void Kill() const {
+    if (!ended_) ::kill(pid_, SIGKILL);
+  }
+
+  void Close() {
+    handlers_ = {};
+    Kill();
+    if (waiter_.joinable()) waiter_.join();
+    Reap();
+    boost::system::error_code ignored;
+    socket_.close(ignored);
+  }
+
+ private:
+  void Read() {
+    socket_.async_read_some(
+        asio::buffer(buffer_),
+        [self = shared_from_this()](const boost::system::error_code& error, std::size_t count) {
+          if (error) {
+            self->end_of_stream_ = true;
+            self->TellExit();
+            return;
+          }
+          self->frames_.Feed(std::string_view(self->buffer_.data(), count));
+          self->TellEvents();
+          self->Read();
+        });
+  }
+
+  void TellEvents() {
+    while (broken_.empty()) {
+      const absl::StatusOr<std::optional<std::string>> frame = frames_.Next();
+      if (frame.ok() && !*frame) return;
+      teq::v1::EngineEvent event;
+      if (!frame.ok() || !event.ParseFromString(**frame)) {
+        broken_ = "sent a message that cannot be read";
+        Kill();
+        return;
+      }
+      // The handler may destroy this process, and with it the handlers.
+      if (const auto handler = handlers_.on_event) handler(event);
+    }
+  }
+
+  void Write() {
+    asio::async_write(
+        socket_, asio::buffer(outgoing_.front()),
+        [self = shared_from_this()](const boost::system::error_code& error, std::size_t) {
+          // A process that does not read any more is ending; waiting tells how.
+          self->outgoing_.pop_front();
+          if (!error && !self->outgoing_.empty()) self->Write();
+        });
+  }
+
+  void Reap() {
+    if (ended_) return;
+    int state = 0;
+    if (::waitpid(pid_, &state, 0) == pid_)
+      ended_ = HowItEnded(state);
+    else
+      ended_ = "is gone";
+    TellExit();
+  }
+
+  void TellExit() {
+    if (!ended_ || !end_of_stream_) return;
+    const auto handler = std::exchange(handlers_, {}).on_exit;
+    if (handler) handler(broken_.empty() ? *ended_ : fmt::format("{} and {}", broken_, *ended_));
+  }
+
+  asio::io_context& io_;
+  asio::local::stream_protocol::socket socket_;
+  pid_t pid_;
+  Handlers handlers_;
+  std::thread waiter_;
+  std::array<char, 65536> buffer_{};
+  FrameReader frames_;
+  std::deque<std::string> outgoing_;
+  std::string broken_;
+  std::optional<std::string> ended_;
+  bool end_of_stream_ = false;
+};
+
+absl::StatusOr<std::unique_ptr<EngineProcess>> EngineProcess::Start(
+    asio::io_context& io, const std::vector<std::string>& command, const teq::v1::StartRun& start,
+    Handlers handlers) {
+  std::array<int, 2> ends{};
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0) {
+    return NotStarted(command.front(), errno);
+  }
+  asio::local::stream_protocol::socket socket(io, asio::local::stream_protocol(), ends[0]);
+  const absl::StatusOr<pid_t> pid = Spawn(command, ends[1]);
+  ::close(ends[1]);
+  if (!pid.ok()) return pid.status();
+  auto child = std::make_shared<Child>(io, std::move(socket), *pid, std::move(handlers));
+  child->Begin();
+  teq::v1::EngineCommand first;
+  *first.mutable_start() = start;
+  child->Send(first);
+  return std::unique_ptr<EngineProcess>(new EngineProcess(std::move(child)));
+}
+
+EngineProcess::EngineProcess(std::shared_ptr<Child> child) : child_(std::move(child)) {}
+
+EngineProcess::~EngineProcess() { child_->Close(); }
+
+void EngineProcess::Cancel() {
+  teq::v1::EngineCommand command;
+  command.mutable_cancel();
+  child_->Send(command);
+}
+
+void EngineProcess::Kill() { child_->Kill(); }
+
+}  // namespace teq::agent

@@ -1,0 +1,48 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "boost/asio/io_context.hpp"
+#include "teq/v1/engine.pb.h"
+
+namespace teq::agent {
+
+/// A child process that runs one job (see engine_host.h). All calls and handlers belong to the
+/// io_context's one thread; the child dies with the thread that called Start.
+class EngineProcess {
+ public:
+  struct Handlers {
+    std::function<void(const teq::v1::EngineEvent&)> on_event;
+    /// Once, after the last event: how the process ended, such as "exited with code 1" or "was
+    /// killed by signal 9 (Killed)".
+    std::function<void(const std::string& how)> on_exit;
+  };
+
+  /// Starts `command` (program and arguments) with the socket pair's end as descriptor 3 and no
+  /// other inherited one; its output goes to this process's stderr. Sends `start`. INTERNAL,
+  /// ENGINE_NOT_STARTED, names the program.
+  [[nodiscard]] static absl::StatusOr<std::unique_ptr<EngineProcess>> Start(
+      boost::asio::io_context& io, const std::vector<std::string>& command,
+      const teq::v1::StartRun& start, Handlers handlers);
+
+  /// Kills the process if it lives, and waits for its end. No handler is called any more.
+  ~EngineProcess();
+  EngineProcess(const EngineProcess&) = delete;
+  EngineProcess& operator=(const EngineProcess&) = delete;
+
+  /// Asks the run to stop.
+  void Cancel();
+  /// SIGKILL.
+  void Kill();
+
+ private:
+  class Child;
+  explicit EngineProcess(std::shared_ptr<Child> child);
+  std::shared_ptr<Child> child_;
+};
+
+}  // namespace teq::agent

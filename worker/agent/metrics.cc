@@ -1,0 +1,88 @@
+#include "worker/agent/metrics.h"
+
+#include <exception>
+
+#include "fmt/format.h"
+#include "google/protobuf/util/time_util.h"
+#include "proto/spec/error.h"
+#include "proto/spec/json.h"
+
+namespace teq::agent {
+namespace {
+
+using google::protobuf::util::TimeUtil;
+
+// Seconds; a step takes 10 ms on a toy and a minute on a large model.
+const prometheus::Histogram::BucketBoundaries kStepBuckets = {0.01, 0.02, 0.05, 0.1, 0.2, 0.5,
+                                                              1,    2,    5,    10,  20,  60};
+
+prometheus::Counter& Counter(prometheus::Registry& registry, const std::string& name,
+                             const std::string& help) {
+  return prometheus::BuildCounter().Name(name).Help(help).Register(registry).Add({});
+}
+
+}  // namespace
+
+WorkerMetrics::WorkerMetrics(std::string_view version)
+    : registry_(std::make_shared<prometheus::Registry>()),
+      failures_(&prometheus::BuildCounter()
+                     .Name("teq_engine_failures_total")
+                     .Help("Runs that failed, by what that means for a retry.")
+                     .Register(*registry_)),
+      leases_(&Counter(*registry_, "teq_leases_acquired_total", "Leases that this worker got.")),
+      steps_(&Counter(*registry_, "teq_training_steps_total", "Training steps taken.")),
+      tokens_(&Counter(*registry_, "teq_tokens_processed_total", "Tokens trained on.")),
+      export_bytes_(&Counter(*registry_, "teq_export_bytes_total", "Bytes published.")),
+      step_seconds_(&prometheus::BuildHistogram()
+                         .Name("teq_step_duration_seconds")
+                         .Help("Duration of a training step.")
+                         .Register(*registry_)
+                         .Add({}, kStepBuckets)) {
+  prometheus::BuildGauge()
+      .Name("teq_build_info")
+      .Help("Always 1; the labels tell the build.")
+      .Register(*registry_)
+      .Add({{"program", "teq-worker"}, {"version", std::string(version)}})
+      .Set(1);
+}
+
+void WorkerMetrics::EngineFailed(teq::v1::FailureClass failure_class) {
+  failures_->Add({{"class", ShortEnumName(teq::v1::FailureClass_descriptor(), failure_class)}})
+      .Increment();
+}
+
+void WorkerMetrics::BeginRun(const teq::v1::JobSpec& spec) {
+  last_.reset();
+  tokens_per_step_ = static_cast<double>(spec.recipe().transform().teq().batch_size()) *
+                     static_cast<double>(spec.calibration().sequence_length());
+}
+
+void WorkerMetrics::Sample(const teq::v1::MetricSample& sample) {
+  const int steps = sample.step() - (last_ ? last_->step() : 0);
+  if (steps > 0) {
+    steps_->Increment(steps);
+    tokens_->Increment(steps * tokens_per_step_);
+  }
+  if (last_ && steps > 0) {
+    const auto passed = TimeUtil::TimestampToMicroseconds(sample.observe_time()) -
+                        TimeUtil::TimestampToMicroseconds(last_->observe_time());
+    const double seconds = static_cast<double>(passed) * 1e-6 / steps;
+    for (int i = 0; i < steps && seconds >= 0; ++i) step_seconds_->Observe(seconds);
+  }
+  last_ = sample;
+}
+
+absl::StatusOr<std::unique_ptr<prometheus::Exposer>> ServeMetrics(const std::string& address,
+                                                                  const WorkerMetrics& metrics) {
+  try {
+    auto exposer = std::make_unique<prometheus::Exposer>(address, 1);
+    exposer->RegisterCollectable(metrics.registry());
+    return exposer;
+  } catch (const std::exception& error) {
+    return Error(absl::StatusCode::kUnavailable, "ADDRESS_IN_USE",
+                 fmt::format("http: cannot listen on {}: {}; give another address by --http",
+                             address, error.what()));
+  }
+}
+
+}  // namespace teq::agent

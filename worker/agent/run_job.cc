@@ -1,0 +1,257 @@
+#include "worker/agent/run_job.h"
+
+#include <csignal>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "boost/asio/io_context.hpp"
+#include "boost/asio/signal_set.hpp"
+#include "boost/asio/steady_timer.hpp"
+#include "client/objects/publication.h"
+#include "fmt/format.h"
+#include "google/protobuf/util/time_util.h"
+#include "proto/spec/error.h"
+#include "proto/spec/job_file.h"
+#include "proto/spec/json.h"
+#include "proto/spec/validate.h"
+#include "worker/agent/engine_process.h"
+
+namespace teq::agent {
+namespace {
+
+namespace asio = boost::asio;
+using google::protobuf::util::TimeUtil;
+
+absl::StatusOr<teq::v1::JobSpec> ReadSpec(const RunJobOptions& options) {
+  TEQ_ASSIGN_OR_RETURN(const std::string text, objects::ReadFile(options.job_file));
+  TEQ_ASSIGN_OR_RETURN(JobFile file, ParseJobFile(text, options.job_file.string()));
+  teq::v1::JobSpec spec = WithDefaults(std::move(*file.job.mutable_spec()));
+  TEQ_RETURN_IF_ERROR(ValidateSpec(spec));
+  TEQ_RETURN_IF_ERROR(CheckUris(spec, options.uri_policy));
+  return spec;
+}
+
+void PrintError(std::FILE* file, const absl::Status& status) {
+  fmt::print(file, "teq-worker: {}: {}\n", ErrorReason(status), std::string(status.message()));
+}
+
+// Lines about a run for people.
+class ProgressPrinter {
+ public:
+  explicit ProgressPrinter(std::FILE* file) : file_(file) {}
+
+  void Print(const teq::v1::EngineEvent& event) {
+    if (event.has_progress()) Print(event.progress());
+    if (event.has_sample()) Print(event.sample());
+    if (event.has_perplexity()) {
+      const auto& sample = event.perplexity();
+      fmt::print(file_, "{}: perplexity {:.4f} ({})\n", sample.dataset(), sample.value(),
+                 ShortEnumName(teq::v1::PerplexitySample::Phase_descriptor(), sample.phase()));
+    }
+    std::fflush(file_);
+  }
+
+ private:
+  static constexpr auto kInterval = std::chrono::seconds(2);
+
+  void Print(const teq::v1::Progress& progress) {
+    const bool is_new = std::exchange(stage_, progress.stage()) != progress.stage();
+    if (!is_new && !IsDue(last_progress_, progress.done() == progress.total())) return;
+    std::string line = ShortEnumName(teq::v1::Stage_descriptor(), progress.stage());
+    if (progress.total() > 0) {
+      line += fmt::format(" {}/{} {}", progress.done(), progress.total(), progress.unit());
+    }
+    if (progress.has_remaining_seconds()) {
+      line += fmt::format(", {:.0f} s left", progress.remaining_seconds());
+    }
+    fmt::print(file_, "{}\n", line);
+  }
+
+  void Print(const teq::v1::MetricSample& sample) {
+    if (!IsDue(last_sample_, sample.step() == 1 || sample.step() == sample.total_steps())) return;
+    fmt::print(file_, "step {}/{}, loss {:.6g}, {:.0f} tokens/s\n", sample.step(),
+               sample.total_steps(), sample.loss(), sample.tokens_per_second());
+  }
+
+  static bool IsDue(TimePoint& last, bool is_notable) {
+    const TimePoint now = std::chrono::steady_clock::now();
+    if (!is_notable && now - last < kInterval) return false;
+    last = now;
+    return true;
+  }
+
+  std::FILE* file_;
+  teq::v1::Stage stage_ = teq::v1::STAGE_UNSPECIFIED;
+  TimePoint last_progress_;
+  TimePoint last_sample_;
+};
+
+// The engine process from its start to its end; at the end either `finished` or `failed` is set.
+class Run {
+ public:
+  Run(const RunJobOptions& options, teq::v1::JobSpec spec)
+      : options_(options), printer_(options.progress) {
+    *start_.mutable_spec() = std::move(spec);
+    start_.set_attempt(1);
+    start_.set_fence(1);
+  }
+
+  void Wait() {
+    auto started = EngineProcess::Start(
+        io_, options_.engine_command, start_,
+        {.on_event = [this](const teq::v1::EngineEvent& event) { OnEvent(event); },
+         .on_exit = [this](const std::string& how) { OnExit(how); }});
+    if (!started.ok()) {
+      SetFailed(started.status(), teq::v1::FAILURE_CLASS_INFRASTRUCTURE);
+      return;
+    }
+    engine_ = *std::move(started);
+    WaitForSignal();
+    const std::int64_t limit =
+        TimeUtil::DurationToMilliseconds(start_.spec().limits().max_runtime());
+    if (limit > 0) Arm(overdue_timer_, std::chrono::milliseconds(limit), [this] { OnOverdue(); });
+    io_.run();
+    engine_.reset();
+  }
+
+  [[nodiscard]] const std::optional<teq::v1::RunFinished>& finished() const { return finished_; }
+  [[nodiscard]] const teq::v1::RunFailed& failed() const { return *failed_; }
+  [[nodiscard]] bool cancelled() const { return cancelled_; }
+
+ private:
+  template <typename Task>
+  void Arm(asio::steady_timer& timer, Duration delay, Task task) {
+    timer.expires_after(delay);
+    timer.async_wait([task](const boost::system::error_code& error) {
+      if (!error) task();
+    });
+  }
+
+  void SetFailed(const absl::Status& status, teq::v1::FailureClass failure_class) {
+    failed_.emplace();
+    *failed_->mutable_status() = ToProto(status);
+    failed_->set_failure_class(failure_class);
+  }
+
+  void OnEvent(const teq::v1::EngineEvent& event) {
+    printer_.Print(event);
+    if (event.has_finished()) finished_ = event.finished();
+    if (event.has_failed()) failed_ = event.failed();
+  }
+
+  void OnExit(const std::string& how) {
+    if (overdue_ && !finished_) {
+      SetFailed(
+          Error(absl::StatusCode::kDeadlineExceeded, "MAX_RUNTIME_EXCEEDED",
+                "the run took longer than limits.max_runtime; raise it, or ask for less work"),
+          teq::v1::FAILURE_CLASS_USER_ERROR);
+    } else if (cancelled_ && !finished_) {
+      SetFailed(Error(absl::StatusCode::kCancelled, "CANCELLED", "cancelled by a signal"),
+                teq::v1::FAILURE_CLASS_USER_ERROR);
+    } else if (!finished_ && !failed_) {
+      SetFailed(
+          Error(absl::StatusCode::kUnavailable, "ENGINE_DIED",
+                fmt::format("the engine process {}; a signal 9 that nobody sent is most often a "
+                            "lack of memory",
+                            how)),
+          teq::v1::FAILURE_CLASS_INFRASTRUCTURE);
+    }
+    io_.stop();
+  }
+
+  void WaitForSignal() {
+    signals_.async_wait([this](const boost::system::error_code& error, int) {
+      if (error) return;
+      if (cancelled_) {
+        engine_->Kill();
+      } else {
+        cancelled_ = true;
+        Stop();
+      }
+      WaitForSignal();
+    });
+  }
+
+  void OnOverdue() {
+    overdue_ = true;
+    Stop();
+  }
+
+  void Stop() {
+    engine_->Cancel();
+    Arm(kill_timer_, options_.cancel_grace, [this] { engine_->Kill(); });
+  }
+
+  const RunJobOptions& options_;
+  ProgressPrinter printer_;
+  teq::v1::StartRun start_;
+  asio::io_context io_{1};
+  asio::signal_set signals_{io_, SIGTERM, SIGINT};
+  asio::steady_timer kill_timer_{io_};
+  asio::steady_timer overdue_timer_{io_};
+  std::unique_ptr<EngineProcess> engine_;
+  std::optional<teq::v1::RunFinished> finished_;
+  std::optional<teq::v1::RunFailed> failed_;
+  bool cancelled_ = false;
+  bool overdue_ = false;
+};
+
+absl::Status WriteReport(const RunJobOptions& options, const teq::v1::Report& report) {
+  if (options.report_file.empty()) return absl::OkStatus();
+  return objects::WriteFileAtomically(options.report_file, ToJson(report).dump(2) + "\n");
+}
+
+void PrintResult(std::FILE* out, const teq::v1::Report& report) {
+  for (const teq::v1::Perplexity& perplexity : report.perplexity()) {
+    fmt::print(out,
+               "{}: perplexity {:.4f} full precision, {:.4f} round to nearest, {:.4f} quantized "
+               "(delta {:+.4f})\n",
+               perplexity.dataset(), perplexity.full_precision(), perplexity.round_to_nearest(),
+               perplexity.quantized(), perplexity.delta());
+  }
+  for (const teq::v1::Artifact& artifact : report.artifacts()) {
+    fmt::print(out, "{}: {}\n", artifact.format(), artifact.path());
+  }
+}
+
+absl::Status FinishRun(const RunJobOptions& options, const Run& run,
+                       objects::Publication& publication) {
+  if (!run.finished()) {
+    TEQ_RETURN_IF_ERROR(publication.Abandon());
+    if (run.failed().has_report()) {
+      TEQ_RETURN_IF_ERROR(WriteReport(options, run.failed().report()));
+    }
+    return FromProto(run.failed().status());
+  }
+  TEQ_RETURN_IF_ERROR(publication.Publish(run.finished()->manifest_sha256()));
+  TEQ_RETURN_IF_ERROR(WriteReport(options, run.finished()->report()));
+  PrintResult(options.out, run.finished()->report());
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+int RunJob(const RunJobOptions& options) {
+  absl::StatusOr<teq::v1::JobSpec> spec = ReadSpec(options);
+  if (!spec.ok()) {
+    PrintError(options.progress, spec.status());
+    return kRunInvalid;
+  }
+  absl::StatusOr<objects::Publication> publication = objects::Publication::Find(
+      spec->output().uri(), options.uri_policy, {.spec_digest = Digest(*spec)});
+  if (!publication.ok()) {
+    PrintError(options.progress, publication.status());
+    return kRunInvalid;
+  }
+  Run run(options, *std::move(spec));
+  run.Wait();
+  const absl::Status status = FinishRun(options, run, *publication);
+  if (status.ok()) return kRunOk;
+  PrintError(options.progress, status);
+  return run.cancelled() ? kRunCancelled : kRunFailed;
+}
+
+}  // namespace teq::agent

@@ -1,0 +1,89 @@
+#include "worker/agent/worker_client.h"
+
+#include <chrono>
+#include <utility>
+
+#include "boost/asio/post.hpp"
+#include "client/api/grpc_status.h"
+
+namespace teq::agent {
+
+WorkerClient::WorkerClient(boost::asio::io_context& io,
+                           const std::shared_ptr<grpc::Channel>& channel)
+    : io_(io), stub_(teq::v1::WorkerService::NewStub(channel)) {}
+
+WorkerClient::~WorkerClient() {
+  CancelAll();
+  std::unique_lock lock(mutex_);
+  idle_.wait(lock, [this] { return calls_.empty(); });
+}
+
+void WorkerClient::CancelAll() {
+  const std::lock_guard lock(mutex_);
+  for (grpc::ClientContext* call : calls_) call->TryCancel();
+}
+
+template <typename Request, typename Response>
+void WorkerClient::Call(Method<Request, Response> method, const Request& request, Duration timeout,
+                        Handler<Response> handler) {
+  struct State {
+    grpc::ClientContext context;
+    Request request;
+    Response response;
+    Handler<Response> handler;
+  };
+  auto state = std::make_shared<State>();
+  state->request = request;
+  state->handler = std::move(handler);
+  state->context.set_deadline(std::chrono::system_clock::now() +
+                              std::chrono::duration_cast<std::chrono::milliseconds>(timeout));
+  {
+    const std::lock_guard lock(mutex_);
+    calls_.insert(&state->context);
+  }
+  const auto done = [this, state](const grpc::Status& status) {
+    boost::asio::post(io_, [state, status] {
+      if (status.ok()) {
+        state->handler(std::move(state->response));
+      } else {
+        state->handler(client::FromGrpc(status));
+      }
+    });
+    const std::lock_guard lock(mutex_);
+    calls_.erase(&state->context);
+    idle_.notify_all();
+  };
+  (stub_->async()->*method)(&state->context, &state->request, &state->response, done);
+}
+
+void WorkerClient::RegisterWorker(const teq::v1::RegisterWorkerRequest& request, Duration timeout,
+                                  Handler<teq::v1::RegisterWorkerResponse> handler) {
+  Call<teq::v1::RegisterWorkerRequest, teq::v1::RegisterWorkerResponse>(
+      &Async::RegisterWorker, request, timeout, std::move(handler));
+}
+
+void WorkerClient::AcquireLease(const teq::v1::AcquireLeaseRequest& request, Duration timeout,
+                                Handler<teq::v1::AcquireLeaseResponse> handler) {
+  Call<teq::v1::AcquireLeaseRequest, teq::v1::AcquireLeaseResponse>(&Async::AcquireLease, request,
+                                                                    timeout, std::move(handler));
+}
+
+void WorkerClient::Heartbeat(const teq::v1::HeartbeatRequest& request, Duration timeout,
+                             Handler<teq::v1::HeartbeatResponse> handler) {
+  Call<teq::v1::HeartbeatRequest, teq::v1::HeartbeatResponse>(&Async::Heartbeat, request, timeout,
+                                                              std::move(handler));
+}
+
+void WorkerClient::CompleteLease(const teq::v1::CompleteLeaseRequest& request, Duration timeout,
+                                 Handler<teq::v1::CompleteLeaseResponse> handler) {
+  Call<teq::v1::CompleteLeaseRequest, teq::v1::CompleteLeaseResponse>(
+      &Async::CompleteLease, request, timeout, std::move(handler));
+}
+
+void WorkerClient::ReleaseLease(const teq::v1::ReleaseLeaseRequest& request, Duration timeout,
+                                Handler<teq::v1::ReleaseLeaseResponse> handler) {
+  Call<teq::v1::ReleaseLeaseRequest, teq::v1::ReleaseLeaseResponse>(&Async::ReleaseLease, request,
+                                                                    timeout, std::move(handler));
+}
+
+}  // namespace teq::agent

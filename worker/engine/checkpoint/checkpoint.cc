@@ -1,0 +1,234 @@
+#include "worker/engine/checkpoint/checkpoint.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdint>
+#include <cstring>
+#include <map>
+#include <optional>
+#include <set>
+#include <string_view>
+#include <system_error>
+
+#include "fmt/format.h"
+#include "nlohmann/json.hpp"
+#include "proto/spec/error.h"
+#include "torch/torch.h"
+
+namespace teq::checkpoint {
+namespace {
+
+using model_info::DType;
+
+constexpr std::pair<DType, torch::ScalarType> kTypes[] = {
+    {DType::kF32, torch::kFloat32},   {DType::kF16, torch::kFloat16},
+    {DType::kBF16, torch::kBFloat16}, {DType::kI32, torch::kInt32},
+    {DType::kI64, torch::kInt64},     {DType::kI16, torch::kInt16},
+    {DType::kI8, torch::kInt8},       {DType::kU8, torch::kUInt8},
+    {DType::kBool, torch::kBool},     {DType::kF64, torch::kFloat64}};
+
+torch::ScalarType TorchType(DType dtype) {
+  for (const auto& [ours, theirs] : kTypes) {
+    if (ours == dtype) return theirs;
+  }
+  return torch::kUInt8;
+}
+
+std::optional<DType> StoredType(torch::ScalarType type) {
+  for (const auto& [ours, theirs] : kTypes) {
+    if (theirs == type) return ours;
+  }
+  return std::nullopt;
+}
+
+std::string ErrnoText(int code) { return std::error_code(code, std::generic_category()).message(); }
+
+class FileDescriptor {
+ public:
+  explicit FileDescriptor(int descriptor) : descriptor_(descriptor) {}
+  FileDescriptor(const FileDescriptor&) = delete;
+  FileDescriptor& operator=(const FileDescriptor&) = delete;
+  ~FileDescriptor() {
+    if (descriptor_ >= 0) close(descriptor_);
+  }
+  [[nodiscard]] int get() const { return descriptor_; }
+  /// Closes it; the errno of a delayed write error, or 0.
+  [[nodiscard]] int Close() {
+    const int result = close(descriptor_) == 0 ? 0 : errno;
+    descriptor_ = -1;
+    return result;
+  }
+
+ private:
+  int descriptor_;
+};
+
+/// A whole file, mapped for reading.
+class MappedFile {
+ public:
+  static absl::StatusOr<std::unique_ptr<MappedFile>> Open(const std::filesystem::path& file) {
+    const FileDescriptor descriptor(open(file.c_str(), O_RDONLY | O_CLOEXEC));
+    struct stat status {};
+    if (descriptor.get() < 0 || fstat(descriptor.get(), &status) != 0) {
+      return Unreadable(file, errno);
+    }
+    auto mapped = std::unique_ptr<MappedFile>(new MappedFile);
+    mapped->size_ = static_cast<std::size_t>(status.st_size);
+    // PROT_READ alone: a write to a weight is a bug, and must not pass silently.
+    void* address = mmap(nullptr, mapped->size_, PROT_READ, MAP_PRIVATE, descriptor.get(), 0);
+    if (address == MAP_FAILED) return Unreadable(file, errno);
+    mapped->data_ = static_cast<std::byte*>(address);
+    return mapped;
+  }
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+  ~MappedFile() {
+    if (data_ != nullptr) munmap(data_, size_);
+  }
+
+  [[nodiscard]] std::byte* data() const { return data_; }
+  [[nodiscard]] std::size_t size() const { return size_; }
+
+ private:
+  MappedFile() = default;
+
+  static absl::Status Unreadable(const std::filesystem::path& file, int code) {
+    return Error(absl::StatusCode::kInvalidArgument, "INVALID_CHECKPOINT",
+                 fmt::format("{}: cannot be mapped: {}", file.string(), ErrnoText(code)));
+  }
+
+  std::byte* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+absl::Status WriteError(const std::filesystem::path& file, int code) {
+  const bool full = code == ENOSPC || code == EDQUOT || code == EFBIG;
+  return Error(full ? absl::StatusCode::kResourceExhausted : absl::StatusCode::kInternal,
+               full ? "DISK_FULL" : "WRITE_FAILED",
+               fmt::format("{}: cannot be written: {}{}", file.string(), ErrnoText(code),
+                           full ? "; free space there or choose another output" : ""));
+}
+
+absl::Status WriteAll(const std::filesystem::path& file, int descriptor, const void* data,
+                      std::size_t size) {
+  const auto* bytes = static_cast<const char*>(data);
+  while (size > 0) {
+    const ssize_t written = write(descriptor, bytes, size);
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) return WriteError(file, errno);
+    bytes += written;
+    size -= static_cast<std::size_t>(written);
+  }
+  return absl::OkStatus();
+}
+
+/// The length field and the JSON, padded so that the data starts at a multiple of 8 bytes.
+absl::StatusOr<std::string> Header(
+    const std::filesystem::path& file,
+    const std::vector<std::pair<std::string, torch::Tensor>>& tensors) {
+  nlohmann::ordered_json json;
+  json["__metadata__"] = {{"format", "pt"}};
+  std::set<std::string_view> names = {"__metadata__"};
+  std::uint64_t offset = 0;
+  for (const auto& [name, tensor] : tensors) {
+    const auto dtype = StoredType(tensor.scalar_type());
+    if (!dtype || !tensor.device().is_cpu() || !names.insert(name).second) {
+      return Error(
+          absl::StatusCode::kInternal, "WRITE_FAILED",
+          fmt::format("{}: tensor {} cannot be stored: its name is taken, it is not on the "
+                      "CPU, or safetensors has no type for it",
+                      file.string(), name));
+    }
+    json[name] = {
+        {"dtype", model_info::Name(*dtype)},
+        {"shape", std::vector<std::int64_t>(tensor.sizes().begin(), tensor.sizes().end())},
+        {"data_offsets", {offset, offset + tensor.nbytes()}}};
+    offset += tensor.nbytes();
+  }
+  std::string text = json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  text.append((8 - text.size() % 8) % 8, ' ');
+  const std::uint64_t length = text.size();
+  std::string header(sizeof(length), '\0');
+  std::memcpy(header.data(), &length, sizeof(length));
+  return header + text;
+}
+
+}  // namespace
+
+struct Checkpoint::Mapping {
+  model_info::CheckpointIndex index;
+  std::map<std::filesystem::path, std::unique_ptr<MappedFile>> files;
+};
+
+absl::StatusOr<Checkpoint> Checkpoint::Open(const std::filesystem::path& directory) {
+  auto mapping = std::make_shared<Mapping>();
+  TEQ_ASSIGN_OR_RETURN(mapping->index, model_info::ReadCheckpointIndex(directory));
+  for (const auto& file : mapping->index.files) {
+    TEQ_ASSIGN_OR_RETURN(mapping->files[file], MappedFile::Open(file));
+  }
+  for (const auto& [name, tensor] : mapping->index.tensors) {
+    if (tensor.offset + tensor.bytes > mapping->files[tensor.file]->size()) {
+      return Error(absl::StatusCode::kInvalidArgument, "INVALID_CHECKPOINT",
+                   fmt::format("{}: became shorter while it was opened; wait until it is complete",
+                               tensor.file.string()));
+    }
+  }
+  return Checkpoint(std::move(mapping));
+}
+
+const model_info::CheckpointIndex& Checkpoint::index() const { return mapping_->index; }
+
+bool Checkpoint::Has(const std::string& name) const {
+  return mapping_->index.tensors.contains(name);
+}
+
+absl::StatusOr<torch::Tensor> Checkpoint::Read(const std::string& name) const {
+  const auto found = mapping_->index.tensors.find(name);
+  if (found == mapping_->index.tensors.end()) {
+    return Error(absl::StatusCode::kNotFound, "INVALID_CHECKPOINT",
+                 fmt::format("{}: has no tensor {}", mapping_->index.directory.string(), name));
+  }
+  const model_info::TensorInfo& info = found->second;
+  const auto options = torch::TensorOptions().dtype(TorchType(info.dtype));
+  std::byte* data = mapping_->files.at(info.file)->data() + info.offset;
+  const auto size = static_cast<std::size_t>(model_info::ByteSize(info.dtype));
+  try {
+    if (info.bytes > 0 && reinterpret_cast<std::uintptr_t>(data) % size == 0) {
+      return torch::from_blob(
+          data, info.shape, [keep = mapping_](void* /*data*/) {}, options);
+    }
+    // The format does not promise alignment; the processor's vector loads need it.
+    torch::Tensor copy = torch::empty(info.shape, options);
+    if (info.bytes > 0) std::memcpy(copy.data_ptr(), data, info.bytes);
+    return copy;
+  } catch (const std::exception& error) {
+    return Error(absl::StatusCode::kInternal, "TENSOR_FAILED",
+                 fmt::format("tensor {}: {}", name, error.what()));
+  }
+}
+
+absl::Status WriteSafetensors(const std::filesystem::path& file,
+                              const std::vector<std::pair<std::string, torch::Tensor>>& tensors) {
+  TEQ_ASSIGN_OR_RETURN(const std::string header, Header(file, tensors));
+  FileDescriptor descriptor(open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+  if (descriptor.get() < 0) return WriteError(file, errno);
+  TEQ_RETURN_IF_ERROR(WriteAll(file, descriptor.get(), header.data(), header.size()));
+  for (const auto& [name, tensor] : tensors) {
+    try {
+      const torch::Tensor dense = tensor.detach().contiguous();
+      if (dense.nbytes() == 0) continue;
+      TEQ_RETURN_IF_ERROR(WriteAll(file, descriptor.get(), dense.data_ptr(), dense.nbytes()));
+    } catch (const std::exception& error) {
+      return Error(absl::StatusCode::kInternal, "WRITE_FAILED",
+                   fmt::format("{}: tensor {}: {}", file.string(), name, error.what()));
+    }
+  }
+  if (const int code = descriptor.Close(); code != 0) return WriteError(file, code);
+  return absl::OkStatus();
+}
+
+}  // namespace teq::checkpoint

@@ -1,0 +1,43 @@
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "client/model_info/plan.h"
+#include "nlohmann/json.hpp"
+#include "torch/types.h"
+#include "worker/engine/quant/grid.h"
+
+namespace teq::pack {
+
+/// A linear layer's tensors in GPTQ's layout, checkpoint format v1 (zero points are stored less
+/// one): qweight int32 [in*bits/32, out], qzeros int32 [groups, out*bits/32], scales float16
+/// [groups, out], g_idx int32 [in], each with the layer's name before it.
+[[nodiscard]] std::vector<std::pair<std::string, torch::Tensor>> GptqTensors(
+    const std::string& layer, const quant::Quantized& quantized);
+
+/// config.json's quantization_config. The most common grid is the general one; other grids and
+/// float layers become rules of `dynamic`, as GPTQModel and vLLM read them.
+[[nodiscard]] nlohmann::ordered_json GptqConfig(const std::vector<model_info::PlannedLayer>& plan);
+
+/// A model that is ready to be written.
+struct PackableModel {
+  nlohmann::ordered_json config;  // the source's config.json
+  std::filesystem::path source;   // for tokenizer and generation files
+  std::vector<model_info::PlannedLayer> plan;
+  std::map<std::string, quant::Quantized> layers;  // by module name
+  std::vector<std::pair<std::string, torch::Tensor>>
+      floats;  // all other tensors, in their stored type
+};
+
+/// Writes a directory that a loader can be given: config.json, quantize_config.json,
+/// model.safetensors, and the source's tokenizer and generation files. Returns each file's sha256.
+/// RESOURCE_EXHAUSTED, DISK_FULL.
+[[nodiscard]] absl::StatusOr<std::map<std::string, std::string>> WriteGptqDirectory(
+    const PackableModel& model, const std::filesystem::path& directory);
+
+}  // namespace teq::pack

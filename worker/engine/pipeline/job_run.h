@@ -1,0 +1,114 @@
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "client/model_info/architecture.h"
+#include "client/model_info/plan.h"
+#include "client/objects/publication.h"
+#include "teq/v1/engine.pb.h"
+#include "worker/engine/checkpoint/checkpoint.h"
+#include "worker/engine/eval/perplexity.h"
+#include "worker/engine/model/decoder.h"
+#include "worker/engine/model/device.h"
+#include "worker/engine/pack/gptq.h"
+#include "worker/engine/pipeline/run.h"
+#include "worker/engine/teq/scale_groups.h"
+#include "worker/engine/teq/statistics.h"
+#include "worker/engine/text/windows.h"
+
+namespace teq::pipeline {
+
+/// One job's way through the stages. Each stage reads what those before it left in the members.
+/// Used once, from one thread.
+class JobRun {
+ public:
+  JobRun(const teq::v1::StartRun& start, const Options& options, const EventSink& sink,
+         const std::atomic<bool>& cancelled)
+      : start_(start), spec_(start.spec()), options_(options), sink_(sink), cancelled_(cancelled) {}
+
+  /// All stages, up to the attempt's sealed manifest.
+  [[nodiscard]] absl::Status ToSealedContent();
+
+  /// Removes what a failed run has written.
+  void Abandon();
+
+  [[nodiscard]] const teq::v1::Report& report() const { return report_; }
+  [[nodiscard]] const std::string& manifest_sha256() const { return manifest_sha256_; }
+
+ private:
+  /// One evaluation text and what was measured on it.
+  struct Dataset {
+    std::string uri;
+    text::Windows windows;
+    eval::Evaluation full_precision;
+    eval::Evaluation round_to_nearest;
+  };
+
+  absl::Status Fetch();
+  absl::Status FetchModel();
+  absl::Status FetchTexts();
+  absl::Status BaselineEval();
+  absl::Status Calibrate();
+  absl::Status Transform();
+  absl::Status Round();
+  absl::Status RoundBlock(std::size_t number, const transform::BlockStatistics& statistics);
+  absl::Status RoundLayer(std::size_t block, std::size_t role, const torch::Tensor& folded,
+                          const torch::Tensor& original, const transform::InputStatistics& input,
+                          const torch::Tensor& input_scale, const torch::Tensor& output_scale);
+  absl::Status KeepFloat(const std::string& name, const torch::Tensor& value);
+  absl::Status Pack();
+  absl::Status Verify();
+  absl::Status Seal();
+
+  absl::StatusOr<model::Decoder> ReadPublished(const std::filesystem::path& directory) const;
+  absl::StatusOr<eval::Evaluation> Measure(const model::Decoder& decoder,
+                                           const model::Decoder* reference, const Dataset& dataset,
+                                           teq::v1::PerplexitySample::Phase phase);
+  absl::Status CheckGate() const;
+
+  /// Runs a stage and records how long it took.
+  absl::Status Timed(teq::v1::Stage stage, absl::Status (JobRun::*run)());
+  void SendProgress(std::int64_t done, std::int64_t total, const char* unit);
+  [[nodiscard]] absl::Status CheckCancelled() const;
+  [[nodiscard]] bool trains() const { return spec_.recipe().transform().has_teq(); }
+
+  const teq::v1::StartRun& start_;
+  const teq::v1::JobSpec& spec_;
+  const Options& options_;
+  const EventSink& sink_;
+  const std::atomic<bool>& cancelled_;
+
+  teq::v1::Stage stage_ = teq::v1::STAGE_UNSPECIFIED;
+  std::chrono::steady_clock::time_point stage_start_;
+  teq::v1::Report report_;
+  std::optional<objects::Publication> publication_;
+  std::string manifest_sha256_;
+
+  model::Device device_;
+  std::filesystem::path model_directory_;
+  model_info::ModelConfig config_;
+  const model_info::Architecture* architecture_ = nullptr;
+  std::optional<checkpoint::Checkpoint> checkpoint_;
+  model_info::VocabularyTensors vocabulary_;
+  model::Decoder decoder_;
+  text::Windows calibration_;
+  std::vector<Dataset> datasets_;
+
+  std::vector<transform::BlockGrids> grids_;
+  std::vector<transform::ScaleGroup> groups_;
+  std::vector<torch::Tensor> log_scales_;          // by group
+  torch::ScalarType norm_type_ = torch::kFloat16;  // as the norms are published
+  pack::PackableModel packable_;
+  std::int64_t clamped_zeros_ = 0;
+  std::map<std::string, std::string> file_digests_;
+};
+
+}  // namespace teq::pipeline

@@ -1,0 +1,32 @@
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "client/objects/publication.h"
+#include "proto/spec/uri.h"
+#include "teq/v1/engine.pb.h"
+
+namespace teq::pipeline {
+
+/// Where a run's events go. Called from the run's thread only; must not block for long.
+using EventSink = std::function<void(const teq::v1::EngineEvent&)>;
+
+struct Options {
+  int threads = 0;  // 0: the machine's cores
+  UriPolicy uri_policy;
+  std::string hpu_plugin;  // a shared object that registers the HPU device; empty: none
+};
+
+/// Runs one job from its checkpoint to its committed content: FETCH, BASELINE_EVAL, CALIBRATE,
+/// TRANSFORM, ROUND, PACK, VERIFY, and the attempt's sealed manifest. The last event is `finished`
+/// or `failed`; it is returned as well as sent. A failed run leaves nothing under the attempt's
+/// prefix. The caller publishes (client/objects/publication.h).
+///
+/// `cancelled` is looked at between training steps, evaluation windows and layers.
+teq::v1::EngineEvent Run(const teq::v1::StartRun& start, const Options& options,
+                         const EventSink& sink, const std::atomic<bool>& cancelled);
+
+}  // namespace teq::pipeline

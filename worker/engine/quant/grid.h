@@ -1,0 +1,35 @@
+#pragma once
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "proto/spec/validate.h"
+#include "torch/types.h"
+
+namespace teq::quant {
+
+/// A weight matrix on its grid: w' = scale * (code - zero).
+struct Quantized {
+  torch::Tensor codes;   // [out, in], uint8
+  torch::Tensor scales;  // [out, groups], float16
+  torch::Tensor zeros;   // [out, groups], uint8, at least 1
+  int bits = 4;
+};
+
+/// Columns that share a scale: the grid's group size, or all of a row.
+[[nodiscard]] std::int64_t GroupSize(const LayerGrid& grid, std::int64_t in);
+
+/// Rounds each weight to its nearest code. `weight`: float32 [out, in]; the group size divides
+/// `in`.
+///
+/// Range of a group, FORMATS' min-max: lo = min(w, 0), hi = max(w, 0), a group of zeros has lo =
+/// -1, hi = 1. Asymmetric: scale = (hi - lo) / (2^b - 1), zero = round(-lo / scale), at least 1,
+/// because GPTQ's v1 layout stores zero - 1. Symmetric: scale = max|w| / (2^(b-1) - 1), zero =
+/// 2^(b-1). The scale is rounded to float16 first and everything else follows from the rounded one.
+/// Rounding is half to even.
+[[nodiscard]] Quantized QuantizeToNearest(const torch::Tensor& weight, const LayerGrid& grid);
+
+/// The weights that the codes stand for, float32 [out, in].
+[[nodiscard]] torch::Tensor Dequantize(const Quantized& quantized);
+
+}  // namespace teq::quant

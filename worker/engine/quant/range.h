@@ -1,0 +1,21 @@
+#pragma once
+
+#include "proto/spec/validate.h"
+#include "torch/types.h"
+
+namespace teq::quant {
+
+/// The smallest positive float16.
+inline constexpr float kSmallestScale = 5.9604645e-8F;
+
+/// The range of every group of a weight matrix; see QuantizeToNearest.
+struct Range {
+  torch::Tensor scale;      // [out, groups, 1], float32 with float16 values
+  torch::Tensor zero;       // the same shape, whole numbers from 1 to 2^b - 1
+  torch::Tensor free_zero;  // before it was clamped
+};
+
+/// `groups`: float32 [out, groups, group_size].
+[[nodiscard]] Range RangeOf(const torch::Tensor& groups, const LayerGrid& grid);
+
+}  // namespace teq::quant

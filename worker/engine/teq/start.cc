@@ -1,0 +1,110 @@
+#include "worker/engine/teq/start.h"
+
+#include <cmath>
+
+#include "worker/engine/quant/grid.h"
+
+namespace teq::transform {
+namespace {
+
+using model_info::Role;
+using torch::Tensor;
+
+constexpr int kExponents = 20;
+// Channels that are never active, or columns of zeros, keep a finite logarithm.
+constexpr double kSmallestMagnitude = 1e-4;
+
+constexpr std::size_t Index(Role role) { return static_cast<std::size_t>(role); }
+
+/// Logarithm with geometric mean 1; magnitudes far below the typical one are raised.
+Tensor CenteredLog(const Tensor& magnitude) {
+  const Tensor floor = magnitude.mean() * kSmallestMagnitude + 1e-30;
+  const Tensor log = torch::maximum(magnitude, floor).log();
+  return log - log.mean();
+}
+
+Tensor MeanColumnMagnitude(const ScaleGroup& group, const model::Block& block) {
+  Tensor sum;
+  std::int64_t rows = 0;
+  for (const Role role : group.consumers) {
+    const Tensor& weight = block.at(role).weight;
+    const Tensor column = weight.abs().sum(0);
+    sum = sum.defined() ? sum + column : column;
+    rows += weight.size(0);
+  }
+  return ProducerMean(group, sum / static_cast<double>(rows));
+}
+
+/// AWQ's weight magnitude: |w| relative to the largest of its quantization group, mean over rows.
+Tensor MeanRelativeMagnitude(const ScaleGroup& group, const model::Block& block,
+                             const BlockGrids& grids) {
+  Tensor sum;
+  std::int64_t rows = 0;
+  for (const Role role : group.consumers) {
+    const Tensor& weight = block.at(role).weight;
+    const std::int64_t group_size = grids[Index(role)].quantized
+                                        ? quant::GroupSize(grids[Index(role)], weight.size(1))
+                                        : weight.size(1);
+    const Tensor groups = weight.abs().view({weight.size(0), -1, group_size});
+    const Tensor relative = groups / groups.amax(-1, /*keepdim=*/true).clamp_min(1e-30);
+    const Tensor column = relative.view_as(weight).sum(0);
+    sum = sum.defined() ? sum + column : column;
+    rows += weight.size(0);
+  }
+  return ProducerMean(group, sum / static_cast<double>(rows));
+}
+
+/// Output error of the group's rounded consumers under the scales.
+double RoundedError(const ScaleGroup& group, const model::Block& block, const BlockGrids& grids,
+                    const BlockStatistics& statistics, const Tensor& log_scale) {
+  const Tensor scale = ConsumerScale(group, log_scale.exp());
+  double error = 0;
+  for (const Role role : group.consumers) {
+    const LayerGrid& grid = grids[Index(role)];
+    if (!grid.quantized) continue;
+    const Tensor& weight = block.at(role).weight;
+    const Tensor rounded =
+        quant::Dequantize(quant::QuantizeToNearest(weight * scale, grid)) / scale;
+    error += OutputError(statistics[Index(role)], rounded - weight);
+  }
+  return error;
+}
+
+Tensor SearchAwq(const ScaleGroup& group, const model::Block& block, const BlockGrids& grids,
+                 const BlockStatistics& statistics, const Tensor& weight_norm) {
+  const Tensor activation =
+      CenteredLog(ProducerMean(group, statistics[Index(group.consumers.front())].mean_abs));
+  const Tensor relative = CenteredLog(MeanRelativeMagnitude(group, block, grids));
+  std::vector<Tensor> candidates = {torch::zeros_like(activation), weight_norm};
+  for (int i = 0; i < kExponents; ++i) {
+    const double exponent = static_cast<double>(i) / kExponents;
+    candidates.push_back(activation * exponent);
+    candidates.push_back(activation * exponent - relative * (1 - exponent));
+  }
+  Tensor best;
+  double best_error = 0;
+  for (const Tensor& candidate : candidates) {
+    const double error = RoundedError(group, block, grids, statistics, candidate);
+    if (std::isfinite(error) && (!best.defined() || error < best_error)) {
+      best = candidate;
+      best_error = error;
+    }
+  }
+  return best.defined() ? best : candidates.front();
+}
+
+}  // namespace
+
+Tensor StartingScales(teq::v1::Initialization init, const ScaleGroup& group,
+                      const model::Block& block, const BlockGrids& grids,
+                      const BlockStatistics& statistics) {
+  const torch::NoGradGuard no_gradient;
+  if (init == teq::v1::INITIALIZATION_ONES) {
+    return torch::zeros({group.width}, block.attention_norm.weight.options());
+  }
+  const Tensor weight_norm = -CenteredLog(MeanColumnMagnitude(group, block));
+  if (init == teq::v1::INITIALIZATION_WEIGHT_NORM) return weight_norm;
+  return SearchAwq(group, block, grids, statistics, weight_norm);
+}
+
+}  // namespace teq::transform

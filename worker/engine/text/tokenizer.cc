@@ -1,0 +1,37 @@
+#include "worker/engine/text/tokenizer.h"
+
+#include <system_error>
+
+#include "fmt/format.h"
+#include "proto/spec/error.h"
+#include "worker/engine/text/sentencepiece_tokenizer.h"
+#include "worker/engine/text/tokenizer_config.h"
+#include "worker/engine/text/tokenizer_json.h"
+
+namespace teq::text {
+namespace {
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> Open(const std::filesystem::path& directory) {
+  TEQ_ASSIGN_OR_RETURN(const auto config, ReadTokenizerConfig(directory));
+  std::error_code error;
+  const auto json = directory / "tokenizer.json";
+  if (std::filesystem::exists(json, error)) return OpenTokenizerJson(json, config);
+  const auto model = directory / "tokenizer.model";
+  if (std::filesystem::exists(model, error)) return OpenSentencePieceTokenizer(model, config);
+  const bool slow = std::filesystem::exists(directory / "vocab.json", error);
+  return Error(absl::StatusCode::kNotFound, "INVALID_TOKENIZER",
+               fmt::format("holds neither tokenizer.json nor tokenizer.model{}",
+                           slow ? "; vocab.json alone is not read: save the tokenizer with "
+                                  "transformers.AutoTokenizer, which writes tokenizer.json"
+                                : ""));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> OpenTokenizer(const std::filesystem::path& directory) {
+  auto tokenizer = Open(directory);
+  if (!tokenizer.ok()) return WithContext(tokenizer.status(), directory.string());
+  return tokenizer;
+}
+
+}  // namespace teq::text

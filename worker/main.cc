@@ -1,0 +1,160 @@
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "CLI/CLI.hpp"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "client/objects/file.h"
+#include "fmt/format.h"
+#include "proto/spec/error.h"
+#include "spdlog/sinks/stdout_color_sinks.h"
+#include "spdlog/spdlog.h"
+#include "worker/agent/agent.h"
+#include "worker/agent/config.h"
+#include "worker/agent/engine_host.h"
+#include "worker/agent/metrics.h"
+#include "worker/agent/run_job.h"
+#include "worker/engine/pipeline/run.h"
+
+namespace {
+
+constexpr int kUsage = 2;
+
+// What the command line says; a value that is set overrides the configuration file's.
+struct Flags {
+  std::string config_file;
+  teq::agent::WorkerConfig config;
+  int max_jobs = 0;
+  bool exit_when_idle = false;
+  std::string job_file;
+  std::string report_file;
+};
+
+int Fail(const absl::Status& status, int code) {
+  fmt::print(stderr, "teq-worker: {}: {}\n", teq::ErrorReason(status),
+             std::string(status.message()));
+  return code;
+}
+
+// The configuration file with the flags that were given laid over it.
+absl::StatusOr<teq::agent::WorkerConfig> ReadConfig(const CLI::App& app, const Flags& flags) {
+  teq::agent::WorkerConfig config;
+  if (!flags.config_file.empty()) {
+    TEQ_ASSIGN_OR_RETURN(const std::string text, teq::objects::ReadFile(flags.config_file));
+    TEQ_ASSIGN_OR_RETURN(config, teq::agent::ParseWorkerConfig(text, flags.config_file));
+  }
+  const auto given = [&app](const char* name) { return app.count(name) > 0; };
+  if (given("--server")) config.server = flags.config.server;
+  if (given("--id")) config.id = flags.config.id;
+  if (given("--http")) config.http = flags.config.http;
+  if (given("--threads")) config.threads = flags.config.threads;
+  if (given("--uri-prefix")) config.uri_prefixes = flags.config.uri_prefixes;
+  if (given("--hpu-plugin")) config.hpu_plugin = flags.config.hpu_plugin;
+  return config;
+}
+
+// This program again, as the engine.
+std::vector<std::string> EngineCommand(const teq::agent::WorkerConfig& config) {
+  std::vector<std::string> command = {"/proc/self/exe", "--threads",
+                                      std::to_string(config.threads)};
+  for (const std::string& prefix : config.uri_prefixes) {
+    command.insert(command.end(), {"--uri-prefix", prefix});
+  }
+  if (!config.hpu_plugin.empty()) {
+    command.insert(command.end(), {"--hpu-plugin", config.hpu_plugin});
+  }
+  command.emplace_back("engine");
+  return command;
+}
+
+int RunEngine(const teq::agent::WorkerConfig& config) {
+  const teq::pipeline::Options options{.threads = config.threads,
+                                       .uri_policy = {.allowed_prefixes = config.uri_prefixes},
+                                       .hpu_plugin = config.hpu_plugin};
+  return teq::agent::ServeEngine(
+      teq::agent::kEngineDescriptor,
+      [&options](const teq::v1::StartRun& start, const teq::pipeline::EventSink& sink,
+                 const std::atomic<bool>& cancelled) {
+        teq::pipeline::Run(start, options, sink, cancelled);
+      });
+}
+
+int RunWithoutServer(const teq::agent::WorkerConfig& config, const Flags& flags) {
+  return teq::agent::RunJob({.job_file = flags.job_file,
+                             .report_file = flags.report_file,
+                             .engine_command = EngineCommand(config),
+                             .uri_policy = {.allowed_prefixes = config.uri_prefixes}});
+}
+
+int RunAgent(const teq::agent::WorkerConfig& config, const Flags& flags) {
+  const absl::StatusOr<std::string> id = teq::agent::WorkerId(config.id);
+  if (!id.ok()) return Fail(id.status(), kUsage);
+  const auto log = std::make_shared<spdlog::logger>(
+      "teq-worker", std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
+  teq::agent::WorkerMetrics metrics(TEQ_VERSION);
+  std::unique_ptr<prometheus::Exposer> exposer;
+  if (!config.http.empty()) {
+    auto served = teq::agent::ServeMetrics(config.http, metrics);
+    if (!served.ok()) return Fail(served.status(), EXIT_FAILURE);
+    exposer = *std::move(served);
+    for (const int port : exposer->GetListeningPorts()) log->info("metrics on port {}", port);
+  }
+  const teq::agent::AgentOptions options{.server = config.server,
+                                         .worker_id = *id,
+                                         .engine_command = EngineCommand(config),
+                                         .engine_version = TEQ_VERSION,
+                                         .uri_policy = {.allowed_prefixes = config.uri_prefixes},
+                                         .max_jobs = flags.max_jobs,
+                                         .exit_when_idle = flags.exit_when_idle};
+  return teq::agent::RunAgent(options, {.metrics = &metrics, .log = log});
+}
+
+void AddFlags(CLI::App& app, Flags& flags) {
+  app.add_option("--config", flags.config_file, "Configuration file (YAML)");
+  app.add_option("--server", flags.config.server, "Address of teq-server: host:port or unix:PATH");
+  app.add_option("--http", flags.config.http, "Address to serve /metrics on, such as 127.0.0.1:0");
+  app.add_option("--id", flags.config.id, "Name of this worker, stable over restarts");
+  app.add_option("--threads", flags.config.threads, "CPU threads of the engine; 0: all cores")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--uri-prefix", flags.config.uri_prefixes,
+                 "A prefix of URIs that jobs may name; may be repeated")
+      ->allow_extra_args(false);
+  app.add_option("--hpu-plugin", flags.config.hpu_plugin, "Shared object of the HPU device");
+  app.add_option("--max-jobs", flags.max_jobs, "Stop after so many jobs; 0: never")
+      ->check(CLI::NonNegativeNumber);
+  app.add_flag("--exit-when-idle", flags.exit_when_idle, "Stop when there is nothing to do");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("Leases and runs teqd's quantization jobs.", "teq-worker");
+  Flags flags;
+  AddFlags(app, flags);
+  app.require_subcommand(0, 1);
+  app.fallthrough();
+  CLI::App* run = app.add_subcommand("run", "Run one job without a server");
+  run->add_option("--job", flags.job_file, "Job file (YAML)")->required();
+  run->add_option("--report", flags.report_file, "Write the report here as well (JSON)");
+  CLI::App* engine = app.add_subcommand("engine", "The child process that runs a job")->group("");
+  CLI::App* version = app.add_subcommand("version", "Print the version");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? EXIT_SUCCESS : kUsage;
+  }
+  if (version->parsed()) {
+    fmt::print("teq-worker {}\n", TEQ_VERSION);
+    return EXIT_SUCCESS;
+  }
+  const absl::StatusOr<teq::agent::WorkerConfig> config = ReadConfig(app, flags);
+  if (!config.ok()) return Fail(config.status(), kUsage);
+  if (engine->parsed()) return RunEngine(*config);
+  if (run->parsed()) return RunWithoutServer(*config, flags);
+  return RunAgent(*config, flags);
+}
