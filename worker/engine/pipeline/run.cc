@@ -1,5 +1,8 @@
 #include "worker/engine/pipeline/run.h"
 
+#include <malloc.h>
+
+#include <limits>
 #include <new>
 #include <thread>
 
@@ -40,6 +43,15 @@ absl::Status OutOfMemory(std::string_view what) {
                   what));
 }
 
+/// Keeps freed tensors' memory in the process. By default glibc maps and unmaps every large tensor anew, and
+/// a third of a training step goes into page faults.
+void KeepFreedMemory() {
+#ifdef __GLIBC__
+  mallopt(M_MMAP_MAX, 0);
+  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+#endif
+}
+
 /// LibTorch speaks in exceptions; this is the one place where they become a status.
 absl::Status RunStages(JobRun& run) {
   try {
@@ -64,6 +76,7 @@ EngineEvent Run(const teq::v1::StartRun& start, const Options& options, const Ev
                 const std::atomic<bool>& cancelled) {
   at::set_num_threads(options.threads > 0 ? options.threads
                                           : static_cast<int>(std::thread::hardware_concurrency()));
+  KeepFreedMemory();
   JobRun run(start, options, sink, cancelled);
   const absl::Status status = RunStages(run);
   EngineEvent last;

@@ -97,7 +97,8 @@ inline void AddRangeGradient(const float* v, std::int64_t size, int bits, bool s
     const float* largest =
         std::max_element(v, v + size, [](float a, float b) { return std::abs(a) < std::abs(b); });
     const auto steps = static_cast<float>((1 << (bits - 1)) - 1);
-    if (*largest != 0) dv[largest - v] += std::copysign(gradient.scale / steps, *largest);
+    if (*largest > 0) dv[largest - v] += gradient.scale / steps;
+    if (*largest < 0) dv[largest - v] -= gradient.scale / steps;
     return;
   }
   const auto levels = static_cast<float>((1 << bits) - 1);

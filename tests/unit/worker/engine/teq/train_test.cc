@@ -63,7 +63,6 @@ TEST_F(TrainTest, EveryTrainedScaleIsCounted) {
 }
 
 TEST_F(TrainTest, AllScalesMove) {
-  settings_.set_steps(5);
   const auto trained = Train();
   ASSERT_TRUE(trained.ok());
   ASSERT_GT(trained->report.best_step(), 0);
