@@ -7,10 +7,12 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <filesystem>
 #include <mutex>
 #include <thread>
 #include <utility>
 
+#include "client/model_info/plan.h"
 #include "fmt/format.h"
 #include "proto/spec/error.h"
 #include "server/api/answer.h"
@@ -31,10 +33,22 @@ namespace {
 constexpr int kMaxMessageBytes = 4 << 20;
 constexpr auto kReapInterval = std::chrono::milliseconds(500);
 
+/// What the model's headers tell at submission. A model that this machine does not see is the worker's
+/// to check.
+absl::Status CheckInputs(const teq::v1::JobSpec& spec, const UriPolicy& policy) {
+  TEQ_ASSIGN_OR_RETURN(const auto directory, ResolveUri(spec.model().uri(), policy));
+  std::error_code unseen;
+  if (!std::filesystem::exists(directory / "config.json", unseen)) return absl::OkStatus();
+  return model_info::CheckModel(spec, directory);
+}
+
 queue::QueueOptions QueueOptionsOf(const Config& config) {
   queue::QueueOptions options;
   options.lease_duration = config.lease_duration;
   options.uri_policy.allowed_prefixes = config.uri_prefixes;
+  options.check_inputs = [policy = options.uri_policy](const teq::v1::JobSpec& spec) {
+    return CheckInputs(spec, policy);
+  };
   options.limits.queued_jobs_per_project = config.limits.queued_jobs_per_project;
   options.limits.spec_bytes = config.limits.spec_bytes;
   options.limits.events_per_job = config.limits.events_per_job;

@@ -19,6 +19,7 @@
 #include "worker/agent/engine_host.h"
 #include "worker/agent/metrics.h"
 #include "worker/agent/run_job.h"
+#include "worker/engine/model/device.h"
 #include "worker/engine/pipeline/run.h"
 
 namespace {
@@ -108,6 +109,7 @@ int RunAgent(const teq::agent::WorkerConfig& config, const Flags& flags) {
                                          .worker_id = *id,
                                          .engine_command = EngineCommand(config),
                                          .engine_version = TEQ_VERSION,
+                                         .devices = teq::model::AvailableDevices(config.hpu_plugin),
                                          .uri_policy = {.allowed_prefixes = config.uri_prefixes},
                                          .max_jobs = flags.max_jobs,
                                          .exit_when_idle = flags.exit_when_idle};
@@ -133,6 +135,11 @@ void AddFlags(CLI::App& app, Flags& flags) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  // The engine inherits these. Threads that spin while they wait take the processor from those that
+  // work as soon as anything else runs on the machine.
+  setenv("OMP_WAIT_POLICY", "PASSIVE", 0);
+  setenv("OPENBLAS_THREAD_TIMEOUT", "4", 0);
+
   CLI::App app("Leases and runs teqd's quantization jobs.", "teq-worker");
   Flags flags;
   AddFlags(app, flags);

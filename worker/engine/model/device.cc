@@ -74,6 +74,13 @@ absl::StatusOr<Device> OpenDevice(teq::v1::Device requested, const std::string& 
   }
 }
 
+std::vector<teq::v1::Device> AvailableDevices(const std::string& hpu_plugin) {
+  std::vector<teq::v1::Device> devices = {teq::v1::DEVICE_CPU};
+  if (torch::cuda::is_available()) devices.push_back(teq::v1::DEVICE_CUDA);
+  if (!hpu_plugin.empty()) devices.push_back(teq::v1::DEVICE_HPU);
+  return devices;
+}
+
 std::int64_t PeakDeviceMemory(const Device& device) {
 #ifdef TEQ_WITH_CUDA
   if (device.kind == teq::v1::DEVICE_CUDA) {

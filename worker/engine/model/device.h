@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "teq/v1/job.pb.h"
@@ -23,6 +24,10 @@ struct Device {
 /// FAILED_PRECONDITION, reason DEVICE_NOT_AVAILABLE: names the device and why.
 [[nodiscard]] absl::StatusOr<Device> OpenDevice(teq::v1::Device requested,
                                                 const std::string& hpu_plugin);
+
+/// The kinds that OpenDevice can open here: the CPU, CUDA where LibTorch finds one, HPU where a
+/// plugin is named.
+[[nodiscard]] std::vector<teq::v1::Device> AvailableDevices(const std::string& hpu_plugin);
 
 /// The most memory that LibTorch had allocated on `device`, bytes; 0 on a CPU.
 [[nodiscard]] std::int64_t PeakDeviceMemory(const Device& device);
