@@ -7,8 +7,12 @@
 
 namespace teq::client {
 
-/// A channel to a teq-server: keepalive every 30 s, and retries of UNAVAILABLE (5 attempts, 0.5 s
-/// doubling to 10 s) for calls that are safe to repeat. `address` is host:port or unix:PATH.
-[[nodiscard]] std::shared_ptr<grpc::Channel> Connect(const std::string& address);
+/// Who repeats a call of JobService that ended UNAVAILABLE: the channel (5 attempts, 0.5 s doubling
+/// to 10 s), or nobody but the caller.
+enum class Retries { kByChannel, kByCaller };
+
+/// A channel to a teq-server, with keepalive every 30 s. `address` is host:port or unix:PATH.
+[[nodiscard]] std::shared_ptr<grpc::Channel> Connect(const std::string& address,
+                                                     Retries retries = Retries::kByChannel);
 
 }  // namespace teq::client

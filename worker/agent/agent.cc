@@ -71,7 +71,7 @@ class Agent {
         metrics_(*deps.metrics),
         log_(deps.log),
         boot_id_(boost::uuids::to_string(boost::uuids::random_generator()())),
-        client_(io_, client::Connect(options.server)) {}
+        client_(io_, client::Connect(options.server, client::Retries::kByCaller)) {}
 
   ~Agent() {
     disk_.join();
