@@ -87,7 +87,7 @@ wait_for_line() {
 }
 
 say "server and worker"
-"$bin/teq-server" --listen 127.0.0.1:0 --http 127.0.0.1:0 --data "$data/server" \
+"$bin/teq-server" --listen 127.0.0.1:0 --http 127.0.0.1:0 --data "$run/server" \
   >"$run/server.log" 2>&1 &
 server_pid=$!
 listening="$(wait_for_line "$run/server.log" 'listening grpc=[^ ]+ http=[^ ]+' "$server_pid")"

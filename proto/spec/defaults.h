@@ -13,7 +13,7 @@ inline constexpr bool kSymmetric = false;
 
 inline constexpr int kSteps = 200;
 inline constexpr int kBatchSize = 4;
-inline constexpr double kLearningRate = 0.02;
+inline constexpr double kLearningRate = 0.005;
 inline constexpr teq::v1::Objective kObjective = teq::v1::OBJECTIVE_KL;
 inline constexpr teq::v1::Initialization kInit = teq::v1::INITIALIZATION_AWQ;
 inline constexpr teq::v1::Gradient kGradient = teq::v1::GRADIENT_FULL;

@@ -209,9 +209,7 @@ std::optional<std::filesystem::path> CheckUri(std::string field, const std::stri
 void CheckCalibration(const JobSpec& spec, Violations& violations) {
   const auto& calibration = spec.calibration();
   const bool trains = spec.recipe().transform().has_teq();
-  if (trains || !calibration.uri().empty()) {
-    CheckUri("calibration.uri", calibration.uri(), violations);
-  }
+  CheckUri("calibration.uri", calibration.uri(), violations);
   violations.CheckRange("calibration.sequence_length", calibration.sequence_length(), 2, 1 << 20);
   if (trains && calibration.samples() == 1) {
     violations.Add("calibration.samples",
@@ -356,9 +354,7 @@ absl::Status CheckUris(const JobSpec& spec, const UriPolicy& policy) {
     return status;
   };
   TEQ_RETURN_IF_ERROR(check("model.uri", spec.model().uri()));
-  if (!spec.calibration().uri().empty()) {
-    TEQ_RETURN_IF_ERROR(check("calibration.uri", spec.calibration().uri()));
-  }
+  TEQ_RETURN_IF_ERROR(check("calibration.uri", spec.calibration().uri()));
   for (int i = 0; i < spec.evaluation().uris_size(); ++i) {
     TEQ_RETURN_IF_ERROR(check(fmt::format("evaluation.uris[{}]", i), spec.evaluation().uris(i)));
   }

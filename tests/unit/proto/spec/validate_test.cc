@@ -287,11 +287,11 @@ TEST(ValidateSpecTest, LimitsOfTheRangesAreAllowed) {
   EXPECT_TRUE(ValidateSpec(spec).ok()) << ValidateSpec(spec);
 }
 
-TEST(ValidateSpecTest, RoundingAloneNeedsNoCalibrationText) {
+TEST(ValidateSpecTest, RoundingAloneNeedsCalibrationTextForItsReport) {
   JobSpec spec = Minimal();
   spec.mutable_recipe()->mutable_rounding()->mutable_nearest();
   spec.mutable_calibration()->clear_uri();
-  EXPECT_TRUE(ValidateSpec(WithDefaults(spec)).ok());
+  EXPECT_FALSE(ValidateSpec(WithDefaults(spec)).ok());
 }
 
 TEST(ValidateSpecTest, NeighboursOfTheModelsDirectoryAreAllowed) {
