@@ -84,6 +84,20 @@ absl::Status CheckGptq(const std::vector<PlannedLayer>& plan) {
   return absl::OkStatus();
 }
 
+absl::Status InvalidField(std::string field, std::string description) {
+  google::rpc::BadRequest::FieldViolation violation;
+  violation.set_field(std::move(field));
+  violation.set_description(std::move(description));
+  return InvalidFields("INVALID_SPEC", {violation});
+}
+
+/// Beyond its positions a model says nothing that could be measured.
+absl::Status CheckWindow(const char* field, std::int64_t length, const ModelConfig& config) {
+  if (length <= config.max_positions) return absl::OkStatus();
+  return InvalidField(field, fmt::format("{} is more than the model's max_position_embeddings, {}",
+                                         length, config.max_positions));
+}
+
 /// An override that touches nothing is a typing error.
 absl::Status CheckOverridesMatch(const teq::v1::Recipe& recipe,
                                  const std::vector<LinearLayer>& layers) {
@@ -96,12 +110,9 @@ absl::Status CheckOverridesMatch(const teq::v1::Recipe& recipe,
       return !GridOf(only, layer.name).quantized;
     });
     if (matches) continue;
-    google::rpc::BadRequest::FieldViolation violation;
-    violation.set_field(fmt::format("recipe.overrides[{}].match", i));
-    violation.set_description(
-        fmt::format("\"{}\" matches no linear layer of the model; its first is {}",
-                    recipe.overrides(i).match(), layers.front().name));
-    return InvalidFields("INVALID_SPEC", {violation});
+    return InvalidField(fmt::format("recipe.overrides[{}].match", i),
+                        fmt::format("\"{}\" matches no linear layer of the model; its first is {}",
+                                    recipe.overrides(i).match(), layers.front().name));
   }
   return absl::OkStatus();
 }
@@ -111,6 +122,10 @@ absl::Status CheckOverridesMatch(const teq::v1::Recipe& recipe,
 absl::StatusOr<std::vector<PlannedLayer>> PlanLayers(const teq::v1::JobSpec& spec,
                                                      const Architecture& architecture,
                                                      const ModelConfig& config) {
+  TEQ_RETURN_IF_ERROR(
+      CheckWindow("calibration.sequence_length", spec.calibration().sequence_length(), config));
+  TEQ_RETURN_IF_ERROR(
+      CheckWindow("evaluation.sequence_length", spec.evaluation().sequence_length(), config));
   const std::vector<LinearLayer> layers = LinearLayers(architecture, config);
   TEQ_RETURN_IF_ERROR(CheckOverridesMatch(spec.recipe(), layers));
   std::vector<PlannedLayer> plan;
@@ -119,10 +134,8 @@ absl::StatusOr<std::vector<PlannedLayer>> PlanLayers(const teq::v1::JobSpec& spe
     plan.push_back({layer, GridOf(spec.recipe(), layer.name)});
   }
   if (std::none_of(plan.begin(), plan.end(), [](const auto& p) { return p.grid.quantized; })) {
-    google::rpc::BadRequest::FieldViolation violation;
-    violation.set_field("recipe.overrides");
-    violation.set_description("every linear layer is skipped; leave at least one to quantize");
-    return InvalidFields("INVALID_SPEC", {violation});
+    return InvalidField("recipe.overrides",
+                        "every linear layer is skipped; leave at least one to quantize");
   }
   TEQ_RETURN_IF_ERROR(CheckGroups(plan));
   TEQ_RETURN_IF_ERROR(CheckGptq(plan));

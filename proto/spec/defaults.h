@@ -13,13 +13,13 @@ inline constexpr bool kSymmetric = false;
 
 inline constexpr int kSteps = 200;
 inline constexpr int kBatchSize = 4;
-inline constexpr double kLearningRate = 0.005;
+inline constexpr double kLearningRate = 0.003;
 inline constexpr teq::v1::Objective kObjective = teq::v1::OBJECTIVE_KL;
 inline constexpr teq::v1::Initialization kInit = teq::v1::INITIALIZATION_AWQ;
 inline constexpr teq::v1::Gradient kGradient = teq::v1::GRADIENT_FULL;
 inline constexpr double kHeldBackFraction = 0.125;
 
-inline constexpr int kSamples = 128;
+inline constexpr int kSamples = 256;
 inline constexpr int kSequenceLength = 256;
 inline constexpr std::int64_t kSeed = 1;
 inline constexpr int kEvaluationSequenceLength = 256;

@@ -111,6 +111,12 @@ class BadInputTest(programs.HouseTest):
         self.weights.write_bytes(models.safetensors_bytes(tensors))
         self.refuse("MODEL_NOT_FINITE")
 
+    def test_loss_that_diverges_names_the_step(self):
+        self.job["recipe"]["transform"]["teq"] = {
+            "steps": 300, "batch_size": 2, "learning_rate": 1.0, "objective": "LM_LOSS",
+            "init": "ONES"}
+        self.refuse("LOSS_NOT_FINITE", "step ", "learning_rate")
+
     # The texts.
 
     def test_calibration_text_too_short_for_one_window(self):

@@ -23,7 +23,7 @@ class MainJobTest(programs.HouseTest):
         watched = self.house.ctl("submit", "-f", file, "--watch")
         self.assertEqual(watched.code, 0, watched)
         # Stages shorter than a heartbeat may go unseen.
-        for words in ("QUEUED", "RUNNING", "step ", "perplexity", "SUCCEEDED", str(output / "gptq")):
+        for words in ("QUEUED", "RUNNING", "SUCCEEDED", "QUANTIZED", str(output / "gptq")):
             self.assertIn(words, watched.out)
 
         (job,) = self.house.ctl("list", "--project", "test", "-o", "json").json()

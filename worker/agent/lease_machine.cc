@@ -208,7 +208,19 @@ void LeaseMachine::Report(Phase phase, CompleteLeaseRequest request) {
   report_.set_fence(lease_.fence());
   report_failures_ = 0;
   repeat_at_.reset();
-  actions_.emplace_back(SendComplete{report_});
+  // The outcome ends what heartbeats may tell, so what they have not told yet goes first.
+  report_waits_ = HasNews();
+  if (report_waits_) {
+    heartbeat_due_ = std::min(heartbeat_due_, heartbeat_sent_);
+  } else {
+    actions_.emplace_back(SendComplete{report_});
+  }
+}
+
+bool LeaseMachine::HasNews() const {
+  const bool under_way = unacknowledged_ && (unacknowledged_->samples_size() > 0 ||
+                                             unacknowledged_->perplexities_size() > 0);
+  return under_way || !samples_.empty() || !perplexities_.empty();
 }
 
 void LeaseMachine::Fail(const absl::Status& status, teq::v1::FailureClass failure_class) {
@@ -395,8 +407,18 @@ Actions LeaseMachine::OnHeartbeat(const absl::StatusOr<teq::v1::HeartbeatRespons
     if (is_old || !samples_.empty() || !perplexities_.empty()) News(now);
   }
   Obey(response->directive(), now);
+  if (IsHeld() && report_waits_) AfterNews(now);
   if (IsHeld() && phase_ == Phase::kPublishing && !publish_asked_ && !repeat_at_) AskToPublish(now);
   return Take();
+}
+
+void LeaseMachine::AfterNews(TimePoint now) {
+  if (HasNews()) {
+    heartbeat_due_ = now;
+    return;
+  }
+  report_waits_ = false;
+  actions_.emplace_back(SendComplete{report_});
 }
 
 void LeaseMachine::Obey(teq::v1::Directive directive, TimePoint now) {

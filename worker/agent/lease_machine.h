@@ -144,6 +144,8 @@ class LeaseMachine {
   void Fail(const absl::Status& status, teq::v1::FailureClass failure_class);
   void Clean();
   void Report(Phase phase, teq::v1::CompleteLeaseRequest request);
+  [[nodiscard]] bool HasNews() const;
+  void AfterNews(TimePoint now);
   void Repeat(TimePoint now);
   void News(TimePoint now);
   void Heartbeat(TimePoint now);
@@ -182,6 +184,7 @@ class LeaseMachine {
   teq::v1::CompleteLeaseRequest report_;
   std::string manifest_sha256_;
   int report_failures_ = 0;
+  bool report_waits_ = false;  // for the answer to the last heartbeat that has something to tell
   int publish_failures_ = 0;
   bool publish_asked_ = false;
   std::optional<TimePoint> repeat_at_;

@@ -68,7 +68,7 @@ absl::Status JobRun::ToSealedContent() {
   TEQ_RETURN_IF_ERROR(Timed(teq::v1::STAGE_ROUND, &JobRun::Round));
   TEQ_RETURN_IF_ERROR(Timed(teq::v1::STAGE_PACK, &JobRun::Pack));
   TEQ_RETURN_IF_ERROR(Timed(teq::v1::STAGE_VERIFY, &JobRun::Verify));
-  return Timed(teq::v1::STAGE_PUBLISH, &JobRun::Seal);
+  return Seal();
 }
 
 void JobRun::Abandon() {
@@ -439,6 +439,10 @@ absl::Status JobRun::CheckGate() const {
 }
 
 absl::Status JobRun::Seal() {
+  TEQ_RETURN_IF_ERROR(CheckCancelled());
+  // Its time is in no report: the report is sealed as part of the content.
+  stage_ = teq::v1::STAGE_PUBLISH;
+  SendProgress(0, 0, "");
   TEQ_ASSIGN_OR_RETURN(manifest_sha256_, publication_->Seal(report_));
   return absl::OkStatus();
 }

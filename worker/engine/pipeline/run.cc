@@ -43,8 +43,8 @@ absl::Status OutOfMemory(std::string_view what) {
                   what));
 }
 
-/// Keeps freed tensors' memory in the process. By default glibc maps and unmaps every large tensor anew, and
-/// a third of a training step goes into page faults.
+/// Keeps freed tensors' memory in the process. By default glibc maps and unmaps every large tensor
+/// anew, and a third of a training step goes into page faults.
 void KeepFreedMemory() {
 #ifdef __GLIBC__
   mallopt(M_MMAP_MAX, 0);

@@ -20,6 +20,7 @@ class PlanTest : public testing::Test {
                .kv_heads = 4,
                .head_size = 8,
                .vocabulary_size = 512,
+               .max_positions = 512,
                .tied_embeddings = true};
     spec_.mutable_recipe()->mutable_weights()->set_bits(3);
     spec_.mutable_recipe()->mutable_weights()->set_group_size(32);
@@ -51,14 +52,16 @@ TEST_F(PlanTest, AGroupSizeThatDoesNotDivideNamesTheLayersAndTheOverride) {
   ExpectError(
       "GROUP_SIZE_MISMATCH",
       "group_size 32 does not divide the inputs of model.layers.0.mlp.down_proj (172 inputs)");
-  ExpectError("GROUP_SIZE_MISMATCH", R"x(overrides: [{match: "re:.*\\.(down_proj)", skip: true}])x");
+  ExpectError("GROUP_SIZE_MISMATCH",
+              R"x(overrides: [{match: "re:.*\\.(down_proj)", skip: true}])x");
 }
 
 TEST_F(PlanTest, ZeroPointsThatDoNotFillWordsNameTheLayersAndTheOverride) {
   AddOverride("re:.*\\.down_proj").set_skip(true);
   // 172 outputs of 3 bits are 16.125 words.
   ExpectError("SHAPE_NOT_PACKABLE", "model.layers.0.mlp.gate_proj (172 outputs)");
-  ExpectError("SHAPE_NOT_PACKABLE", R"x(overrides: [{match: "re:.*\\.(gate_proj|up_proj)", skip: true}])x");
+  ExpectError("SHAPE_NOT_PACKABLE",
+              R"x(overrides: [{match: "re:.*\\.(gate_proj|up_proj)", skip: true}])x");
 }
 
 TEST_F(PlanTest, TheOverrideThatTheMessageNamesMakesThePlanPass) {
@@ -76,6 +79,13 @@ TEST_F(PlanTest, AnOverrideThatMatchesNothingIsAnError) {
   AddOverride("model.layers.9.mlp.up_proj").mutable_weights()->set_bits(8);
   ExpectError("INVALID_SPEC",
               "recipe.overrides[1].match: \"model.layers.9.mlp.up_proj\" matches no");
+}
+
+TEST_F(PlanTest, WindowsLongerThanTheModelsPositionsAreAnError) {
+  spec_.mutable_evaluation()->set_sequence_length(513);
+  ExpectError(
+      "INVALID_SPEC",
+      "evaluation.sequence_length: 513 is more than the model's max_position_embeddings, 512");
 }
 
 TEST_F(PlanTest, ARecipeThatQuantizesNothingIsAnError) {
