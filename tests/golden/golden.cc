@@ -1,6 +1,6 @@
-// Compares the engine with a golden.json that another program recorded beside a checkpoint: token ids
-// must be equal, and logits within 1e-3 in float32. Prints one line a model; exit status 1 where any
-// differs.
+// Compares the engine with a golden.json that another program recorded beside a checkpoint: token
+// ids must be equal, and logits within 1e-3 in float32. Prints one line a model; exit status 1
+// where any differs.
 #include <cstdio>
 #include <fstream>
 
@@ -21,8 +21,8 @@ absl::StatusOr<model::Decoder> Load(const std::string& directory) {
   TEQ_ASSIGN_OR_RETURN(const auto config, model_info::ReadModelConfig(directory));
   TEQ_ASSIGN_OR_RETURN(const auto checkpoint, checkpoint::Checkpoint::Open(directory));
   const auto& architecture = *model_info::FindArchitecture(config.model_type);
-  TEQ_ASSIGN_OR_RETURN(const auto vocabulary, model_info::FindVocabularyTensors(
-                                                  architecture, config, checkpoint.index()));
+  TEQ_ASSIGN_OR_RETURN(const auto vocabulary,
+                       model_info::FindVocabularyTensors(architecture, config, checkpoint.index()));
   return model::LoadDecoder(
       architecture, config, vocabulary,
       [&](const std::string& name) { return checkpoint.Read(name); }, torch::kCPU);
