@@ -67,7 +67,8 @@ cat >"$run/job.yaml" <<YAML
 project: demo
 model: {uri: "file://$root/tests/fixtures/demo-llama"}
 recipe:
-  weights: {bits: 3, group_size: 32, symmetric: false} # and TEQ with its defaults
+  weights: {bits: 3, group_size: 32, symmetric: false}
+  transform: {teq: {steps: 100}} # half of the default, to be quick
 calibration: {uri: "file://$data/text/kjv_calibration.txt"}
 evaluation: {uris: ["file://$data/text/kjv_eval.txt"]}
 output: {uri: "file://$run/output", formats: [GPTQ]}
