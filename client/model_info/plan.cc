@@ -84,18 +84,12 @@ absl::Status CheckGptq(const std::vector<PlannedLayer>& plan) {
   return absl::OkStatus();
 }
 
-absl::Status InvalidField(std::string field, std::string description) {
-  google::rpc::BadRequest::FieldViolation violation;
-  violation.set_field(std::move(field));
-  violation.set_description(std::move(description));
-  return InvalidFields("INVALID_SPEC", {violation});
-}
-
 /// Beyond its positions a model says nothing that could be measured.
 absl::Status CheckWindow(const char* field, std::int64_t length, const ModelConfig& config) {
   if (length <= config.max_positions) return absl::OkStatus();
-  return InvalidField(field, fmt::format("{} is more than the model's max_position_embeddings, {}",
-                                         length, config.max_positions));
+  return InvalidField("INVALID_SPEC", field,
+                      fmt::format("{} is more than the model's max_position_embeddings, {}", length,
+                                  config.max_positions));
 }
 
 /// An override that touches nothing is a typing error.
@@ -110,7 +104,7 @@ absl::Status CheckOverridesMatch(const teq::v1::Recipe& recipe,
       return !GridOf(only, layer.name).quantized;
     });
     if (matches) continue;
-    return InvalidField(fmt::format("recipe.overrides[{}].match", i),
+    return InvalidField("INVALID_SPEC", fmt::format("recipe.overrides[{}].match", i),
                         fmt::format("\"{}\" matches no linear layer of the model; its first is {}",
                                     recipe.overrides(i).match(), layers.front().name));
   }
@@ -134,7 +128,7 @@ absl::StatusOr<std::vector<PlannedLayer>> PlanLayers(const teq::v1::JobSpec& spe
     plan.push_back({layer, GridOf(spec.recipe(), layer.name)});
   }
   if (std::none_of(plan.begin(), plan.end(), [](const auto& p) { return p.grid.quantized; })) {
-    return InvalidField("recipe.overrides",
+    return InvalidField("INVALID_SPEC", "recipe.overrides",
                         "every linear layer is skipped; leave at least one to quantize");
   }
   TEQ_RETURN_IF_ERROR(CheckGroups(plan));

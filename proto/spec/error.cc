@@ -47,6 +47,14 @@ absl::Status InvalidFields(std::string_view reason,
   return status;
 }
 
+absl::Status InvalidField(std::string_view reason, std::string_view field,
+                          std::string_view description) {
+  google::rpc::BadRequest::FieldViolation violation;
+  violation.set_field(std::string(field));
+  violation.set_description(std::string(description));
+  return InvalidFields(reason, {violation});
+}
+
 std::string ErrorReason(const absl::Status& status) {
   const google::rpc::ErrorInfo prototype;
   if (const auto payload = status.GetPayload(TypeUrl(prototype))) {

@@ -28,6 +28,10 @@ inline constexpr std::string_view kErrorDomain = "teqd";
     std::string_view reason,
     const std::vector<google::rpc::BadRequest::FieldViolation>& violations);
 
+/// The same for one field.
+[[nodiscard]] absl::Status InvalidField(std::string_view reason, std::string_view field,
+                                        std::string_view description);
+
 /// The ErrorInfo reason of `status`, or the name of its code where it carries none.
 [[nodiscard]] std::string ErrorReason(const absl::Status& status);
 

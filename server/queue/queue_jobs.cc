@@ -53,14 +53,6 @@ absl::Status Precondition(std::string_view reason, const std::string& subject,
   return status;
 }
 
-absl::Status InvalidField(std::string_view reason, std::string_view field,
-                          std::string_view description) {
-  google::rpc::BadRequest::FieldViolation violation;
-  violation.set_field(std::string(field));
-  violation.set_description(std::string(description));
-  return InvalidFields(reason, {violation});
-}
-
 absl::StatusOr<JobRecord> FindJob(store::Transaction& transaction, const std::string& name) {
   TEQ_ASSIGN_OR_RETURN(const JobName job_name, ParseJobName(name));
   TEQ_ASSIGN_OR_RETURN(std::optional<JobRecord> record, transaction.FindByName(job_name));

@@ -28,14 +28,6 @@ constexpr size_t kSha256Digits = 64;
 constexpr size_t kMaxIdSize = 63;
 constexpr size_t kMaxBootIdSize = 128;
 
-absl::Status InvalidField(std::string_view reason, std::string_view field,
-                          std::string_view description) {
-  google::rpc::BadRequest::FieldViolation violation;
-  violation.set_field(std::string(field));
-  violation.set_description(std::string(description));
-  return InvalidFields(reason, {violation});
-}
-
 absl::Status LeaseLost(int64_t fence) {
   return Error(
       absl::StatusCode::kAborted, "LEASE_LOST",

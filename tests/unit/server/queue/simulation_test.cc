@@ -135,7 +135,7 @@ class SimulationTest : public teq::testing::QueueTest,
     if (faults && Chance(1)) Retry(names_[chaos_.Next() % names_.size()]).IgnoreError();
     if (faults && step_ % 200 == 199) Open({});
     ++step_;
-    if (step_ % 4 == 0) CheckJobs();
+    CheckJobs();
   }
 
   void CheckJobs() {
