@@ -20,7 +20,7 @@ WorkerClient::~WorkerClient() {
 
 void WorkerClient::CancelAll() {
   const std::lock_guard lock(mutex_);
-  for (grpc::ClientContext* call : calls_) call->TryCancel();
+  for (const auto& [context, state] : calls_) context->TryCancel();
 }
 
 template <typename Request, typename Response>
@@ -32,25 +32,28 @@ void WorkerClient::Call(Method<Request, Response> method, const Request& request
     Response response;
     Handler<Response> handler;
   };
-  auto state = std::make_shared<State>();
+  auto owner = std::make_shared<State>();
+  State* const state = owner.get();
   state->request = request;
   state->handler = std::move(handler);
   state->context.set_deadline(std::chrono::system_clock::now() +
                               std::chrono::duration_cast<std::chrono::milliseconds>(timeout));
   {
     const std::lock_guard lock(mutex_);
-    calls_.insert(&state->context);
+    calls_.emplace(&state->context, std::move(owner));
   }
+  // The state must end on the io_context, never here: its context holds the channel, and a channel
+  // that ends on one of gRPC's own threads makes that thread wait for itself.
   const auto done = [this, state](const grpc::Status& status) {
-    boost::asio::post(io_, [state, status] {
-      if (status.ok()) {
-        state->handler(std::move(state->response));
-      } else {
-        state->handler(client::FromGrpc(status));
-      }
-    });
     const std::lock_guard lock(mutex_);
-    calls_.erase(&state->context);
+    boost::asio::post(io_,
+                      [state, status, owner = std::move(calls_.extract(&state->context).mapped())] {
+                        if (status.ok()) {
+                          state->handler(std::move(state->response));
+                        } else {
+                          state->handler(client::FromGrpc(status));
+                        }
+                      });
     idle_.notify_all();
   };
   (stub_->async()->*method)(&state->context, &state->request, &state->response, done);

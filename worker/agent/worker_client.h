@@ -2,9 +2,9 @@
 
 #include <condition_variable>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
-#include <set>
 
 #include "absl/status/statusor.h"
 #include "boost/asio/io_context.hpp"
@@ -56,7 +56,7 @@ class WorkerClient {
   std::unique_ptr<teq::v1::WorkerService::Stub> stub_;
   std::mutex mutex_;
   std::condition_variable idle_;
-  std::set<grpc::ClientContext*> calls_;
+  std::map<grpc::ClientContext*, std::shared_ptr<void>> calls_;  // with what each needs to end
 };
 
 }  // namespace teq::agent

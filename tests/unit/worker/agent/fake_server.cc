@@ -13,7 +13,7 @@ using google::protobuf::util::TimeUtil;
 
 namespace {
 
-constexpr int kLeaseMilliseconds = 600;
+constexpr int kHeartbeatMilliseconds = 100;
 constexpr std::chrono::milliseconds kTick(5);
 
 }  // namespace
@@ -44,10 +44,15 @@ std::string FakeServer::address() const { return fmt::format("127.0.0.1:{}", por
 void FakeServer::Offer(const v1::Lease& lease) {
   const std::lock_guard lock(mutex_);
   leases_.push_back(lease);
-  *leases_.back().mutable_lease_duration() = TimeUtil::MillisecondsToDuration(kLeaseMilliseconds);
+  *leases_.back().mutable_lease_duration() = TimeUtil::MillisecondsToDuration(lease_duration_.count());
   *leases_.back().mutable_heartbeat_interval() =
-      TimeUtil::MillisecondsToDuration(kLeaseMilliseconds / 3);
+      TimeUtil::MillisecondsToDuration(kHeartbeatMilliseconds);
   changed_.notify_all();
+}
+
+void FakeServer::SetLeaseDuration(std::chrono::milliseconds duration) {
+  const std::lock_guard lock(mutex_);
+  lease_duration_ = duration;
 }
 
 void FakeServer::SetDirective(v1::Directive directive) {
@@ -131,9 +136,9 @@ grpc::Status FakeServer::Heartbeat(grpc::ServerContext* /*context*/,
     return ToGrpc(heartbeat_error_);
   }
   seen_.heartbeats.push_back(*request);
-  *response->mutable_lease_ttl() = TimeUtil::MillisecondsToDuration(kLeaseMilliseconds);
+  *response->mutable_lease_ttl() = TimeUtil::MillisecondsToDuration(lease_duration_.count());
   *response->mutable_next_heartbeat_after() =
-      TimeUtil::MillisecondsToDuration(kLeaseMilliseconds / 3);
+      TimeUtil::MillisecondsToDuration(kHeartbeatMilliseconds);
   response->set_acknowledged_sequence(request->sequence());
   response->set_directive(directive_);
   changed_.notify_all();

@@ -28,6 +28,8 @@ class FakeServer final : public teq::v1::WorkerService::Service {
   [[nodiscard]] std::string address() const;
 
   void Offer(const teq::v1::Lease& lease);
+  /// Of every later lease and heartbeat: a minute, unless told, so that no slow machine loses one.
+  void SetLeaseDuration(std::chrono::milliseconds duration);
   /// Of every later heartbeat.
   void SetDirective(teq::v1::Directive directive);
   /// The next `count` heartbeats fail so.
@@ -71,6 +73,7 @@ class FakeServer final : public teq::v1::WorkerService::Service {
   std::condition_variable changed_;
   Seen seen_;
   std::deque<teq::v1::Lease> leases_;
+  std::chrono::milliseconds lease_duration_ = std::chrono::minutes(1);
   teq::v1::Directive directive_ = teq::v1::DIRECTIVE_CONTINUE;
   absl::Status heartbeat_error_;
   int failing_heartbeats_ = 0;
