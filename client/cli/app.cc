@@ -5,6 +5,7 @@
 #include <ostream>
 
 #include "CLI/CLI.hpp"
+#include "client/cli/recipes.h"
 #include "fmt/format.h"
 #include "proto/spec/error.h"
 #include "proto/spec/yaml.h"
@@ -23,6 +24,7 @@ struct CommandLine {
   std::string project;
   Format format = Format::kTable;
   std::string name;
+  std::string preset;
   SubmitOptions submit;
   ListOptions list;
   UpdateOptions update;
@@ -50,6 +52,8 @@ class App {
                 "teqctl"};
   CommandLine line_;
   std::map<const CLI::App*, Action> actions_;
+  // Those that need no server.
+  CLI::App* recipe_ = nullptr;
   CLI::App* version_ = nullptr;
 };
 
@@ -73,6 +77,10 @@ App::App() {
   AddNamed("delete", "Forget a finished job; what it published stays", &Delete);
   AddUpdate();
   AddNamed("report", "Show what a job's run measured", &ShowReport);
+  recipe_ =
+      app_.add_subcommand("recipe", "Show a preset as a job file would write it, or list them")
+          ->fallthrough();
+  recipe_->add_option("PRESET", line_.preset, "the preset's name; default: list them");
   version_ = app_.add_subcommand("version", "Print the version")->fallthrough();
 }
 
@@ -149,6 +157,7 @@ ExitCode App::Run(std::vector<std::string> arguments, const Terminal& terminal,
     PrintVersion(terminal, line_.format);
     return kOk;
   }
+  if (recipe_->parsed()) return ShowRecipe(terminal, line_.format, line_.preset);
   const std::unique_ptr<teq::v1::JobService::StubInterface> stub = connect(line_.server);
   Session session{*stub, terminal, line_.format, line_.server, std::nullopt};
   if (!line_.project.empty()) session.project = line_.project;

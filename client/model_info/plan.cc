@@ -55,21 +55,28 @@ absl::Status CheckGroups(const std::vector<PlannedLayer>& plan) {
                   SkipOverride(bad)));
 }
 
+/// The bits that a layer must be packable with. What fills words at 3 bits fills them at every
+/// width that target_bits may choose.
+int PackedBits(const teq::v1::Recipe& recipe, const PlannedLayer& planned) {
+  return BitsAreOpen(recipe, planned.layer.name) ? 3 : planned.grid.bits;
+}
+
 /// The codes of 32 inputs must fill words, and so must the zero points of all outputs.
-absl::Status CheckGptq(const std::vector<PlannedLayer>& plan) {
+absl::Status CheckGptq(const teq::v1::Recipe& recipe, const std::vector<PlannedLayer>& plan) {
   std::vector<const PlannedLayer*> bad_inputs;
   std::vector<const PlannedLayer*> bad_outputs;
   for (const PlannedLayer& planned : plan) {
     if (!planned.grid.quantized) continue;
-    if (planned.layer.in * planned.grid.bits % 32 != 0) bad_inputs.push_back(&planned);
-    if (planned.layer.out * planned.grid.bits % 32 != 0) bad_outputs.push_back(&planned);
+    const int bits = PackedBits(recipe, planned);
+    if (planned.layer.in * bits % 32 != 0) bad_inputs.push_back(&planned);
+    if (planned.layer.out * bits % 32 != 0) bad_outputs.push_back(&planned);
   }
   if (!bad_inputs.empty()) {
     return Error(
         absl::StatusCode::kInvalidArgument, "SHAPE_NOT_PACKABLE",
         fmt::format("format GPTQ: {}-bit codes of an output do not fill 32-bit words in {}; "
                     "leave them float by {}",
-                    bad_inputs.front()->grid.bits,
+                    PackedBits(recipe, *bad_inputs.front()),
                     NameLayers(bad_inputs, "inputs", &LinearLayer::in), SkipOverride(bad_inputs)));
   }
   if (!bad_outputs.empty()) {
@@ -77,7 +84,7 @@ absl::Status CheckGptq(const std::vector<PlannedLayer>& plan) {
         absl::StatusCode::kInvalidArgument, "SHAPE_NOT_PACKABLE",
         fmt::format("format GPTQ: {}-bit zero points of a group do not fill 32-bit words in "
                     "{}; leave them float by {}",
-                    bad_outputs.front()->grid.bits,
+                    PackedBits(recipe, *bad_outputs.front()),
                     NameLayers(bad_outputs, "outputs", &LinearLayer::out),
                     SkipOverride(bad_outputs)));
   }
@@ -132,7 +139,7 @@ absl::StatusOr<std::vector<PlannedLayer>> PlanLayers(const teq::v1::JobSpec& spe
                         "every linear layer is skipped; leave at least one to quantize");
   }
   TEQ_RETURN_IF_ERROR(CheckGroups(plan));
-  TEQ_RETURN_IF_ERROR(CheckGptq(plan));
+  TEQ_RETURN_IF_ERROR(CheckGptq(spec.recipe(), plan));
   return plan;
 }
 

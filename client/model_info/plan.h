@@ -17,7 +17,8 @@ struct PlannedLayer {
   LayerGrid grid;
 };
 
-/// The grid of every linear layer under a recipe with defaults.
+/// The grid of every linear layer under a recipe with defaults; where BitsAreOpen, with provisional
+/// bits, and the layer must be packable at every width.
 ///
 /// INVALID_ARGUMENT: GROUP_SIZE_MISMATCH where group_size does not divide a layer's inputs and
 /// SHAPE_NOT_PACKABLE where a format cannot hold a layer (GPTQ: codes of a column and zero points

@@ -39,6 +39,7 @@ using nlohmann::ordered_json;
 constexpr std::string_view kManifest = "manifest.json";
 constexpr std::string_view kOwner = "owner.json";
 constexpr std::string_view kReport = "report.json";
+constexpr std::string_view kPage = "report.html";
 
 // Whether anything has this name, a dangling symbolic link too.
 bool Exists(const fs::path& path) {
@@ -154,6 +155,7 @@ absl::Status CheckFinalPlaces(const fs::path& output, const std::vector<std::str
   }
   std::vector<std::string> names = directories;
   names.emplace_back(kReport);
+  names.emplace_back(kPage);
   for (const std::string& name : names) {
     if (Exists(output / name)) {
       return InUse(output / name,
@@ -419,7 +421,7 @@ fs::path Publication::FinalDirectory(const std::string& format_directory) const 
   return output_ / format_directory;
 }
 
-absl::StatusOr<std::string> Publication::Seal(teq::v1::Report& report) {
+absl::StatusOr<std::string> Publication::Seal(teq::v1::Report& report, const PageWriter& page) {
   const fs::path attempt = AttemptDirectory();
   TEQ_ASSIGN_OR_RETURN(auto files, SyncAndDigest(attempt));
   std::error_code error;
@@ -434,9 +436,13 @@ absl::StatusOr<std::string> Publication::Seal(teq::v1::Report& report) {
     TEQ_ASSIGN_OR_RETURN(*report.add_artifacts(),
                          MakeArtifact(directory, FinalDirectory(directory), files));
   }
-  const std::string report_text = ToJson(report).dump(2) + "\n";
-  TEQ_RETURN_IF_ERROR(WriteFileAtomically(attempt / kReport, report_text));
-  files[std::string(kReport)] = {.bytes = report_text.size(), .sha256 = Sha256(report_text)};
+  std::map<std::string_view, std::string> texts;
+  texts[kReport] = ToJson(report).dump(2) + "\n";
+  if (page) texts[kPage] = page(report);
+  for (const auto& [name, text] : texts) {
+    TEQ_RETURN_IF_ERROR(WriteFileAtomically(attempt / name, text));
+    files[std::string(name)] = {.bytes = text.size(), .sha256 = Sha256(text)};
+  }
   const std::string manifest = ManifestJson(publisher_, report, files).dump(2) + "\n";
   TEQ_RETURN_IF_ERROR(WriteFileAtomically(attempt / kManifest, manifest));
   return Sha256(manifest);

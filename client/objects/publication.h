@@ -29,17 +29,21 @@ struct Publisher {
 /// "publish_manifest", "publish_cleanup". For tests that stop a process there.
 using StepHook = std::function<void(std::string_view)>;
 
+/// Writes a report as a page for people, HTML.
+using PageWriter = std::function<std::string(const teq::v1::Report&)>;
+
 /// One attempt's files under an output directory, from the first byte to the root manifest:
 ///
 ///   <output>/<attempt>-<fence>/owner.json        written by Begin: whose directory this is
 ///   <output>/<attempt>-<fence>/<format>/...      written by the run
 ///   <output>/<attempt>-<fence>/report.json       written by Seal
+///   <output>/<attempt>-<fence>/report.html       written by Seal, where it is given a page
 ///   <output>/<attempt>-<fence>/manifest.json     written by Seal, its paths the final ones
-///   <output>/<format>/, <output>/report.json     moved there by Publish
+///   <output>/<format>/, <output>/report.{json,html}  moved there by Publish
 ///   <output>/manifest.json                       written by Publish, last
 ///
 /// Readers trust only <output>/manifest.json, which never changes. Other files that the run puts
-/// into the attempt's directory, such as report.html, are listed and moved as report.json is.
+/// into the attempt's directory are listed and moved as report.json is.
 ///
 /// The process that called Begin holds a lock on the attempt's directory while any copy of its
 /// Publication lives. Not thread-safe.
@@ -53,8 +57,8 @@ class Publication {
   ///
   /// FAILED_PRECONDITION, OUTPUT_IN_USE, names what lies there and the remedy: any root manifest
   /// (it never changes, so it could not be replaced at the end); a stray final directory of one of
-  /// `format_directories`, or a stray report.json; another job's or run's attempt that is alive or
-  /// sealed. ABORTED, LEASE_LOST: a newer attempt of this job is there.
+  /// `format_directories`, or a stray report.json or report.html; another job's or run's attempt
+  /// that is alive or sealed. ABORTED, LEASE_LOST: a newer attempt of this job is there.
   /// PERMISSION_DENIED, OUTPUT_NOT_WRITABLE. RESOURCE_EXHAUSTED, DISK_FULL. And as ResolveUri.
   [[nodiscard]] static absl::StatusOr<Publication> Begin(
       const std::string& output_uri, const UriPolicy& policy, const Publisher& publisher,
@@ -72,8 +76,7 @@ class Publication {
   /// Where that directory will lie after Publish.
   [[nodiscard]] std::filesystem::path FinalDirectory(const std::string& format_directory) const;
 
-  /// The directory above the staging directories, such as <output>/1-1, for files such as
-  /// report.html.
+  /// The directory above the staging directories, such as <output>/1-1.
   [[nodiscard]] std::filesystem::path AttemptDirectory() const;
 
   /// Syncs every staged file and directory to disk, and writes the attempt's manifest: schema
@@ -82,11 +85,12 @@ class Publication {
   /// Fills `report.artifacts` (path: FinalDirectory) first, so that the manifest's report and the
   /// caller's are one. An artifact's sha256 is that of the lines "<sha256>  <path below the
   /// directory>\n" of its files in name order, as sha256sum prints them. Also writes report.json,
-  /// the same report.
+  /// the same report, and report.html, what `page` makes of it; without a `page`, none.
   ///
   /// RESOURCE_EXHAUSTED, DISK_FULL. FAILED_PRECONDITION, UNEXPECTED_FILE: a symbolic link or
   /// another thing that is neither file nor directory was staged, or a format's directory is empty.
-  [[nodiscard]] absl::StatusOr<std::string> Seal(teq::v1::Report& report);
+  [[nodiscard]] absl::StatusOr<std::string> Seal(teq::v1::Report& report,
+                                                 const PageWriter& page = {});
 
   /// Moves the attempt's entries to their final places and links the attempt's manifest as the root
   /// manifest, never replacing anything; then removes the attempt's directory. Each step is synced

@@ -7,6 +7,8 @@
 /// What a spec's unset fields mean. The comments of recipe.proto and job.proto state the same.
 namespace teq::defaults {
 
+inline constexpr teq::v1::Preset kPreset = teq::v1::PRESET_BALANCED;
+
 inline constexpr int kBits = 4;
 inline constexpr int kGroupSize = 128;
 inline constexpr bool kSymmetric = false;
@@ -18,6 +20,18 @@ inline constexpr teq::v1::Objective kObjective = teq::v1::OBJECTIVE_KL;
 inline constexpr teq::v1::Initialization kInit = teq::v1::INITIALIZATION_AWQ;
 inline constexpr teq::v1::Gradient kGradient = teq::v1::GRADIENT_FULL;
 inline constexpr double kHeldBackFraction = 0.125;
+inline constexpr teq::v1::BlockInputs kBlockInputs = teq::v1::BLOCK_INPUTS_QUANTIZED;
+inline constexpr int kEndToEndSteps = 0;
+
+inline constexpr double kClippingLearningRate = 0.001;
+inline constexpr bool kStartFromSearch = true;
+
+inline constexpr double kDamping = 0.01;
+inline constexpr teq::v1::GroupRange kGroupRange = teq::v1::GROUP_RANGE_AFTER_UPDATE;
+inline constexpr bool kOrderByActivation = true;
+
+inline constexpr double kRoundingLearningRate = 0.005;
+inline constexpr teq::v1::Optimizer kOptimizer = teq::v1::OPTIMIZER_ADAM;
 
 inline constexpr int kSamples = 256;
 inline constexpr int kSequenceLength = 256;

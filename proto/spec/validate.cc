@@ -25,44 +25,21 @@ namespace {
 using google::protobuf::Duration;
 using teq::v1::JobSpec;
 using teq::v1::Recipe;
-using teq::v1::Teq;
 using teq::v1::Weights;
 
 constexpr std::size_t kMaxSpecBytes = 262'144;
+constexpr int kMaxSteps = 100'000;
+constexpr int kMaxBatchSize = 4096;
 constexpr int kMaxOverrides = 256;
 constexpr std::size_t kMaxMatchBytes = 1024;
 constexpr int kMaxEvaluationUris = 32;
+constexpr double kMaxHeldBackFraction = 0.5;
 constexpr std::int64_t kMaxDurationSeconds = std::int64_t{10} * 365 * 24 * 3600;
 constexpr int kMaxLabels = 64;
 constexpr std::size_t kMaxLabelKeyBytes = 63;
 constexpr std::size_t kMaxLabelValueBytes = 128;
 
 // ---- Defaults ----
-
-void SetWeightDefaults(Weights& weights) {
-  if (!weights.has_bits()) weights.set_bits(defaults::kBits);
-  if (!weights.has_group_size()) weights.set_group_size(defaults::kGroupSize);
-  if (!weights.has_symmetric()) weights.set_symmetric(defaults::kSymmetric);
-}
-
-void SetTeqDefaults(Teq& teq) {
-  if (!teq.has_steps()) teq.set_steps(defaults::kSteps);
-  if (!teq.has_batch_size()) teq.set_batch_size(defaults::kBatchSize);
-  if (!teq.has_learning_rate()) teq.set_learning_rate(defaults::kLearningRate);
-  if (teq.objective() == teq::v1::OBJECTIVE_UNSPECIFIED) teq.set_objective(defaults::kObjective);
-  if (teq.init() == teq::v1::INITIALIZATION_UNSPECIFIED) teq.set_init(defaults::kInit);
-  if (teq.gradient() == teq::v1::GRADIENT_UNSPECIFIED) teq.set_gradient(defaults::kGradient);
-  if (!teq.has_held_back_fraction()) teq.set_held_back_fraction(defaults::kHeldBackFraction);
-}
-
-void SetRecipeDefaults(Recipe& recipe) {
-  SetWeightDefaults(*recipe.mutable_weights());
-  if (!recipe.has_transform() && !recipe.has_rounding()) recipe.mutable_transform()->mutable_teq();
-  if (recipe.transform().has_teq()) SetTeqDefaults(*recipe.mutable_transform()->mutable_teq());
-  if (recipe.rounding().kind_case() == teq::v1::Rounding::KIND_NOT_SET) {
-    recipe.mutable_rounding()->mutable_nearest();
-  }
-}
 
 void SetTextDefaults(JobSpec& spec) {
   auto& calibration = *spec.mutable_calibration();
@@ -104,6 +81,13 @@ class Violations {
     }
   }
 
+  // Adds one unless 0 < value <= high.
+  void CheckPositive(std::string field, double value, double high) {
+    if (value > 0 && value <= high) return;  // so that NaN fails
+    Add(std::move(field),
+        fmt::format("{} is out of range; give a number above 0, at most {}", value, high));
+  }
+
   [[nodiscard]] absl::Status ToStatus() const {
     return list_.empty() ? absl::OkStatus() : InvalidFields("INVALID_SPEC", list_);
   }
@@ -114,9 +98,15 @@ class Violations {
 
 std::string Text(const absl::Status& status) { return std::string(status.message()); }
 
+// An enum value that this version does not know can only come from another program's message.
+template <typename IsValid>
+void CheckEnum(std::string field, int number, IsValid is_valid, Violations& violations) {
+  if (is_valid(number) && number != 0) return;
+  violations.Add(std::move(field), fmt::format("{} is not a known value", number));
+}
+
 void CheckWeights(const Weights& weights, const std::string& path, Violations& violations) {
-  constexpr std::array kWidths = {2, 3, 4, 8};
-  if (weights.has_bits() && std::ranges::find(kWidths, weights.bits()) == kWidths.end()) {
+  if (weights.has_bits() && std::ranges::find(kCodeWidths, weights.bits()) == kCodeWidths.end()) {
     violations.Add(path + ".bits",
                    fmt::format("{} is not a supported width; use 2, 3, 4 or 8", weights.bits()));
   }
@@ -129,30 +119,88 @@ void CheckWeights(const Weights& weights, const std::string& path, Violations& v
   }
 }
 
-void CheckTeq(const Teq& teq, const std::string& path, Violations& violations) {
-  violations.CheckRange(path + ".steps", teq.steps(), 0, 100'000);
-  violations.CheckRange(path + ".batch_size", teq.batch_size(), 1, 4096);
-  // Written so that NaN fails.
-  if (!(teq.learning_rate() > 0 && teq.learning_rate() <= 1)) {
-    violations.Add(
-        path + ".learning_rate",
-        fmt::format("{} is out of range; give a number above 0, at most 1", teq.learning_rate()));
+// The recipe's own weights, with their defaults.
+void CheckRecipeWeights(const Weights& weights, Violations& violations) {
+  const std::string path = "recipe.weights";
+  if (!weights.has_bits() && !weights.has_target_bits()) {
+    violations.Add(path + ".bits", "is missing");
   }
-  if (!(teq.held_back_fraction() > 0 && teq.held_back_fraction() <= 0.5)) {
-    violations.Add(path + ".held_back_fraction",
-                   fmt::format("{} is out of range; give a number above 0, at most 0.5",
-                               teq.held_back_fraction()));
+  if (!weights.has_group_size()) violations.Add(path + ".group_size", "is missing");
+  CheckWeights(weights, path, violations);
+  if (!weights.has_target_bits()) return;
+  const double target = weights.target_bits();
+  if (!(target >= kCodeWidths.front() && target <= kCodeWidths.back())) {
+    violations.Add(path + ".target_bits",
+                   fmt::format("{} is out of range; give a number from {} to {}", target,
+                               kCodeWidths.front(), kCodeWidths.back()));
+  }
+  if (weights.has_bits()) {
+    violations.Add(path + ".target_bits",
+                   fmt::format("stands beside bits: {}; keep one of them", weights.bits()));
   }
 }
 
-// An enum value that this version does not know can only come from another program's message.
-template <typename IsValid>
-void CheckEnum(std::string field, int number, IsValid is_valid, Violations& violations) {
-  if (is_valid(number) && number != 0) return;
-  violations.Add(std::move(field), fmt::format("{} is not a known value", number));
+// What Teq and Schedule have in common.
+template <typename Training>
+void CheckTraining(const Training& training, const std::string& path, Violations& violations) {
+  violations.CheckRange(path + ".steps", training.steps(), 0, kMaxSteps);
+  violations.CheckRange(path + ".batch_size", training.batch_size(), 1, kMaxBatchSize);
+  CheckEnum(path + ".objective", training.objective(), teq::v1::Objective_IsValid, violations);
+  CheckEnum(path + ".gradient", training.gradient(), teq::v1::Gradient_IsValid, violations);
+  violations.CheckPositive(path + ".held_back_fraction", training.held_back_fraction(),
+                           kMaxHeldBackFraction);
+  CheckEnum(path + ".block_inputs", training.block_inputs(), teq::v1::BlockInputs_IsValid,
+            violations);
+  violations.CheckRange(path + ".end_to_end_steps", training.end_to_end_steps(), 0, kMaxSteps);
 }
 
-void CheckOverride(const teq::v1::Override& change, const std::string& path,
+void CheckTransform(const teq::v1::Transform& transform, Violations& violations) {
+  if (!transform.has_teq()) return;
+  const std::string path = "recipe.transform.teq";
+  CheckTraining(transform.teq(), path, violations);
+  violations.CheckPositive(path + ".learning_rate", transform.teq().learning_rate(), 1);
+  CheckEnum(path + ".init", transform.teq().init(), teq::v1::Initialization_IsValid, violations);
+}
+
+void CheckClipping(const teq::v1::Clipping& clipping, Violations& violations) {
+  if (!clipping.has_learned()) return;
+  violations.CheckPositive("recipe.clipping.learned.learning_rate",
+                           clipping.learned().learning_rate(), 1);
+}
+
+void CheckRounding(const teq::v1::Rounding& rounding, Violations& violations) {
+  if (rounding.has_gptq()) {
+    const std::string path = "recipe.rounding.gptq";
+    violations.CheckPositive(path + ".damping", rounding.gptq().damping(), 1);
+    CheckEnum(path + ".group_range", rounding.gptq().group_range(), teq::v1::GroupRange_IsValid,
+              violations);
+  }
+  if (rounding.has_learned()) {
+    const std::string path = "recipe.rounding.learned";
+    violations.CheckPositive(path + ".learning_rate", rounding.learned().learning_rate(), 1);
+    CheckEnum(path + ".optimizer", rounding.learned().optimizer(), teq::v1::Optimizer_IsValid,
+              violations);
+  }
+}
+
+void CheckSchedule(const Recipe& recipe, Violations& violations) {
+  const std::string path = "recipe.schedule";
+  if (recipe.transform().has_teq()) {
+    if (!recipe.has_schedule()) return;
+    violations.Add(path,
+                   "stands beside transform.teq, whose own fields say how all is trained; move "
+                   "its fields there");
+  } else if (Trains(recipe)) {
+    CheckTraining(recipe.schedule(), path, violations);
+  } else if (recipe.has_schedule()) {
+    violations.Add(path,
+                   "is given, but nothing is trained; leave it out, or give clipping: {learned: "
+                   "{}} or rounding: {learned: {}}");
+  }
+}
+
+// `has_target`: whether the recipe has target_bits.
+void CheckOverride(const teq::v1::Override& change, const std::string& path, bool has_target,
                    Violations& violations) {
   if (change.match().empty()) {
     violations.Add(path + ".match", "is empty; give a module's name, or re: and a pattern");
@@ -163,34 +211,45 @@ void CheckOverride(const teq::v1::Override& change, const std::string& path,
     violations.Add(path + ".match", Text(pattern.status()));
   }
   const auto& weights = change.weights();
-  const bool changes = weights.has_bits() || weights.has_group_size() || weights.has_symmetric();
+  const bool changes = weights.has_bits() || weights.has_group_size() || weights.has_symmetric() ||
+                       weights.has_target_bits();
   if (changes == change.skip()) {
     violations.Add(path, changes ? "has both weights and skip; keep one of them"
                                  : "changes nothing; give weights, or skip: true");
   }
   CheckWeights(weights, path + ".weights", violations);
+  if (weights.has_target_bits()) {
+    violations.Add(path + ".weights.target_bits",
+                   "stands in an override; give bits here, or target_bits in recipe.weights");
+  } else if (has_target && !change.skip() && !weights.has_bits()) {
+    violations.Add(path + ".weights.bits",
+                   "is missing; recipe.weights.target_bits chooses no bits for a layer that an "
+                   "override names: give them");
+  }
 }
 
-void CheckRecipe(const Recipe& recipe, Violations& violations) {
-  if (!recipe.weights().has_bits()) violations.Add("recipe.weights.bits", "is missing");
-  if (!recipe.weights().has_group_size()) violations.Add("recipe.weights.group_size", "is missing");
-  CheckWeights(recipe.weights(), "recipe.weights", violations);
-  if (recipe.transform().has_teq()) {
-    const Teq& teq = recipe.transform().teq();
-    const std::string path = "recipe.transform.teq";
-    CheckTeq(teq, path, violations);
-    CheckEnum(path + ".objective", teq.objective(), teq::v1::Objective_IsValid, violations);
-    CheckEnum(path + ".init", teq.init(), teq::v1::Initialization_IsValid, violations);
-    CheckEnum(path + ".gradient", teq.gradient(), teq::v1::Gradient_IsValid, violations);
-  }
+void CheckOverrides(const Recipe& recipe, Violations& violations) {
   if (recipe.overrides_size() > kMaxOverrides) {
     violations.Add("recipe.overrides", fmt::format("has {} entries; at most {}",
                                                    recipe.overrides_size(), kMaxOverrides));
     return;
   }
   for (int i = 0; i < recipe.overrides_size(); ++i) {
-    CheckOverride(recipe.overrides(i), fmt::format("recipe.overrides[{}]", i), violations);
+    CheckOverride(recipe.overrides(i), fmt::format("recipe.overrides[{}]", i),
+                  recipe.weights().has_target_bits(), violations);
   }
+}
+
+void CheckRecipe(const Recipe& recipe, Violations& violations) {
+  if (recipe.preset() != teq::v1::PRESET_UNSPECIFIED) {
+    CheckEnum("recipe.preset", recipe.preset(), teq::v1::Preset_IsValid, violations);
+  }
+  CheckRecipeWeights(recipe.weights(), violations);
+  CheckTransform(recipe.transform(), violations);
+  CheckClipping(recipe.clipping(), violations);
+  CheckRounding(recipe.rounding(), violations);
+  CheckSchedule(recipe, violations);
+  CheckOverrides(recipe, violations);
 }
 
 // The path that a URI names, where it is a good one.
@@ -208,32 +267,38 @@ std::optional<std::filesystem::path> CheckUri(std::string field, const std::stri
 
 void CheckCalibration(const JobSpec& spec, Violations& violations) {
   const auto& calibration = spec.calibration();
-  const bool trains = spec.recipe().transform().has_teq();
   CheckUri("calibration.uri", calibration.uri(), violations);
   violations.CheckRange("calibration.sequence_length", calibration.sequence_length(), 2, 1 << 20);
-  if (trains && calibration.samples() == 1) {
+  if (Trains(spec.recipe()) && calibration.samples() == 1) {
     violations.Add("calibration.samples",
-                   "1 is too few; TEQ holds one window back: use at least 2");
+                   "1 is too few; the training holds one window back: use at least 2");
   } else {
     violations.CheckRange("calibration.samples", calibration.samples(), 1, 1'000'000);
   }
 }
 
-void CheckEvaluation(const teq::v1::Evaluation& evaluation, Violations& violations) {
-  violations.CheckRange("evaluation.sequence_length", evaluation.sequence_length(), 2, 1 << 20);
-  if (evaluation.uris_size() > kMaxEvaluationUris) {
-    violations.Add("evaluation.uris", fmt::format("has {} texts; at most {}",
-                                                  evaluation.uris_size(), kMaxEvaluationUris));
+// A list of files, each given once; `what` names one of them.
+void CheckFiles(const std::string& field, std::string_view what,
+                const google::protobuf::RepeatedPtrField<std::string>& uris,
+                Violations& violations) {
+  if (uris.size() > kMaxEvaluationUris) {
+    violations.Add(field,
+                   fmt::format("has {} {}s; at most {}", uris.size(), what, kMaxEvaluationUris));
   }
   std::set<std::filesystem::path> seen;
-  for (int i = 0; i < evaluation.uris_size(); ++i) {
-    const std::string field = fmt::format("evaluation.uris[{}]", i);
-    const auto path = CheckUri(field, evaluation.uris(i), violations);
+  for (int i = 0; i < uris.size(); ++i) {
+    const std::string item = fmt::format("{}[{}]", field, i);
+    const auto path = CheckUri(item, uris[i], violations);
     if (path && !seen.insert(*path).second) {
-      violations.Add(field,
-                     fmt::format("{} is given twice; give each text once", evaluation.uris(i)));
+      violations.Add(item, fmt::format("{} is given twice; give each {} once", uris[i], what));
     }
   }
+}
+
+void CheckEvaluation(const teq::v1::Evaluation& evaluation, Violations& violations) {
+  violations.CheckRange("evaluation.sequence_length", evaluation.sequence_length(), 2, 1 << 20);
+  CheckFiles("evaluation.uris", "text", evaluation.uris(), violations);
+  CheckFiles("evaluation.tasks", "task", evaluation.tasks(), violations);
   if (!evaluation.has_max_perplexity_delta()) return;
   if (!std::isfinite(evaluation.max_perplexity_delta())) {
     violations.Add("evaluation.max_perplexity_delta",
@@ -295,7 +360,7 @@ bool IsLabelKey(std::string_view key) {
 }  // namespace
 
 JobSpec WithDefaults(JobSpec spec) {
-  SetRecipeDefaults(*spec.mutable_recipe());
+  *spec.mutable_recipe() = RecipeWithDefaults(std::move(*spec.mutable_recipe()));
   SetTextDefaults(spec);
   if (spec.output().formats().empty()) spec.mutable_output()->add_formats(defaults::kFormat);
   if (spec.resources().device() == teq::v1::DEVICE_UNSPECIFIED) {
@@ -358,6 +423,9 @@ absl::Status CheckUris(const JobSpec& spec, const UriPolicy& policy) {
   for (int i = 0; i < spec.evaluation().uris_size(); ++i) {
     TEQ_RETURN_IF_ERROR(check(fmt::format("evaluation.uris[{}]", i), spec.evaluation().uris(i)));
   }
+  for (int i = 0; i < spec.evaluation().tasks_size(); ++i) {
+    TEQ_RETURN_IF_ERROR(check(fmt::format("evaluation.tasks[{}]", i), spec.evaluation().tasks(i)));
+  }
   return check("output.uri", spec.output().uri());
 }
 
@@ -375,24 +443,6 @@ std::string Digest(const google::protobuf::Message& message) {
   std::string text;
   for (unsigned int i = 0; i < size; ++i) text += fmt::format("{:02x}", hash[i]);
   return text;
-}
-
-LayerGrid GridOf(const Recipe& recipe, std::string_view name) {
-  LayerGrid grid{.bits = recipe.weights().bits(),
-                 .group_size = recipe.weights().group_size(),
-                 .symmetric = recipe.weights().symmetric()};
-  for (int i = recipe.overrides_size() - 1; i >= 0; --i) {
-    const auto& change = recipe.overrides(i);
-    const auto pattern = ModulePattern::Parse(change.match());
-    if (!pattern.ok() || !pattern->Matches(name)) continue;
-    grid.quantized = !change.skip();
-    const Weights& weights = change.weights();
-    if (weights.has_bits()) grid.bits = weights.bits();
-    if (weights.has_group_size()) grid.group_size = weights.group_size();
-    if (weights.has_symmetric()) grid.symmetric = weights.symmetric();
-    return grid;
-  }
-  return grid;
 }
 
 }  // namespace teq

@@ -1,24 +1,24 @@
 #pragma once
 
 #include <string>
-#include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "proto/spec/recipe.h"
 #include "proto/spec/uri.h"
 #include "teq/v1/job.pb.h"
 
 namespace teq {
 
-/// `spec` with every unset field that has a default set to it: weights (bits 4, group_size 128,
-/// symmetric false), TEQ's fields as recipe.proto documents them, samples, sequence lengths, seed,
-/// formats, device, max_runtime, max_attempts, max_preemptions. A recipe without transform and
-/// rounding gets TEQ and nearest; one with either has the other off (rounding: nearest).
+/// `spec` with every unset field that has a default set to it: the recipe's (see
+/// RecipeWithDefaults), samples, sequence lengths, seed, formats, device, max_runtime,
+/// max_attempts, max_preemptions.
 [[nodiscard]] teq::v1::JobSpec WithDefaults(teq::v1::JobSpec spec);
 
-/// Checks a spec with its defaults filled in: required fields, ranges, bits in {2,3,4,8},
-/// group_size -1 or a positive multiple of 8, URIs (by ParseFileUri), patterns that compile,
-/// formats given once, evaluation texts given once, a gate only with an evaluation text.
+/// Checks a spec with its defaults filled in: required fields, ranges, bits in {2,3,4,8} or
+/// target_bits, group_size -1 or a positive multiple of 8, URIs (by ParseFileUri), patterns that
+/// compile, a schedule only where it means something, formats, evaluation texts and tasks given
+/// once, a gate only with an evaluation text.
 ///
 /// INVALID_ARGUMENT, reason INVALID_SPEC, one BadRequest violation per bad field with its path
 /// below the spec ("recipe.weights.bits"); all that are wrong, not only the first.
@@ -33,17 +33,5 @@ namespace teq {
 
 /// sha256 of the deterministic serialization, hexadecimal.
 [[nodiscard]] std::string Digest(const google::protobuf::Message& message);
-
-/// The grid of one linear layer after the recipe's overrides.
-struct LayerGrid {
-  bool quantized = true;
-  int bits = 4;
-  int group_size = 128;  // -1: the whole row
-  bool symmetric = false;
-};
-
-/// The grid of module `name` under a recipe with defaults; the last matching override wins, its
-/// unset fields keep the recipe's values.
-[[nodiscard]] LayerGrid GridOf(const teq::v1::Recipe& recipe, std::string_view name);
 
 }  // namespace teq

@@ -2,8 +2,12 @@
 
 #include <algorithm>
 #include <sstream>
+#include <string_view>
 #include <utility>
+#include <vector>
 
+#include "fmt/format.h"
+#include "fmt/ranges.h"
 #include "prometheus/text_serializer.h"
 #include "proto/spec/error.h"
 #include "proto/spec/json.h"
@@ -50,8 +54,18 @@ std::string DeviceLabel(int device) {
   return Lower(ShortEnumName(teq::v1::Device_descriptor(), device));
 }
 
+// What the recipe combines, such as "teq+learned_clipping+gptq"; "rtn" for plain rounding. At most
+// 27 values.
 std::string MethodLabel(const Job& job) {
-  return job.spec().recipe().transform().has_teq() ? "teq" : "rtn";
+  const auto& recipe = job.spec().recipe();
+  std::vector<std::string_view> parts;
+  if (recipe.transform().has_teq()) parts.emplace_back("teq");
+  if (recipe.transform().has_awq()) parts.emplace_back("awq");
+  if (recipe.clipping().has_learned()) parts.emplace_back("learned_clipping");
+  if (recipe.clipping().has_search()) parts.emplace_back("searched_clipping");
+  if (recipe.rounding().has_gptq()) parts.emplace_back("gptq");
+  if (recipe.rounding().has_learned()) parts.emplace_back("learned_rounding");
+  return parts.empty() ? "rtn" : fmt::format("{}", fmt::join(parts, "+"));
 }
 
 std::string PhaseLabel(PerplexitySample::Phase phase) {

@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import subprocess
 import unittest
+from xml.etree import ElementTree
 
 from harness import models, programs, reference
 from harness.jobs import Workshop
@@ -41,6 +42,10 @@ class MainJobTest(programs.HouseTest):
         report = json.loads((output / "report.json").read_text())
         self.assertEqual(report, job["report"])
         self.assertEqual(report, manifest["report"])
+        self.assertIn("report.html", {file["path"] for file in manifest["files"]})
+        page = "".join(ElementTree.parse(output / "report.html").getroot().itertext())
+        self.assertIn(f"{report['perplexity'][0]['quantized']:.4f}", page)
+        self.assertIn(report["artifacts"][0]["sha256"], page)
         (artifact,) = report["artifacts"]
         self.assertEqual((artifact["format"], artifact["path"]), ("GPTQ", str(output / "gptq")))
         self.assertEqual(artifact["bytes"],
@@ -169,6 +174,36 @@ class IndependentCheckTest(unittest.TestCase):
         self.assertEqual(stored["model.layers.0.mlp.down_proj.scales"].shape, [4, 64])
         # Symmetric: every zero point is 8, stored as 7.
         self.assertEqual(set(stored["model.layers.0.mlp.up_proj.qzeros"].values), {0x77777777})
+        packed = self._perplexity(reference.dequantize(output / "gptq"))
+        self.assertAlmostEqual(report["perplexity"][0]["quantized"], packed, delta=1e-3 * packed)
+
+    def test_target_bits_are_the_average_of_the_published_bytes(self):
+        output, report = self._run(self.workshop.job(recipe={
+            "weights": {"target_bits": 3.5, "group_size": 32},
+            "rounding": {"gptq": {}},
+            "overrides": [{"match": "re:.*v_proj", "weights": {"bits": 8}}],
+        }))
+        stored = models.read_safetensors(output / "gptq" / "model.safetensors")
+        layers = {layer["name"]: layer for layer in report["layers"]}
+        weights, total = 0, 0
+        for name, (rows, columns) in models.linear_shapes(models.TINY_CONFIG).items():
+            packed = 32 * len(stored[name + ".qweight"].values)
+            self.assertEqual(packed, layers[name]["bits"] * rows * columns, name)
+            if name.endswith("v_proj"):
+                self.assertEqual(layers[name]["bits"], 8)
+                self.assertFalse(layers[name].get("sensitivity"))
+            else:
+                weights, total = weights + rows * columns, total + packed
+        self.assertLessEqual(total / weights, 3.5)
+        self.assertGreater(total / weights, 3.4)
+        self.assertIn(f"target_bits 3.5: average {total / weights:.3f} over 12 layers: ",
+                      "".join(report["notes"]))
+
+        measured = {name: {width["bits"]: width.get("error", 0) for width in layer["sensitivity"]}
+                    for name, layer in layers.items() if layer.get("sensitivity")}
+        self.assertEqual({tuple(errors) for errors in measured.values()}, {(2, 3, 4, 8)})
+        self.assertLess(sum(errors[layers[name]["bits"]] for name, errors in measured.items()),
+                        sum(errors[3] for errors in measured.values()))
         packed = self._perplexity(reference.dequantize(output / "gptq"))
         self.assertAlmostEqual(report["perplexity"][0]["quantized"], packed, delta=1e-3 * packed)
 

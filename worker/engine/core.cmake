@@ -1,21 +1,44 @@
 # The rooms that share LibTorch's precompiled header.
 add_library(teq_engine STATIC
   eval/perplexity.cc
+  eval/tasks.cc
   model/decoder.cc
   model/device.cc
   model/windows_tensor.cc
   pack/bit_packing.cc
   pack/gptq.cc
+  pipeline/block_rounder.cc
   pipeline/job_run.cc
   pipeline/run.cc
+  quant/bit_choice.cc
+  quant/clip_search.cc
   quant/cpu_kernels.cc
   quant/fake_quantize.cc
+  quant/gptq.cc
   quant/grid.cc
-  quant/scale_gradient.cc
+  quant/rounding.cc
+  report/axis.cc
+  report/code_section.cc
   report/environment.cc
+  report/error_section.cc
+  report/head_section.cc
+  report/heat_map.cc
+  report/html.cc
+  report/layer_grid.cc
+  report/page.cc
+  report/page_style.cc
+  report/plot.cc
+  report/quality_section.cc
+  report/run_section.cc
+  report/scale_section.cc
   report/scale_summary.cc
+  report/training_section.cc
+  report/transform_section.cc
+  teq/fit.cc
   teq/fold.cc
+  teq/parameters.cc
   teq/scale_groups.cc
+  teq/sensitivity.cc
   teq/start.cc
   teq/statistics.cc
   teq/train.cc

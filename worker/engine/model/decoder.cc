@@ -113,8 +113,10 @@ Tensor Attend(const ModelConfig& config, const Block& block, const Tensor& input
 }
 
 Tensor RunBlock(const ModelConfig& config, const Block& block, const Tensor& states,
-                const Positions& positions,
-                const std::function<void(Role, const Tensor&)>& observed) {
+                const Positions& positions, const LinearObserver& observer) {
+  const auto observed = [&](Role role, const Tensor& input) {
+    if (observer) observer(role, input);
+  };
   const Tensor attention_input = Apply(block.attention_norm, states, config.norm_epsilon);
   for (const Role role : {Role::kQuery, Role::kKey, Role::kValue}) observed(role, attention_input);
   const Tensor mixed = Attend(config, block, attention_input, positions);
@@ -185,12 +187,9 @@ Tensor BlockRunner::Embed(const Tensor& ids) const {
   return torch::embedding(decoder_.embedding, ids.to(decoder_.embedding.device()));
 }
 
-Tensor BlockRunner::Run(std::size_t block, const Tensor& states,
+Tensor BlockRunner::Run(const Block& block, const Tensor& states,
                         const LinearObserver& observer) const {
-  return RunBlock(decoder_.config, decoder_.blocks[block], states, {cosine_, sine_, mask_},
-                  [&](Role role, const Tensor& input) {
-                    if (observer) observer(block, role, input);
-                  });
+  return RunBlock(decoder_.config, block, states, {cosine_, sine_, mask_}, observer);
 }
 
 Tensor BlockRunner::Finish(const Tensor& states) const {
@@ -200,9 +199,7 @@ Tensor BlockRunner::Finish(const Tensor& states) const {
 Tensor HiddenStates(const Decoder& decoder, const Tensor& ids) {
   const BlockRunner runner(decoder, ids.size(1));
   Tensor states = runner.Embed(ids);
-  for (std::size_t block = 0; block < decoder.blocks.size(); ++block) {
-    states = runner.Run(block, states);
-  }
+  for (const Block& block : decoder.blocks) states = runner.Run(block, states);
   return runner.Finish(states);
 }
 

@@ -60,8 +60,7 @@ using TensorSource = std::function<absl::StatusOr<torch::Tensor>(const std::stri
                                                   const torch::Device& device);
 
 /// Sees the input of every linear layer, [batch, sequence, in], as it runs.
-using LinearObserver =
-    std::function<void(std::size_t block, model_info::Role role, const torch::Tensor& input)>;
+using LinearObserver = std::function<void(model_info::Role role, const torch::Tensor& input)>;
 
 /// Runs a decoder block by block over windows of one length. Borrows the decoder.
 class BlockRunner {
@@ -70,8 +69,8 @@ class BlockRunner {
 
   /// `ids`: int64 [batch, length]. The states before the first block, [batch, length, hidden].
   [[nodiscard]] torch::Tensor Embed(const torch::Tensor& ids) const;
-  /// The states after a block. Differentiable.
-  [[nodiscard]] torch::Tensor Run(std::size_t block, const torch::Tensor& states,
+  /// The states after a block of this decoder's shape. Differentiable.
+  [[nodiscard]] torch::Tensor Run(const Block& block, const torch::Tensor& states,
                                   const LinearObserver& observer = nullptr) const;
   /// The final norm.
   [[nodiscard]] torch::Tensor Finish(const torch::Tensor& states) const;

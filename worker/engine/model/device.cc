@@ -1,7 +1,9 @@
 #include "worker/engine/model/device.h"
 
 #include <dlfcn.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <fstream>
 #include <string_view>
 
@@ -90,6 +92,23 @@ std::int64_t PeakDeviceMemory(const Device& device) {
 #endif
   static_cast<void>(device);
   return 0;
+}
+
+std::int64_t UsableMemory(const Device& device) {
+  constexpr double kShare = 0.6;
+#ifdef TEQ_WITH_CUDA
+  if (device.kind == teq::v1::DEVICE_CUDA) {
+    cudaDeviceProp properties{};
+    cudaGetDeviceProperties(&properties, device.torch.index());
+    return static_cast<std::int64_t>(kShare * static_cast<double>(properties.totalGlobalMem));
+  }
+#endif
+  static_cast<void>(device);
+  double bytes =
+      static_cast<double>(::sysconf(_SC_PHYS_PAGES)) * static_cast<double>(::sysconf(_SC_PAGESIZE));
+  double limit = 0;  // "max" where there is none, which does not read as a number
+  if (std::ifstream("/sys/fs/cgroup/memory.max") >> limit) bytes = std::min(bytes, limit);
+  return static_cast<std::int64_t>(kShare * bytes);
 }
 
 }  // namespace teq::model

@@ -32,4 +32,8 @@ struct Device {
 /// The most memory that LibTorch had allocated on `device`, bytes; 0 on a CPU.
 [[nodiscard]] std::int64_t PeakDeviceMemory(const Device& device);
 
+/// Bytes that a run may plan with: three fifths of the device's memory; on a CPU, of the machine's
+/// or of the control group's where that is less.
+[[nodiscard]] std::int64_t UsableMemory(const Device& device);
+
 }  // namespace teq::model

@@ -16,12 +16,18 @@
 #include "teq/v1/engine.pb.h"
 #include "worker/engine/checkpoint/checkpoint.h"
 #include "worker/engine/eval/perplexity.h"
+#include "worker/engine/eval/tasks.h"
 #include "worker/engine/model/decoder.h"
 #include "worker/engine/model/device.h"
 #include "worker/engine/pack/gptq.h"
+#include "worker/engine/pipeline/block_rounder.h"
 #include "worker/engine/pipeline/run.h"
+#include "worker/engine/teq/fold.h"
+#include "worker/engine/teq/parameters.h"
 #include "worker/engine/teq/scale_groups.h"
+#include "worker/engine/teq/sensitivity.h"
 #include "worker/engine/teq/statistics.h"
+#include "worker/engine/teq/train.h"
 #include "worker/engine/text/windows.h"
 
 namespace teq::pipeline {
@@ -51,18 +57,27 @@ class JobRun {
     eval::Evaluation full_precision;
     eval::Evaluation round_to_nearest;
   };
+  /// One task and how the float model does on it.
+  struct Task {
+    eval::Task task;
+    eval::TaskScores full_precision;
+  };
 
   absl::Status Fetch();
   absl::Status FetchModel();
   absl::Status FetchTexts();
   absl::Status BaselineEval();
+  absl::Status ChooseBits();
   absl::Status Calibrate();
+  void CalibrateBlock(std::size_t number, const transform::BlockStatistics& statistics);
   absl::Status Transform();
+  absl::Status Train(const transform::TrainingTask& task);
   absl::Status Round();
-  absl::Status RoundBlock(std::size_t number, const transform::BlockStatistics& statistics);
-  absl::Status RoundLayer(std::size_t block, std::size_t role, const torch::Tensor& folded,
-                          const torch::Tensor& original, const transform::InputStatistics& input,
-                          const torch::Tensor& input_scale, const torch::Tensor& output_scale);
+  absl::Status RoundBlock(std::size_t number, const transform::BlockStatistics& statistics,
+                          BlockRounder& rounder);
+  absl::Status KeepLayer(std::size_t block, std::size_t role, const torch::Tensor& folded,
+                         const transform::InputStatistics& input,
+                         const transform::BlockScales& scales, quant::Quantized quantized);
   absl::Status KeepFloat(const std::string& name, const torch::Tensor& value);
   absl::Status Pack();
   absl::Status Verify();
@@ -72,13 +87,17 @@ class JobRun {
   absl::StatusOr<eval::Evaluation> Measure(const model::Decoder& decoder,
                                            const model::Decoder* reference, const Dataset& dataset,
                                            teq::v1::PerplexitySample::Phase phase);
+  absl::StatusOr<eval::TaskScores> Score(const model::Decoder& decoder, const Task& task);
   absl::Status CheckGate() const;
 
   /// Runs a stage and records how long it took.
   absl::Status Timed(teq::v1::Stage stage, absl::Status (JobRun::*run)());
   void SendProgress(std::int64_t done, std::int64_t total, const char* unit);
   [[nodiscard]] absl::Status CheckCancelled() const;
-  [[nodiscard]] bool trains() const { return spec_.recipe().transform().has_teq(); }
+  [[nodiscard]] const teq::v1::Recipe& recipe() const { return spec_.recipe(); }
+  [[nodiscard]] bool transforms() const {
+    return recipe().transform().kind_case() != teq::v1::Transform::KIND_NOT_SET;
+  }
 
   const teq::v1::StartRun& start_;
   const teq::v1::JobSpec& spec_;
@@ -101,10 +120,12 @@ class JobRun {
   model::Decoder decoder_;
   text::Windows calibration_;
   std::vector<Dataset> datasets_;
+  std::vector<Task> tasks_;
 
   std::vector<transform::BlockGrids> grids_;
-  std::vector<transform::ScaleGroup> groups_;
-  std::vector<torch::Tensor> log_scales_;          // by group
+  std::vector<transform::BlockSensitivities> sensitivities_;  // none without target_bits
+  std::vector<transform::ScaleGroup> groups_;                 // none without a transform
+  transform::Parameters parameters_;
   torch::ScalarType norm_type_ = torch::kFloat16;  // as the norms are published
   pack::PackableModel packable_;
   std::int64_t clamped_zeros_ = 0;

@@ -4,11 +4,14 @@
 
 namespace teq::quant::cpu {
 
-/// One matrix, its scales and its grid, all float32 row-major on the host.
+/// One matrix, its scales, its adjustment and its grid, all float32 row-major on the host.
 struct Problem {
   const float* weight = nullptr;        // [rows, columns]
   const float* input_scale = nullptr;   // [columns]
   const float* output_scale = nullptr;  // [rows]
+  const float* low_factor = nullptr;    // [rows, columns / group_size]; null: ones
+  const float* high_factor = nullptr;   // the same
+  const float* offset = nullptr;        // [rows, columns]; null: zeros
   std::int64_t rows = 0;
   std::int64_t columns = 0;
   std::int64_t group_size = 0;
@@ -16,16 +19,24 @@ struct Problem {
   bool symmetric = false;
 };
 
+/// Where the gradients of one task go. With v the scaled weights, `columns` and `rows` are
+/// dL/dlog(input_scale) and -dL/dlog(output_scale).
+struct Gradients {
+  float* columns = nullptr;  // [columns], to which sums over the task's rows of dL/dv * v are added
+  float* rows = nullptr;     // [rows], sums over columns of dL/dv * v
+  float* low_factor = nullptr;  // shaped as in Problem, and null where it is
+  float* high_factor = nullptr;
+  float* offset = nullptr;
+};
+
 /// The forward pass of FakeQuantize for rows [begin, end) into `output` [rows, columns]: range,
 /// scale, zero point, codes and weights in one pass over a group while it is in cache.
 void FakeQuantizeRows(const Problem& problem, std::int64_t begin, std::int64_t end, float* output);
 
-/// Its gradient for rows [begin, end), recomputing the forward pass. `gradient`: [rows, columns],
-/// with respect to the output. Adds sum over rows of dL/dv * v to `column_sums` [columns], and
-/// writes the sum over columns of dL/dv * v to `row_sums` [rows], where v are the scaled weights:
-/// dL/dlog(input_scale) and -dL/dlog(output_scale). `scratch`: [2 * columns].
-void FakeQuantizeGradientRows(const Problem& problem, const float* gradient, bool full,
-                              std::int64_t begin, std::int64_t end, float* column_sums,
-                              float* row_sums, float* scratch);
+/// Its gradients for rows [begin, end), recomputing the forward pass. `upstream`: [rows, columns],
+/// with respect to the output. `scratch`: [2 * columns].
+void FakeQuantizeGradientRows(const Problem& problem, const float* upstream, bool full,
+                              std::int64_t begin, std::int64_t end, const Gradients& gradients,
+                              float* scratch);
 
 }  // namespace teq::quant::cpu

@@ -2,64 +2,86 @@
 
 #include "torch/autograd.h"
 #include "worker/engine/quant/grid.h"
-#include "worker/engine/quant/scale_gradient.h"
+#include "worker/engine/quant/rounding.h"
 
 namespace teq::quant {
 namespace {
 
 using torch::Tensor;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+/// Autograd wants tensors: an absent one travels as an empty one.
+Tensor OrEmpty(const Tensor& tensor, const Tensor& like) {
+  return tensor.defined() ? tensor.contiguous() : torch::empty({0}, like.options());
+}
+Tensor OrUndefined(const Tensor& tensor) { return tensor.numel() == 0 ? Tensor() : tensor; }
 
 class FakeQuantizeFunction : public torch::autograd::Function<FakeQuantizeFunction> {
  public:
-  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& weight,
-                        const Tensor& input_scale, const Tensor& output_scale, std::int64_t bits,
-                        std::int64_t group_size, bool symmetric, bool full) {
-    const LayerGrid grid{true, static_cast<int>(bits), static_cast<int>(group_size), symmetric};
-    context->save_for_backward({weight, input_scale, output_scale});
+  static Tensor forward(AutogradContext* context, const Tensor& weight, const Tensor& input_scale,
+                        const Tensor& output_scale, const Tensor& low, const Tensor& high,
+                        const Tensor& offset, std::int64_t bits, std::int64_t group_size,
+                        bool symmetric, bool full) {
+    context->save_for_backward({weight, input_scale, output_scale, low, high, offset});
     context->saved_data["bits"] = bits;
     context->saved_data["group_size"] = group_size;
     context->saved_data["symmetric"] = symmetric;
     context->saved_data["full"] = full;
-    const ScaledWeight operand{weight, input_scale, output_scale};
-    return weight.device().is_cpu() ? RoundOnCpu(operand, grid)
-                                    : Dequantize(QuantizeToNearest(operand.Value(), grid));
+    const RoundingOperand operand = Operand({weight, input_scale, output_scale, low, high, offset});
+    const LayerGrid grid = Grid(*context);
+    return weight.device().is_cpu()
+               ? RoundOnCpu(operand, grid)
+               : Dequantize(QuantizeToNearest(operand.ScaledWeight(), grid, operand.adjustment));
   }
 
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
-                                                 const torch::autograd::variable_list& gradients) {
-    const torch::autograd::variable_list saved = context->get_saved_variables();
-    const Tensor& weight = saved[0];
-    const Tensor& input_scale = saved[1];
-    const Tensor& output_scale = saved[2];
-    const LayerGrid grid{true, static_cast<int>(context->saved_data["bits"].toInt()),
-                         static_cast<int>(context->saved_data["group_size"].toInt()),
-                         context->saved_data["symmetric"].toBool()};
+  static variable_list backward(AutogradContext* context, const variable_list& upstream) {
+    const RoundingOperand operand = Operand(context->get_saved_variables());
+    const LayerGrid grid = Grid(*context);
     const bool full = context->saved_data["full"].toBool();
-    const ScaledWeight operand{weight, input_scale, output_scale};
-    const ScaleGradients logs = weight.device().is_cpu()
-                                    ? GradientOnCpu(operand, gradients[0], grid, full)
-                                    : GradientOnAnyDevice(operand, gradients[0], grid, full);
+    const RoundingGradients gradients = operand.weight.device().is_cpu()
+                                            ? GradientOnCpu(operand, upstream[0], grid, full)
+                                            : GradientOnAnyDevice(operand, upstream[0], grid, full);
     return {Tensor(),
-            logs.columns / input_scale,
-            -logs.rows / output_scale,
+            gradients.columns / operand.input_scale,
+            -gradients.rows / operand.output_scale,
+            gradients.adjustment.clip.low,
+            gradients.adjustment.clip.high,
+            gradients.adjustment.offset,
             Tensor(),
             Tensor(),
             Tensor(),
             Tensor()};
+  }
+
+ private:
+  static RoundingOperand Operand(const variable_list& saved) {
+    return {saved[0],
+            saved[1],
+            saved[2],
+            {{OrUndefined(saved[3]), OrUndefined(saved[4])}, OrUndefined(saved[5])}};
+  }
+
+  static LayerGrid Grid(AutogradContext& context) {
+    return {true, static_cast<int>(context.saved_data["bits"].toInt()),
+            static_cast<int>(context.saved_data["group_size"].toInt()),
+            context.saved_data["symmetric"].toBool()};
   }
 };
 
 }  // namespace
 
 Tensor FakeQuantize(const Tensor& weight, const Tensor& input_scale, const Tensor& output_scale,
-                    const LayerGrid& grid, teq::v1::Gradient gradient) {
+                    const Adjustment& adjustment, const LayerGrid& grid,
+                    teq::v1::Gradient gradient) {
   const auto scale_or_ones = [&](const Tensor& scale, std::int64_t size) {
     return scale.defined() ? scale.contiguous() : torch::ones({size}, weight.options());
   };
   return FakeQuantizeFunction::apply(
       weight.contiguous(), scale_or_ones(input_scale, weight.size(1)),
-      scale_or_ones(output_scale, weight.size(0)), std::int64_t{grid.bits},
-      std::int64_t{grid.group_size}, grid.symmetric,
+      scale_or_ones(output_scale, weight.size(0)), OrEmpty(adjustment.clip.low, weight),
+      OrEmpty(adjustment.clip.high, weight), OrEmpty(adjustment.offset, weight),
+      std::int64_t{grid.bits}, std::int64_t{grid.group_size}, grid.symmetric,
       gradient != teq::v1::GRADIENT_STRAIGHT_THROUGH);
 }
 

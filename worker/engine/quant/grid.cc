@@ -13,38 +13,51 @@ std::int64_t GroupSize(const LayerGrid& grid, std::int64_t in) {
   return grid.group_size < 0 ? in : grid.group_size;
 }
 
-Range RangeOf(const Tensor& groups, const LayerGrid& grid) {
+Range RangeOf(const Tensor& groups, const LayerGrid& grid, const ClipFactors& clip) {
   const int levels = (1 << grid.bits) - 1;
+  Tensor low = groups.amin(-1, /*keepdim=*/true).clamp_max(0);
+  Tensor high = groups.amax(-1, /*keepdim=*/true).clamp_min(0);
+  if (clip.low.defined()) low = low * clip.low.unsqueeze(-1);
+  if (clip.high.defined()) high = high * clip.high.unsqueeze(-1);
   Tensor scale;
-  Tensor low;
   if (grid.symmetric) {
-    const Tensor largest = groups.abs().amax(-1, /*keepdim=*/true);
+    const Tensor largest = torch::maximum(-low, high);
     scale = torch::where(largest == 0, torch::ones_like(largest), largest) /
             static_cast<double>((1 << (grid.bits - 1)) - 1);
   } else {
-    low = groups.amin(-1, /*keepdim=*/true).clamp_max(0);
-    Tensor high = groups.amax(-1, /*keepdim=*/true).clamp_min(0);
     const Tensor empty = (low == 0) & (high == 0);
     low = low.masked_fill(empty, -1);
     high = high.masked_fill(empty, 1);
     scale = (high - low) / static_cast<double>(levels);
   }
   // Float16's range: below its smallest number a scale would be stored as 0.
-  scale = scale.to(torch::kFloat16).to(torch::kFloat32).clamp_min(kSmallestScale);
-  const Tensor zero = grid.symmetric
-                          ? torch::full_like(scale, static_cast<double>(1 << (grid.bits - 1)))
-                          : torch::round(-low / scale);
-  return {scale, zero.clamp(1, levels), zero};
+  scale = scale.to(torch::kFloat16).to(groups.scalar_type()).clamp_min(kSmallestScale);
+  if (grid.symmetric) {
+    const Tensor zero = torch::full_like(scale, static_cast<double>(1 << (grid.bits - 1)));
+    return {scale, zero, zero, {}};
+  }
+  const Tensor zero = torch::round(-low / scale);
+  return {scale, zero.clamp(1, levels), zero, low};
 }
 
-Quantized QuantizeToNearest(const Tensor& weight, const LayerGrid& grid) {
+Quantized QuantizeToNearest(const Tensor& weight, const LayerGrid& grid,
+                            const Adjustment& adjustment) {
   const std::int64_t group_size = GroupSize(grid, weight.size(1));
   const Tensor groups = weight.reshape({weight.size(0), -1, group_size});
-  const Range range = RangeOf(groups, grid);
-  const Tensor codes =
-      (torch::round(groups / range.scale) + range.zero).clamp(0, (1 << grid.bits) - 1);
+  const Range range = RangeOf(groups, grid, adjustment.clip);
+  Tensor ratio = groups / range.scale;
+  if (adjustment.offset.defined()) ratio = ratio + adjustment.offset.view_as(ratio);
+  const Tensor codes = (torch::round(ratio) + range.zero).clamp(0, (1 << grid.bits) - 1);
   return {codes.to(torch::kUInt8).view_as(weight), range.scale.squeeze(-1).to(torch::kFloat16),
           range.zero.squeeze(-1).to(torch::kUInt8), grid.bits};
+}
+
+Tensor NearestCodes(const Tensor& weight, const Quantized& quantized) {
+  const Tensor groups = weight.reshape({weight.size(0), quantized.scales.size(1), -1});
+  const Tensor codes =
+      torch::round(groups / quantized.scales.unsqueeze(-1).to(weight.scalar_type())) +
+      quantized.zeros.unsqueeze(-1).to(weight.scalar_type());
+  return codes.clamp(0, (1 << quantized.bits) - 1).to(torch::kUInt8).view_as(weight);
 }
 
 Tensor Dequantize(const Quantized& quantized) {

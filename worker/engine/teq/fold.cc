@@ -81,16 +81,18 @@ model::Block FoldBlock(const model::Block& block, const BlockScales& scales) {
 }
 
 model::Block FakeQuantizeBlock(const model::Block& block, const BlockScales& scales,
-                               const BlockGrids& grids, teq::v1::Gradient gradient) {
+                               const BlockGrids& grids, const BlockAdjustments& adjustments,
+                               teq::v1::Gradient gradient) {
   model::Block result = block;
   result.attention_norm.weight = scales.attention_norm;
   result.mlp_norm.weight = scales.mlp_norm;
   for (std::size_t role = 0; role < result.linears.size(); ++role) {
     model::Linear& linear = result.linears[role];
-    linear.weight = grids[role].quantized
-                        ? quant::FakeQuantize(linear.weight, scales.input[role],
-                                              scales.output[role], grids[role], gradient)
-                        : ScaledWeight(linear.weight, scales.input[role], scales.output[role]);
+    linear.weight =
+        grids[role].quantized
+            ? quant::FakeQuantize(linear.weight, scales.input[role], scales.output[role],
+                                  adjustments[role], grids[role], gradient)
+            : ScaledWeight(linear.weight, scales.input[role], scales.output[role]);
     linear.bias = ScaledBias(linear.bias, scales.output[role]);
   }
   return result;
@@ -98,13 +100,15 @@ model::Block FakeQuantizeBlock(const model::Block& block, const BlockScales& sca
 
 model::Decoder FakeQuantizeDecoder(const model::Decoder& decoder,
                                    const std::vector<ScaleGroup>& groups,
-                                   const std::vector<Tensor>& log_scales,
+                                   const Parameters& parameters,
                                    const std::vector<BlockGrids>& grids, torch::ScalarType stored,
                                    teq::v1::Gradient gradient) {
   model::Decoder result = decoder;
   for (std::size_t i = 0; i < result.blocks.size(); ++i) {
-    const BlockScales scales = ResolveScales(decoder.blocks[i], i, groups, log_scales, stored);
-    result.blocks[i] = FakeQuantizeBlock(decoder.blocks[i], scales, grids[i], gradient);
+    const BlockScales scales =
+        ResolveScales(decoder.blocks[i], i, groups, parameters.log_scales, stored);
+    result.blocks[i] =
+        FakeQuantizeBlock(decoder.blocks[i], scales, grids[i], parameters.adjustments[i], gradient);
   }
   return result;
 }

@@ -7,6 +7,7 @@
 #include "teq/v1/recipe.pb.h"
 #include "torch/types.h"
 #include "worker/engine/model/decoder.h"
+#include "worker/engine/teq/parameters.h"
 #include "worker/engine/teq/scale_groups.h"
 
 namespace teq::transform {
@@ -32,14 +33,17 @@ struct BlockScales {
 /// The block with the scales folded in; its function is unchanged.
 [[nodiscard]] model::Block FoldBlock(const model::Block& block, const BlockScales& scales);
 
-/// The folded block with every layer that has a grid rounded on it, differentiable in the scales.
+/// The folded block with every layer that has a grid rounded on it, differentiable in the scales
+/// and the adjustments.
 [[nodiscard]] model::Block FakeQuantizeBlock(const model::Block& block, const BlockScales& scales,
-                                             const BlockGrids& grids, teq::v1::Gradient gradient);
+                                             const BlockGrids& grids,
+                                             const BlockAdjustments& adjustments,
+                                             teq::v1::Gradient gradient);
 
 /// The decoder with every block so transformed.
 [[nodiscard]] model::Decoder FakeQuantizeDecoder(const model::Decoder& decoder,
                                                  const std::vector<ScaleGroup>& groups,
-                                                 const std::vector<torch::Tensor>& log_scales,
+                                                 const Parameters& parameters,
                                                  const std::vector<BlockGrids>& grids,
                                                  torch::ScalarType stored,
                                                  teq::v1::Gradient gradient);

@@ -35,13 +35,14 @@ Tensor MeanColumnMagnitude(const ScaleGroup& group, const model::Block& block) {
   return ProducerMean(group, sum / static_cast<double>(rows));
 }
 
-/// AWQ's weight magnitude: |w| relative to the largest of its quantization group, mean over rows.
+/// AWQ's weight magnitude: |w * scale| relative to the largest of its quantization group, mean over
+/// rows.
 Tensor MeanRelativeMagnitude(const ScaleGroup& group, const model::Block& block,
-                             const BlockGrids& grids) {
+                             const BlockGrids& grids, const Tensor& scale) {
   Tensor sum;
   std::int64_t rows = 0;
   for (const Role role : group.consumers) {
-    const Tensor& weight = block.at(role).weight;
+    const Tensor weight = block.at(role).weight * scale;
     const std::int64_t group_size = grids[Index(role)].quantized
                                         ? quant::GroupSize(grids[Index(role)], weight.size(1))
                                         : weight.size(1);
@@ -70,16 +71,19 @@ double RoundedError(const ScaleGroup& group, const model::Block& block, const Bl
   return error;
 }
 
+/// AWQ's search, relative to `weight_norm`: in those coordinates all columns are alike, so that the
+/// result does not depend on how a model's channels happen to be scaled.
 Tensor SearchAwq(const ScaleGroup& group, const model::Block& block, const BlockGrids& grids,
                  const BlockStatistics& statistics, const Tensor& weight_norm) {
-  const Tensor activation =
-      CenteredLog(ProducerMean(group, statistics[Index(group.consumers.front())].mean_abs));
-  const Tensor relative = CenteredLog(MeanRelativeMagnitude(group, block, grids));
-  std::vector<Tensor> candidates = {torch::zeros_like(activation), weight_norm};
+  const Tensor activation = CenteredLog(
+      ProducerMean(group, statistics[Index(group.consumers.front())].mean_abs) / weight_norm.exp());
+  const Tensor relative = CenteredLog(
+      MeanRelativeMagnitude(group, block, grids, ConsumerScale(group, weight_norm.exp())));
+  std::vector<Tensor> candidates = {weight_norm};
   for (int i = 0; i < kExponents; ++i) {
     const double exponent = static_cast<double>(i) / kExponents;
-    candidates.push_back(activation * exponent);
-    candidates.push_back(activation * exponent - relative * (1 - exponent));
+    if (i > 0) candidates.push_back(weight_norm + activation * exponent);
+    candidates.push_back(weight_norm + activation * exponent - relative * (1 - exponent));
   }
   Tensor best;
   double best_error = 0;

@@ -10,19 +10,6 @@ using torch::Tensor;
 
 namespace {
 
-/// The role that stands for all roles which read the same tensor.
-std::size_t SharedInput(Role role) {
-  switch (role) {
-    case Role::kKey:
-    case Role::kValue:
-      return static_cast<std::size_t>(Role::kQuery);
-    case Role::kUp:
-      return static_cast<std::size_t>(Role::kGate);
-    default:
-      return static_cast<std::size_t>(role);
-  }
-}
-
 void Add(InputStatistics& statistics, const Tensor& input) {
   const Tensor rows = input.reshape({-1, input.size(-1)});
   if (!statistics.gram.defined()) {
@@ -47,6 +34,31 @@ void Finish(BlockStatistics& statistics) {
 
 }  // namespace
 
+std::size_t SharedInput(Role role) {
+  switch (role) {
+    case Role::kKey:
+    case Role::kValue:
+      return static_cast<std::size_t>(Role::kQuery);
+    case Role::kUp:
+      return static_cast<std::size_t>(Role::kGate);
+    default:
+      return static_cast<std::size_t>(role);
+  }
+}
+
+InputStatistics GatherInput(const model::BlockRunner& runner, const model::Block& block,
+                            const std::vector<Tensor>& states, Role role) {
+  const torch::NoGradGuard no_gradient;
+  InputStatistics statistics;
+  for (const Tensor& batch : states) {
+    static_cast<void>(runner.Run(block, batch, [&](Role seen, const Tensor& input) {
+      if (seen == role) Add(statistics, input);
+    }));
+  }
+  statistics.mean_abs /= static_cast<double>(statistics.tokens);
+  return statistics;
+}
+
 absl::Status VisitBlockStatistics(
     const model::Decoder& decoder, const text::Windows& windows, std::int64_t batch_size,
     const std::function<absl::Status(std::size_t block, const BlockStatistics&)>& visit) {
@@ -59,7 +71,7 @@ absl::Status VisitBlockStatistics(
   for (std::size_t block = 0; block < decoder.blocks.size(); ++block) {
     BlockStatistics statistics;
     for (Tensor& batch : states) {
-      batch = runner.Run(block, batch, [&](std::size_t, Role role, const Tensor& input) {
+      batch = runner.Run(decoder.blocks[block], batch, [&](Role role, const Tensor& input) {
         const std::size_t index = static_cast<std::size_t>(role);
         if (SharedInput(role) == index) Add(statistics[index], input);
       });

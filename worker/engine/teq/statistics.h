@@ -29,6 +29,15 @@ using BlockStatistics = std::array<InputStatistics, model_info::kRoles>;
     const model::Decoder& decoder, const text::Windows& windows, std::int64_t batch_size,
     const std::function<absl::Status(std::size_t block, const BlockStatistics&)>& visit);
 
+/// The role that stands for all roles which read the same tensor.
+[[nodiscard]] std::size_t SharedInput(model_info::Role role);
+
+/// What one layer of a block reads when batches of states run through it.
+[[nodiscard]] InputStatistics GatherInput(const model::BlockRunner& runner,
+                                          const model::Block& block,
+                                          const std::vector<torch::Tensor>& states,
+                                          model_info::Role role);
+
 /// Mean squared error of a layer's output when its weights are off by `error` [out, in]:
 /// trace(E X^T X E^T) / (tokens * out).
 [[nodiscard]] double OutputError(const InputStatistics& input, const torch::Tensor& error);

@@ -1,16 +1,11 @@
 #include "worker/engine/teq/train.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
-#include <numeric>
-#include <random>
+#include <limits>
 
-#include "fmt/format.h"
-#include "google/protobuf/util/time_util.h"
 #include "proto/spec/error.h"
 #include "torch/nn/functional/loss.h"
-#include "torch/optim/adam.h"
 #include "worker/engine/model/windows_tensor.h"
 #include "worker/engine/teq/fold.h"
 
@@ -18,209 +13,302 @@ namespace teq::transform {
 namespace {
 
 using torch::Tensor;
-using Clock = std::chrono::steady_clock;
 
-constexpr int kPlainRounding = -1;
-// The held-back loss is measured this many times, beside the start.
-constexpr int kMeasurements = 20;
+// Clip factors stay in this range: above 1 the grid reaches beyond the weights, which may still fit
+// them better.
+constexpr double kSmallestFactor = 0.1;
+constexpr double kLargestFactor = 1.25;
 
-/// Indices 0 .. count - 1 in an order that depends on the generator alone, not on the library.
-std::vector<std::int64_t> Shuffled(std::int64_t count, std::mt19937_64& generator) {
-  std::vector<std::int64_t> order(static_cast<std::size_t>(count));
-  std::iota(order.begin(), order.end(), 0);
-  for (std::size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[generator() % i]);
-  return order;
-}
-
-/// Windows to train on and windows held back, each [count, length].
+/// Indices of windows to train on, and of those held back.
 struct Split {
-  Tensor training;
+  std::vector<std::int64_t> training;
   Tensor held_back;
 };
 
-Split SplitWindows(const TrainingTask& task, std::mt19937_64& generator) {
-  const Tensor windows = model::WindowTensor(task.windows);
+Split SplitWindows(const TrainingTask& task) {
+  const std::int64_t count = task.windows.count;
   const auto held = std::clamp<std::int64_t>(
-      std::llround(task.settings.held_back_fraction() * static_cast<double>(windows.size(0))), 1,
-      windows.size(0) - 1);
-  const Tensor order = torch::tensor(Shuffled(windows.size(0), generator), torch::kInt64);
-  return {windows.index_select(0, order.slice(0, held)),
-          windows.index_select(0, order.slice(0, 0, held))};
+      std::llround(task.schedule.held_back_fraction() * static_cast<double>(count)), 1, count - 1);
+  std::vector<std::int64_t> order = Shuffled(count, static_cast<std::uint64_t>(task.seed));
+  const auto middle = order.begin() + held;
+  return {{middle, order.end()},
+          torch::tensor(std::vector<std::int64_t>(order.begin(), middle), torch::kInt64)};
 }
 
-/// Endless batches: every window once, in an order of its own each time round.
-class Batches {
- public:
-  Batches(Tensor windows, std::int64_t batch_size, std::mt19937_64& generator)
-      : windows_(std::move(windows)),
-        batch_size_(std::min(batch_size, windows_.size(0))),
-        generator_(generator) {}
-
-  Tensor Next() {
-    std::vector<std::int64_t> batch;
-    while (static_cast<std::int64_t>(batch.size()) < batch_size_) {
-      if (next_ == order_.size()) {
-        order_ = Shuffled(windows_.size(0), generator_);
-        next_ = 0;
-      }
-      batch.push_back(order_[next_++]);
-    }
-    return windows_.index_select(0, torch::tensor(batch, torch::kInt64));
+void AddScales(const TrainingTask& task, const Parameters& parameters, std::size_t block,
+               std::vector<Trainable>& trainables) {
+  for (std::size_t i = 0; i < task.groups.size(); ++i) {
+    if (task.groups[i].block != block) continue;
+    const double far = std::numeric_limits<float>::max();
+    trainables.push_back({.value = parameters.log_scales[i],
+                          .learning_rate = task.rates.scales,
+                          .neutral = 0,
+                          .low = -far,
+                          .high = far});
   }
+}
 
- private:
-  Tensor windows_;
-  std::int64_t batch_size_;
-  std::mt19937_64& generator_;
-  std::vector<std::int64_t> order_;
-  std::size_t next_ = 0;
-};
+void AddAdjustments(const TrainingTask& task, const Parameters& parameters, std::size_t block,
+                    std::vector<Trainable>& trainables) {
+  for (const quant::Adjustment& adjustment : parameters.adjustments[block]) {
+    for (const Tensor& factor : {adjustment.clip.low, adjustment.clip.high}) {
+      if (!factor.defined()) continue;
+      trainables.push_back({.value = factor,
+                            .learning_rate = task.rates.clipping,
+                            .neutral = 1,
+                            .low = kSmallestFactor,
+                            .high = kLargestFactor});
+    }
+    if (!adjustment.offset.defined()) continue;
+    trainables.push_back({.value = adjustment.offset,
+                          .learning_rate = task.rates.rounding,
+                          .neutral = 0,
+                          .low = -0.5,
+                          .high = 0.5,
+                          .optimizer = task.rates.rounding_optimizer});
+  }
+}
 
-/// The objective on a batch, mean over its predicted tokens.
-Tensor Loss(const model::Decoder& teacher, const model::Decoder& student, const Tensor& ids,
-            teq::v1::Objective objective) {
+std::vector<Trainable> BlockTrainables(const TrainingTask& task, const Parameters& parameters,
+                                       std::size_t block) {
+  std::vector<Trainable> trainables;
+  AddScales(task, parameters, block, trainables);
+  AddAdjustments(task, parameters, block, trainables);
+  return trainables;
+}
+
+void Count(const TrainingTask& task, const Parameters& parameters, teq::v1::Training& report) {
+  std::int64_t scales = 0;
+  std::int64_t clipping = 0;
+  std::int64_t rounding = 0;
+  const auto size = [](const Tensor& tensor) { return tensor.defined() ? tensor.numel() : 0; };
+  for (const Tensor& tensor : parameters.log_scales) scales += tensor.numel();
+  for (const BlockAdjustments& block : parameters.adjustments) {
+    for (const quant::Adjustment& layer : block) {
+      clipping += size(layer.clip.low) + size(layer.clip.high);
+      rounding += size(layer.offset);
+    }
+  }
+  teq::v1::TrainableParameters& counts = *report.mutable_trainable_parameters();
+  counts.set_scales(task.rates.scales > 0 ? scales : 0);
+  counts.set_clipping(task.rates.clipping > 0 ? clipping : 0);
+  counts.set_rounding(task.rates.rounding > 0 ? rounding : 0);
+}
+
+/// All windows through a block, a batch at a time, without gradients: [count, length, hidden].
+Tensor RunAll(const model::BlockRunner& runner, const model::Block& block, const Tensor& states,
+              std::int64_t batch_size) {
+  const torch::NoGradGuard no_gradient;
+  std::vector<Tensor> outputs;
+  for (const Tensor& batch : states.split(batch_size)) outputs.push_back(runner.Run(block, batch));
+  return torch::cat(outputs);
+}
+
+/// The float model's final states of all windows: its logits are one product away.
+Tensor TeacherStates(const model::Decoder& decoder, const Tensor& ids, std::int64_t batch_size) {
+  const torch::NoGradGuard no_gradient;
+  std::vector<Tensor> states;
+  for (const Tensor& batch : ids.split(batch_size)) {
+    states.push_back(model::HiddenStates(decoder, batch));
+  }
+  return torch::cat(states);
+}
+
+/// The objective on some windows, mean over their predicted tokens.
+Tensor EndToEndLoss(const model::Decoder& student, const Tensor& ids, const Tensor& teacher_states,
+                    teq::v1::Objective objective) {
   const Tensor logits = model::Logits(student, ids);
   if (objective == teq::v1::OBJECTIVE_LM_LOSS) {
     return torch::nn::functional::cross_entropy(logits.slice(1, 0, -1).flatten(0, 1),
                                                 ids.slice(1, 1).flatten().to(logits.device()));
   }
-  Tensor target;
-  {
-    const torch::NoGradGuard no_gradient;
-    target = torch::log_softmax(model::Logits(teacher, ids), -1);
-  }
+  const Tensor target = torch::log_softmax(torch::linear(teacher_states, student.head), -1);
   return torch::kl_div(torch::log_softmax(logits, -1), target, at::Reduction::Sum,
                        /*log_target=*/true) /
          static_cast<double>(ids.numel());
 }
 
-model::Decoder Student(const TrainingTask& task, const std::vector<Tensor>& log_scales) {
-  return FakeQuantizeDecoder(task.decoder, task.groups, log_scales, task.grids, task.stored,
-                             task.settings.gradient());
+model::Decoder Student(const TrainingTask& task, const Parameters& parameters) {
+  return FakeQuantizeDecoder(task.decoder, task.groups, parameters, task.grids, task.stored,
+                             task.schedule.gradient());
 }
 
-double HeldBackLoss(const TrainingTask& task, const Tensor& windows,
-                    const std::vector<Tensor>& log_scales) {
-  const torch::NoGradGuard no_gradient;
-  const model::Decoder student = Student(task, log_scales);
+model::Block StudentBlock(const TrainingTask& task, const Parameters& parameters,
+                          std::size_t block) {
+  return FakeQuantizeBlock(task.decoder.blocks[block],
+                           ResolveScales(task.decoder.blocks[block], block, task.groups,
+                                         parameters.log_scales, task.stored),
+                           task.grids[block], parameters.adjustments[block],
+                           task.schedule.gradient());
+}
+
+/// Mean over held-back windows of a loss that is a mean over its windows.
+template <typename Loss>
+double MeanOverWindows(const Tensor& indices, std::int64_t batch_size, const Loss& loss) {
   double sum = 0;
-  for (const Tensor& ids : windows.split(task.settings.batch_size())) {
-    sum += Loss(task.decoder, student, ids, task.settings.objective()).item<double>() *
-           static_cast<double>(ids.size(0));
+  for (const Tensor& batch : indices.split(batch_size)) {
+    sum += loss(batch).template item<double>() * static_cast<double>(batch.numel());
   }
-  return sum / static_cast<double>(windows.size(0));
-}
-
-std::vector<Tensor> Copies(const std::vector<Tensor>& tensors) {
-  std::vector<Tensor> copies;
-  copies.reserve(tensors.size());
-  for (const Tensor& tensor : tensors) copies.push_back(tensor.detach().clone());
-  return copies;
-}
-
-/// The best iterate so far, by held-back loss.
-struct Best {
-  double loss = std::numeric_limits<double>::infinity();
-  int step = kPlainRounding;
-  std::vector<Tensor> log_scales;
-
-  void Offer(double candidate, int candidate_step, const std::vector<Tensor>& scales) {
-    if (!(candidate < loss)) return;
-    loss = candidate;
-    step = candidate_step;
-    log_scales = Copies(scales);
-  }
-};
-
-absl::Status NotFinite(int step, double value) {
-  return Error(
-      absl::StatusCode::kAborted, "LOSS_NOT_FINITE",
-      fmt::format("the loss is {} at step {}; lower recipe.transform.teq.learning_rate, and "
-                  "check the model's weights",
-                  value, step),
-      {{"step", std::to_string(step)}});
-}
-
-std::vector<Tensor> Ones(const std::vector<Tensor>& like) {
-  std::vector<Tensor> ones;
-  ones.reserve(like.size());
-  for (const Tensor& tensor : like) ones.push_back(torch::zeros_like(tensor));
-  return ones;
+  return sum / static_cast<double>(indices.numel());
 }
 
 }  // namespace
 
-double LearningRate(double peak, int step, int steps) {
-  const int warm_up = std::max(1, steps / 20);
-  if (step <= warm_up) return peak * step / warm_up;
-  return peak * (steps - step + 1) / (steps - warm_up + 1);
+void AddTrainables(const TrainingTask& task, Parameters& parameters) {
+  for (std::size_t block = 0; block < parameters.adjustments.size(); ++block) {
+    for (std::size_t role = 0; role < model_info::kRoles; ++role) {
+      const LayerGrid& grid = task.grids[block][role];
+      if (!grid.quantized) continue;
+      const Tensor& weight = task.decoder.blocks[block].linears[role].weight;
+      quant::Adjustment& adjustment = parameters.adjustments[block][role];
+      const std::int64_t groups = weight.size(1) / quant::GroupSize(grid, weight.size(1));
+      for (Tensor* factor : {&adjustment.clip.low, &adjustment.clip.high}) {
+        if (task.rates.clipping > 0 && !factor->defined()) {
+          *factor = torch::ones({weight.size(0), groups}, weight.options());
+        }
+      }
+      if (task.rates.rounding > 0 && !adjustment.offset.defined()) {
+        adjustment.offset = torch::zeros_like(weight);
+      }
+    }
+  }
 }
 
-absl::StatusOr<TrainedScales> TrainScales(const TrainingTask& task, std::vector<Tensor> start,
-                                          const StepCallback& on_step,
-                                          const std::atomic<bool>& cancelled) {
-  std::mt19937_64 generator(static_cast<std::uint64_t>(task.seed));
-  const Split split = SplitWindows(task, generator);
-  Batches batches(split.training, task.settings.batch_size(), generator);
-  const int steps = task.settings.steps();
-
-  TrainedScales result;
-  result.report.set_steps(steps);
-  result.report.set_objective(task.settings.objective());
-  Best best;
-  const double plain = HeldBackLoss(task, split.held_back, Ones(start));
-  result.report.set_round_to_nearest_loss(plain);
-  if (!std::isfinite(plain)) return NotFinite(0, plain);
-  best.Offer(plain, kPlainRounding, Ones(start));
-  const double initial = HeldBackLoss(task, split.held_back, start);
-  result.report.set_initial_loss(initial);
-  best.Offer(initial, 0, start);
-
-  std::vector<Tensor> log_scales = Copies(start);
-  std::int64_t trained = 0;
-  for (Tensor& tensor : log_scales) {
-    tensor.requires_grad_(true);
-    trained += tensor.numel();
-  }
-  result.report.mutable_trainable_parameters()->set_scales(trained);
-  torch::optim::Adam optimizer(log_scales, torch::optim::AdamOptions().betas({0.9, 0.99}));
-  const int interval = std::max(1, steps / kMeasurements);
-  for (int step = 1; step <= steps; ++step) {
-    if (cancelled) return Error(absl::StatusCode::kCancelled, "CANCELLED", "the run was cancelled");
-    const Clock::time_point begin = Clock::now();
-    const double rate = LearningRate(task.settings.learning_rate(), step, steps);
-    static_cast<torch::optim::AdamOptions&>(optimizer.param_groups()[0].options()).lr(rate);
-    const Tensor ids = batches.Next();
-    optimizer.zero_grad();
-    const Tensor loss =
-        Loss(task.decoder, Student(task, log_scales), ids, task.settings.objective());
-    const auto value = loss.item<double>();
-    if (!std::isfinite(value)) return NotFinite(step, value);
-    loss.backward();
-    optimizer.step();
-
-    teq::v1::LossPoint& point = *result.report.add_loss_curve();
-    point.set_step(step);
-    point.set_loss(value);
-    if (step % interval == 0 || step == steps) {
-      const double held_back = HeldBackLoss(task, split.held_back, log_scales);
-      point.set_held_back_loss(held_back);
-      best.Offer(held_back, step, log_scales);
+absl::Status TrainEndToEnd(const TrainingTask& task, int steps, teq::v1::Objective objective,
+                           Parameters& parameters, teq::v1::Training& report,
+                           const StepCallback& on_step, const std::atomic<bool>& cancelled) {
+  AddTrainables(task, parameters);
+  Count(task, parameters, report);
+  std::vector<Trainable> trainables;
+  for (std::size_t block = 0; block < task.grids.size(); ++block) {
+    for (Trainable& trainable : BlockTrainables(task, parameters, block)) {
+      trainables.push_back(std::move(trainable));
     }
-    teq::v1::MetricSample sample;
-    sample.set_step(step);
-    sample.set_total_steps(steps);
-    sample.set_loss(value);
-    sample.set_learning_rate(rate);
-    const std::chrono::duration<double> elapsed = Clock::now() - begin;
-    sample.set_tokens_per_second(static_cast<double>(ids.numel()) / elapsed.count());
-    *sample.mutable_observe_time() = google::protobuf::util::TimeUtil::GetCurrentTime();
-    on_step(sample);
   }
-  result.report.set_final_loss(best.loss);
-  result.report.set_best_step(best.step);
-  result.log_scales = std::move(best.log_scales);
-  return result;
+  const Split split = SplitWindows(task);
+  const std::int64_t batch_size = task.schedule.batch_size();
+  const Tensor ids = model::WindowTensor(task.windows);
+  Tensor teacher;
+  if (objective == teq::v1::OBJECTIVE_KL) teacher = TeacherStates(task.decoder, ids, batch_size);
+  const auto loss = [&](const model::Decoder& student, const Tensor& indices) {
+    return EndToEndLoss(
+        student, ids.index_select(0, indices),
+        teacher.defined() ? teacher.index_select(0, indices.to(teacher.device())) : Tensor(),
+        objective);
+  };
+  const FitTask fit{
+      .steps = steps,
+      .batch_size = batch_size,
+      .window_tokens = task.windows.length,
+      .windows = split.training,
+      .seed = static_cast<std::uint64_t>(task.seed),
+      .loss = [&](const Tensor& indices) { return loss(Student(task, parameters), indices); },
+      .held_back_loss =
+          [&] {
+            const torch::NoGradGuard no_gradient;
+            const model::Decoder student = Student(task, parameters);
+            return MeanOverWindows(split.held_back, batch_size,
+                                   [&](const Tensor& indices) { return loss(student, indices); });
+          }};
+  TEQ_ASSIGN_OR_RETURN(const FitResult result, Fit(trainables, fit, on_step, cancelled));
+  report.set_steps(steps);
+  report.set_objective(objective);
+  report.set_round_to_nearest_loss(result.round_to_nearest_loss);
+  report.set_initial_loss(result.initial_loss);
+  report.set_final_loss(result.final_loss);
+  report.set_best_step(result.best_step);
+  report.clear_loss_curve();
+  report.mutable_loss_curve()->Add(result.curve.begin(), result.curve.end());
+  return absl::OkStatus();
+}
+
+absl::Status TrainBlocks(const TrainingTask& task, Parameters& parameters,
+                         teq::v1::Training& report, const StepCallback& on_step,
+                         const std::atomic<bool>& cancelled) {
+  AddTrainables(task, parameters);
+  Count(task, parameters, report);
+  report.set_steps(task.schedule.steps());
+  report.set_objective(teq::v1::OBJECTIVE_BLOCK_MSE);
+  const Split split = SplitWindows(task);
+  const std::int64_t batch_size = task.schedule.batch_size();
+  const bool reads_quantized = task.schedule.block_inputs() != teq::v1::BLOCK_INPUTS_FLOAT;
+  const model::BlockRunner runner(task.decoder, task.windows.length);
+  const auto blocks = static_cast<int>(task.decoder.blocks.size());
+
+  Tensor float_states = runner.Embed(model::WindowTensor(task.windows));
+  Tensor states = float_states;
+  for (std::size_t block = 0; block < task.decoder.blocks.size(); ++block) {
+    const Tensor targets = RunAll(runner, task.decoder.blocks[block], float_states, batch_size);
+    const Tensor& inputs = reads_quantized ? states : float_states;
+    const double mean_square = targets.square().mean().item<double>();
+    const auto loss = [&](const model::Block& student, const Tensor& indices) {
+      const Tensor chosen = indices.to(inputs.device());
+      const Tensor output = runner.Run(student, inputs.index_select(0, chosen));
+      return (output - targets.index_select(0, chosen)).square().mean() / mean_square;
+    };
+    const std::vector<Trainable> trainables = BlockTrainables(task, parameters, block);
+    const bool has_work = std::ranges::any_of(
+        trainables, [](const Trainable& trainable) { return trainable.learning_rate > 0; });
+    if (has_work) {
+      const FitTask fit{.steps = task.schedule.steps(),
+                        .batch_size = batch_size,
+                        .window_tokens = task.windows.length,
+                        .windows = split.training,
+                        .seed = static_cast<std::uint64_t>(task.seed) + block,
+                        .loss =
+                            [&](const Tensor& indices) {
+                              return loss(StudentBlock(task, parameters, block), indices);
+                            },
+                        .held_back_loss =
+                            [&] {
+                              const torch::NoGradGuard no_gradient;
+                              const model::Block student = StudentBlock(task, parameters, block);
+                              return MeanOverWindows(
+                                  split.held_back, batch_size,
+                                  [&](const Tensor& indices) { return loss(student, indices); });
+                            }};
+      const auto on_block_step = [&](teq::v1::MetricSample sample) {
+        sample.set_step(sample.step() + static_cast<int>(block) * task.schedule.steps());
+        sample.set_total_steps(blocks * task.schedule.steps());
+        on_step(sample);
+      };
+      TEQ_ASSIGN_OR_RETURN(const FitResult result, Fit(trainables, fit, on_block_step, cancelled));
+      teq::v1::BlockTraining& entry = *report.add_blocks();
+      entry.set_block(static_cast<int>(block));
+      entry.set_round_to_nearest_loss(result.round_to_nearest_loss);
+      entry.set_initial_loss(result.initial_loss);
+      entry.set_final_loss(result.final_loss);
+      entry.set_best_step(result.best_step);
+      entry.mutable_loss_curve()->Add(result.curve.begin(), result.curve.end());
+    }
+    if (reads_quantized) {
+      states = RunAll(runner, StudentBlock(task, parameters, block), states, batch_size);
+    }
+    float_states = targets;
+  }
+  return absl::OkStatus();
+}
+
+std::int64_t EndToEndBytes(const TrainingTask& task) {
+  constexpr std::int64_t kFloat = 4;
+  // A block's activations in the graph, in units of tokens * (hidden + mlp): norms, projections,
+  // gates and their products. Attention's weights come on top.
+  constexpr std::int64_t kActivations = 8;
+  const model_info::ModelConfig& config = task.decoder.config;
+  std::int64_t weights = 0;
+  for (const model::Block& block : task.decoder.blocks) {
+    for (const model::Linear& linear : block.linears) weights += linear.weight.numel();
+  }
+  const std::int64_t copies = task.rates.rounding > 0 ? 8 : 3;
+  const std::int64_t length = task.windows.length;
+  const std::int64_t tokens = task.schedule.batch_size() * length;
+  const std::int64_t mlp = task.decoder.blocks.front().at(model_info::Role::kUp).weight.size(0);
+  const std::int64_t graph =
+      config.layers * (kActivations * tokens * (task.decoder.embedding.size(1) + mlp) +
+                       4 * task.schedule.batch_size() * config.heads * length * length);
+  const std::int64_t logits = 6 * tokens * config.vocabulary_size;
+  const std::int64_t states = task.windows.count * length * task.decoder.embedding.size(1);
+  return kFloat * (copies * weights + graph + logits + states);
 }
 
 }  // namespace teq::transform

@@ -1,19 +1,27 @@
 #pragma once
 
 #include <atomic>
-#include <functional>
-#include <vector>
+#include <cstdint>
 
-#include "absl/status/statusor.h"
-#include "teq/v1/job.pb.h"
+#include "absl/status/status.h"
 #include "teq/v1/recipe.pb.h"
 #include "teq/v1/report.pb.h"
 #include "torch/types.h"
 #include "worker/engine/model/decoder.h"
+#include "worker/engine/teq/fit.h"
+#include "worker/engine/teq/parameters.h"
 #include "worker/engine/teq/scale_groups.h"
 #include "worker/engine/text/windows.h"
 
 namespace teq::transform {
+
+/// Peak learning rates; what has 0 is not trained.
+struct LearningRates {
+  double scales = 0;  // of their logarithms
+  double clipping = 0;
+  double rounding = 0;
+  teq::v1::Optimizer rounding_optimizer = teq::v1::OPTIMIZER_ADAM;
+};
 
 /// What a training needs.
 struct TrainingTask {
@@ -21,31 +29,34 @@ struct TrainingTask {
   const std::vector<ScaleGroup>& groups;
   const std::vector<BlockGrids>& grids;
   const text::Windows& windows;
-  const teq::v1::Teq& settings;  // with its defaults
-  torch::ScalarType stored;      // the type of published floats
+  const teq::v1::Schedule& schedule;  // with its defaults
+  LearningRates rates;
+  torch::ScalarType stored;  // the type of published floats
   std::int64_t seed = 1;
 };
 
-/// Called after every step, from the training's thread.
-using StepCallback = std::function<void(const teq::v1::MetricSample&)>;
+/// Gives every quantized layer what its training needs and has not yet: clip factors of 1, offsets
+/// of 0.
+void AddTrainables(const TrainingTask& task, Parameters& parameters);
 
-struct TrainedScales {
-  std::vector<torch::Tensor> log_scales;  // by group
-  teq::v1::Training report;               // without trainable_fraction
-};
+/// Trains all blocks together by LM_LOSS or KL for `steps` steps, from where `parameters` stand,
+/// and leaves them at the best iterate; see Fit. Fills the report but for `blocks` and
+/// `trainable_fraction`.
+[[nodiscard]] absl::Status TrainEndToEnd(const TrainingTask& task, int steps,
+                                         teq::v1::Objective objective, Parameters& parameters,
+                                         teq::v1::Training& report, const StepCallback& on_step,
+                                         const std::atomic<bool>& cancelled);
 
-/// Trains the log scales from `start` by Adam with warm-up and linear decay, and returns the
-/// iterate with the least loss on the windows held back from training. Plain rounding and the start
-/// are among the iterates compared.
-///
-/// ABORTED, LOSS_NOT_FINITE: names the step. CANCELLED, CANCELLED.
-[[nodiscard]] absl::StatusOr<TrainedScales> TrainScales(const TrainingTask& task,
-                                                        std::vector<torch::Tensor> start,
-                                                        const StepCallback& on_step,
-                                                        const std::atomic<bool>& cancelled);
+/// Trains block after block, each by the squared error of its output against the float block's on
+/// the float model's states, and adds to the report's `blocks`. A block reads what
+/// schedule.block_inputs says. Samples count the steps of all blocks.
+[[nodiscard]] absl::Status TrainBlocks(const TrainingTask& task, Parameters& parameters,
+                                       teq::v1::Training& report, const StepCallback& on_step,
+                                       const std::atomic<bool>& cancelled);
 
-/// The learning rate of a step from 1: a linear rise over the first twentieth of the steps, then a
-/// linear fall towards 0 after the last.
-[[nodiscard]] double LearningRate(double peak, int step, int steps);
+/// Bytes that TrainEndToEnd holds at its peak, a rough upper estimate for the plan: weights,
+/// rounded weights and their gradients, offsets with their optimizer's state, the graph of one
+/// batch, and the teacher's states of all windows.
+[[nodiscard]] std::int64_t EndToEndBytes(const TrainingTask& task);
 
 }  // namespace teq::transform

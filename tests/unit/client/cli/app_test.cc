@@ -19,6 +19,10 @@
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 #include "proto/spec/error.h"
+#include "proto/spec/job_file.h"
+#include "proto/spec/json.h"
+#include "proto/spec/presets.h"
+#include "proto/spec/validate.h"
 
 namespace teq::cli {
 namespace {
@@ -349,6 +353,53 @@ TEST_F(AppTest, HelpAndVersionNeedNoServer) {
   EXPECT_EQ(Out(), "teqctl " TEQ_VERSION "\n");
   EXPECT_EQ(Run({"version", "-o", "json"}), kOk);
   EXPECT_EQ(Json::parse(Out())["version"], TEQ_VERSION);
+  EXPECT_EQ(address_, "");
+}
+
+// ---- Recipes ----
+
+TEST_F(AppTest, RecipePrintsAPresetThatAJobFileCanHold) {
+  for (const PresetText& preset : Presets()) {
+    const std::string name = ShortEnumName(teq::v1::Preset_descriptor(), preset.preset);
+    ASSERT_EQ(Run({"recipe", name}), kOk) << Err();
+    EXPECT_THAT(Out(), StartsWith("recipe:\n  weights:\n    bits: 4\n"));
+    const auto file = ParseJobFile(Out(), "printed");
+    ASSERT_TRUE(file.ok()) << file.status();
+    teq::v1::Recipe named;
+    named.set_preset(preset.preset);
+    // Both are the same job.
+    EXPECT_EQ(Digest(RecipeWithDefaults(file->job.spec().recipe())),
+              Digest(RecipeWithDefaults(named)));
+  }
+  EXPECT_EQ(address_, "");
+}
+
+TEST_F(AppTest, RecipeInJsonAndYamlIsTheRecipeItself) {
+  EXPECT_EQ(Run({"recipe", "fast", "-o", "json"}), kOk) << Err();
+  const Json recipe = Json::parse(Out());
+  EXPECT_EQ(recipe["preset"], "FAST");
+  EXPECT_EQ(recipe["rounding"]["gptq"]["order_by_activation"], true);
+  EXPECT_EQ(Run({"-o", "yaml", "recipe", "FAST"}), kOk);
+  EXPECT_THAT(Out(), StartsWith("weights:\n"));
+}
+
+TEST_F(AppTest, RecipeWithoutANameListsThePresets) {
+  EXPECT_EQ(Run({"recipe"}), kOk) << Err();
+  EXPECT_THAT(Out(), MatchesRegex("NAME +RECIPE\nFAST +[^\n]+\nBALANCED +[^\n]+\nBEST +[^\n]+\n"));
+  EXPECT_EQ(Run({"recipe", "-o", "json"}), kOk);
+  const Json list = Json::parse(Out());
+  ASSERT_EQ(list.size(), 3U);
+  EXPECT_EQ(list[1]["name"], "BALANCED");
+  EXPECT_EQ(address_, "");
+}
+
+TEST_F(AppTest, UnknownRecipeIsToldWithTheKnownNames) {
+  EXPECT_EQ(Run({"recipe", "GOOD"}), kInvalid);
+  EXPECT_EQ(Err(),
+            "teqctl: UNKNOWN_PRESET: \"GOOD\" is not a preset; known: FAST, BALANCED, BEST\n");
+  EXPECT_EQ(Out(), "");
+  EXPECT_EQ(Run({"recipe", "UNSPECIFIED"}), kInvalid);
+  EXPECT_EQ(Run({"recipe", "FAST", "BEST"}), kInvalid);
   EXPECT_EQ(address_, "");
 }
 

@@ -74,6 +74,16 @@ TEST_F(PlanTest, TheOverrideThatTheMessageNamesMakesThePlanPass) {
   EXPECT_FALSE((*plan)[6].grid.quantized);
 }
 
+TEST_F(PlanTest, LayersWhoseBitsAreChosenLaterMustBePackableAtEveryWidth) {
+  AddOverride("re:.*\\.down_proj").set_skip(true);
+  spec_.mutable_recipe()->mutable_weights()->clear_bits();
+  // 172 outputs of 8 bits are 43 words; of 3 bits they are 16.125.
+  spec_.mutable_recipe()->mutable_weights()->set_target_bits(8);
+  ExpectError("SHAPE_NOT_PACKABLE", "model.layers.0.mlp.gate_proj (172 outputs)");
+  AddOverride("re:.*\\.(gate_proj|up_proj)").mutable_weights()->set_bits(8);
+  EXPECT_TRUE(Plan().ok()) << Plan().status();
+}
+
 TEST_F(PlanTest, AnOverrideThatMatchesNothingIsAnError) {
   AddOverride("re:.*\\.(gate_proj|up_proj|down_proj)").set_skip(true);
   AddOverride("model.layers.9.mlp.up_proj").mutable_weights()->set_bits(8);

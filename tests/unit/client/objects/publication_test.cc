@@ -62,10 +62,16 @@ class PublicationTest : public ::testing::Test {
     Publication publication = Begin(publisher).value();
     Write(publication.StagingDirectory("gptq") / "config.json", "{}");
     Write(publication.StagingDirectory("gptq") / "model.safetensors", "weights");
-    Write(publication.AttemptDirectory() / "report.html", "<p>");
     teq::v1::Report report;
     report.set_job(publisher.job);
-    return publication.Seal(report).value();
+    return publication.Seal(report, PageOf).value();
+  }
+
+  // A page that says what the report held when the page was written.
+  static std::string PageOf(const teq::v1::Report& report) {
+    std::string page = "<p>" + report.job();
+    for (const teq::v1::Artifact& artifact : report.artifacts()) page += " " + artifact.path();
+    return page;
   }
 
   static void Write(const fs::path& path, const std::string& text) {
@@ -164,6 +170,23 @@ TEST_F(PublicationTest, ArtifactOfReportAndManifestIsTheFinalDirectory) {
   EXPECT_EQ(RootManifest()["artifacts"], RootManifest()["report"]["artifacts"]);
   EXPECT_EQ(nlohmann::json::parse(ReadFile(output_ / "report.json").value()),
             RootManifest()["report"]);
+}
+
+TEST_F(PublicationTest, PageIsWrittenFromTheReportWithItsArtifactsAndListed) {
+  ASSERT_TRUE(Find(Job()).Publish(BeginAndSeal(Job())).ok());
+  const std::string page = "<p>projects/p/jobs/j " + (output_ / "gptq").string();
+  EXPECT_EQ(ReadFile(output_ / "report.html").value(), page);
+  EXPECT_EQ(RootManifest()["files"][2]["path"], "report.html");
+  EXPECT_EQ(RootManifest()["files"][2]["bytes"], page.size());
+  EXPECT_EQ(RootManifest()["files"][2]["sha256"], Sha256(page));
+}
+
+TEST_F(PublicationTest, WithoutAPageThereIsNone) {
+  Publication publication = Begin(Job()).value();
+  Write(publication.StagingDirectory("gptq") / "config.json", "{}");
+  teq::v1::Report report;
+  ASSERT_TRUE(publication.Publish(publication.Seal(report).value()).ok());
+  EXPECT_THAT(Names(output_), UnorderedElementsAre("gptq", "manifest.json", "report.json"));
 }
 
 TEST_F(PublicationTest, PublishingTwiceIsHarmless) {
@@ -285,6 +308,13 @@ TEST_F(PublicationTest, StrayFinalDirectoryIsRefusedWithTheRemedy) {
   EXPECT_EQ(ErrorReason(status), "OUTPUT_IN_USE");
   EXPECT_THAT(std::string(status.message()), HasSubstr((output_ / "gptq").string()));
   EXPECT_THAT(std::string(status.message()), HasSubstr("remove it or choose another output.uri"));
+}
+
+TEST_F(PublicationTest, StrayPageIsRefused) {
+  Write(output_ / "report.html", "<p>");
+  const absl::Status status = Begin(Job()).status();
+  EXPECT_EQ(ErrorReason(status), "OUTPUT_IN_USE");
+  EXPECT_THAT(std::string(status.message()), HasSubstr((output_ / "report.html").string()));
 }
 
 TEST_F(PublicationTest, SymbolicLinkInAFinalPlaceIsRefusedAndNotFollowed) {

@@ -66,6 +66,97 @@ TEST(JobFileTest, EveryFieldOfAJobIsRead) {
   EXPECT_TRUE(ValidateSpec(WithDefaults(spec)).ok());
 }
 
+// The job of DESIGN.md's section 4, its comments too, with the formats and resources there are.
+constexpr std::string_view kDesignJobFile = R"(
+project: default                                       # resource name: projects/default/jobs/<id>
+priority: 10                                           # larger runs sooner; may be changed later, as labels may
+labels: {team: "search"}
+model:       {uri: "file:///models/llama"}             # or s3://, https://, hf://owner/name@revision: a Hugging Face checkpoint directory
+recipe:
+  preset: BALANCED                                     # FAST, BALANCED, BEST; what is written beside it overrides it
+  weights:   {bits: 4, group_size: 128, symmetric: false}      # or target_bits: 3.5
+  transform: {teq: {steps: 1000, batch_size: 4, learning_rate: 0.005, objective: BLOCK_MSE, init: AWQ, gradient: FULL, block_inputs: QUANTIZED, held_back_fraction: 0.125}}   # or {awq: {}}
+  clipping:  {learned: {}}                             # or {search: {}}
+  rounding:  {gptq: {}}                                # or {nearest: {}}, {learned: {}}
+  overrides: [{match: "re:.*down_proj$", weights: {bits: 8}}, {match: "model.layers.0.mlp.up_proj", skip: true}]
+calibration: {uri: "file:///data/calib.txt", samples: 128, sequence_length: 2048, seed: 1}
+evaluation:  {uris: ["file:///data/test.txt"], sequence_length: 2048, max_perplexity_delta: 0.5}
+output:      {uri: "file:///models/llama-w4", formats: [GPTQ]}
+resources:   {device: CUDA}                            # ANY, CPU, CUDA, HPU
+limits:      {max_runtime: "6h", max_queue_time: "24h", max_attempts: 3, max_preemptions: 20}   # s, m, h, d
+)";
+
+TEST(JobFileTest, DesignsJobIsReadAndValidAndItsFieldsWinOverThePreset) {
+  const auto file = ParseJobFile(kDesignJobFile, "job.yaml");
+  ASSERT_TRUE(file.ok()) << file.status();
+  const auto& recipe = file->job.spec().recipe();
+  EXPECT_EQ(recipe.preset(), teq::v1::PRESET_BALANCED);
+  EXPECT_EQ(recipe.transform().teq().objective(), teq::v1::OBJECTIVE_BLOCK_MSE);
+  EXPECT_EQ(recipe.transform().teq().block_inputs(), teq::v1::BLOCK_INPUTS_QUANTIZED);
+  EXPECT_TRUE(recipe.clipping().has_learned());
+  EXPECT_TRUE(recipe.rounding().has_gptq());
+  const auto spec = WithDefaults(file->job.spec());
+  EXPECT_EQ(spec.recipe().transform().teq().steps(), 1000);
+  EXPECT_TRUE(spec.recipe().rounding().has_gptq());
+  EXPECT_TRUE(ValidateSpec(spec).ok()) << ValidateSpec(spec);
+}
+
+TEST(JobFileTest, EveryKindAndSettingOfARecipeIsRead) {
+  const auto file = ParseJobFile(R"(
+recipe:
+  weights: {target_bits: 3.5}
+  transform: {awq: {}}
+  clipping: {learned: {learning_rate: 0.002, start_from_search: false}}
+  rounding: {learned: {learning_rate: 0.01, optimizer: SIGN_SGD}}
+  schedule:
+    steps: 9
+    batch_size: 2
+    objective: BLOCK_MSE
+    gradient: STRAIGHT_THROUGH
+    held_back_fraction: 0.25
+    block_inputs: FLOAT
+    end_to_end_steps: 5
+evaluation: {tasks: ["file:///data/task.jsonl"]}
+)",
+                                 "job.yaml");
+  ASSERT_TRUE(file.ok()) << file.status();
+  const auto& recipe = file->job.spec().recipe();
+  EXPECT_EQ(recipe.weights().target_bits(), 3.5);
+  EXPECT_TRUE(recipe.transform().has_awq());
+  EXPECT_EQ(recipe.clipping().learned().learning_rate(), 0.002);
+  EXPECT_TRUE(recipe.clipping().learned().has_start_from_search());
+  EXPECT_FALSE(recipe.clipping().learned().start_from_search());
+  EXPECT_EQ(recipe.rounding().learned().learning_rate(), 0.01);
+  EXPECT_EQ(recipe.rounding().learned().optimizer(), teq::v1::OPTIMIZER_SIGN_SGD);
+  EXPECT_EQ(recipe.schedule().steps(), 9);
+  EXPECT_EQ(recipe.schedule().batch_size(), 2);
+  EXPECT_EQ(recipe.schedule().objective(), teq::v1::OBJECTIVE_BLOCK_MSE);
+  EXPECT_EQ(recipe.schedule().gradient(), teq::v1::GRADIENT_STRAIGHT_THROUGH);
+  EXPECT_EQ(recipe.schedule().held_back_fraction(), 0.25);
+  EXPECT_EQ(recipe.schedule().block_inputs(), teq::v1::BLOCK_INPUTS_FLOAT);
+  EXPECT_EQ(recipe.schedule().end_to_end_steps(), 5);
+  EXPECT_EQ(file->job.spec().evaluation().tasks(0), "file:///data/task.jsonl");
+
+  const auto gptq = ParseJobFile(
+      "recipe: {clipping: {search: {}}, rounding: {gptq: {damping: 0.05, group_range: "
+      "BEFORE_UPDATE, order_by_activation: false}}}",
+      "job.yaml");
+  ASSERT_TRUE(gptq.ok()) << gptq.status();
+  EXPECT_TRUE(gptq->job.spec().recipe().clipping().has_search());
+  const auto& settings = gptq->job.spec().recipe().rounding().gptq();
+  EXPECT_EQ(settings.damping(), 0.05);
+  EXPECT_EQ(settings.group_range(), teq::v1::GROUP_RANGE_BEFORE_UPDATE);
+  EXPECT_TRUE(settings.has_order_by_activation());
+  EXPECT_FALSE(settings.order_by_activation());
+}
+
+TEST(JobFileTest, EmptyPartOfARecipeIsPresentAndANullOneIsNot) {
+  const auto file = ParseJobFile("recipe:\n  transform: {}\n  clipping:\n", "job.yaml");
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_TRUE(file->job.spec().recipe().has_transform());
+  EXPECT_FALSE(file->job.spec().recipe().has_clipping());
+}
+
 TEST(JobFileTest, ProjectIsDefaultWhereTheFileNamesNone) {
   EXPECT_EQ(ParseJobFile("model: {uri: x}", "j")->project, "default");
 }
@@ -109,7 +200,7 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         BadFile{"model:\n  uri: file:///m\nrecipe:\n  weigths:\n    bits: 4\n",
                 "job.yaml:4: recipe.weigths: unknown field; known: weights, transform, rounding, "
-                "overrides"},
+                "overrides, preset, clipping, schedule"},
         BadFile{
             "model: {uri: a}\n\nmodle: 1\n",
             "job.yaml:3: modle: unknown field; known: project, priority, labels, model, recipe"},
@@ -133,7 +224,23 @@ INSTANTIATE_TEST_SUITE_P(
         BadFile{"recipe:\n  transform:\n    teq:\n",
                 "job.yaml:3: recipe.transform.teq: has no value; write {} for its defaults"},
         BadFile{"recipe: {transform: {teq: {objective: MSE}}}",
-                "recipe.transform.teq.objective: \"MSE\" is not a known value; known: LM_LOSS, KL"},
+                "recipe.transform.teq.objective: \"MSE\" is not a known value; known: LM_LOSS, KL, "
+                "BLOCK_MSE"},
+        BadFile{"recipe:\n  preset: GOOD\n",
+                "job.yaml:2: recipe.preset: \"GOOD\" is not a known value; known: FAST, BALANCED, "
+                "BEST"},
+        BadFile{"recipe:\n  transform:\n    teq: {}\n    awq: {}\n",
+                "job.yaml:4: recipe.transform.awq: excludes teq, which is given too; keep one of "
+                "them"},
+        BadFile{"recipe:\n  rounding: {gptq: {dampening: 1}}\n",
+                "recipe.rounding.gptq.dampening: unknown field; known: damping, group_range, "
+                "order_by_activation"},
+        BadFile{"recipe:\n  clipping: {search: {steps: 3}}\n",
+                "recipe.clipping.search.steps: unknown field; known: none"},
+        BadFile{"recipe: {schedule: {learning_rate: 0.1}}",
+                "recipe.schedule.learning_rate: unknown field; known: steps, batch_size"},
+        BadFile{"recipe: {weights: {target_bits: many}}",
+                "recipe.weights.target_bits: expected a finite number, got \"many\""},
         BadFile{"labels:\n  a: [1]\n", "job.yaml:2: labels.a: expected a string, got [1]"},
         BadFile{"labels:\n  a:\n", "job.yaml:2: labels.a: expected a string, got null"},
         BadFile{"labels:\n  ? [x]\n  : y\n", "labels: has a key that is not a plain word"},

@@ -7,6 +7,9 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "proto/spec/error.h"
+#include "proto/spec/job_file.h"
+#include "proto/spec/presets.h"
+#include "proto/spec/recipe.h"
 #include "teq/v1/job.pb.h"
 #include "teq/v1/report.pb.h"
 #include "teq/v1/worker_service.pb.h"
@@ -133,6 +136,22 @@ TEST(FromJsonTest, WhatWasPrintedIsReadBack) {
   Job read;
   ASSERT_TRUE(FromJson(Json::parse(ToJson(job).dump()), &read).ok());
   EXPECT_EQ(read.DebugString(), job.DebugString());
+}
+
+TEST(FromJsonTest, RecipeOfEveryPresetIsReadBackFromJsonAndYaml) {
+  for (const PresetText& text : Presets()) {
+    teq::v1::Recipe recipe;
+    recipe.set_preset(text.preset);
+    recipe = RecipeWithDefaults(recipe);
+    teq::v1::Recipe read;
+    ASSERT_TRUE(FromJson(Json::parse(ToJson(recipe).dump()), &read).ok());
+    EXPECT_EQ(read.DebugString(), recipe.DebugString());
+    Job job;
+    *job.mutable_spec()->mutable_recipe() = recipe;
+    const auto file = ParseJobFile(ToYaml(job.spec()), "spec.yaml");
+    ASSERT_TRUE(file.ok()) << file.status();
+    EXPECT_EQ(file->job.spec().recipe().DebugString(), recipe.DebugString());
+  }
 }
 
 TEST(FromJsonTest, EnumIsReadWithAndWithoutPrefix) {
@@ -292,7 +311,7 @@ TEST(ToYamlTest, StringsThatLookLikeOtherTypesAreQuoted) {
 TEST(ToYamlTest, EmptyListsAndMapsStandOnTheirLine) {
   teq::v1::Recipe recipe;
   recipe.mutable_rounding()->mutable_nearest();
-  EXPECT_EQ(ToYaml(recipe), "rounding:\n  nearest: {}\noverrides: []\n");
+  EXPECT_EQ(ToYaml(recipe), "rounding:\n  nearest: {}\noverrides: []\npreset: UNSPECIFIED\n");
 }
 
 }  // namespace

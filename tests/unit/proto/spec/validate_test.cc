@@ -3,6 +3,7 @@
 #include <functional>
 #include <limits>
 #include <string>
+#include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -26,23 +27,14 @@ JobSpec Minimal() {
 
 // ---- Defaults ----
 
-TEST(WithDefaultsTest, EmptyRecipeIsFourBitTeqRoundedToNearest) {
+TEST(WithDefaultsTest, MinimalSpecIsFilledInAndValid) {
   const JobSpec spec = WithDefaults(Minimal());
+  EXPECT_EQ(spec.recipe().preset(), teq::v1::PRESET_BALANCED);
   EXPECT_EQ(spec.recipe().weights().bits(), 4);
-  EXPECT_EQ(spec.recipe().weights().group_size(), 128);
-  EXPECT_TRUE(spec.recipe().weights().has_symmetric());
-  EXPECT_FALSE(spec.recipe().weights().symmetric());
-  ASSERT_TRUE(spec.recipe().transform().has_teq());
-  const auto& teq = spec.recipe().transform().teq();
-  EXPECT_TRUE(teq.has_steps());
-  EXPECT_TRUE(teq.has_batch_size());
-  EXPECT_TRUE(teq.has_learning_rate());
-  EXPECT_EQ(teq.objective(), teq::v1::OBJECTIVE_KL);
-  EXPECT_EQ(teq.init(), teq::v1::INITIALIZATION_AWQ);
-  EXPECT_EQ(teq.gradient(), teq::v1::GRADIENT_FULL);
-  EXPECT_EQ(teq.held_back_fraction(), 0.125);
-  EXPECT_TRUE(spec.recipe().rounding().has_nearest());
+  EXPECT_EQ(spec.calibration().samples(), 256);
+  EXPECT_EQ(spec.calibration().sequence_length(), 256);
   EXPECT_EQ(spec.calibration().seed(), 1);
+  EXPECT_EQ(spec.evaluation().sequence_length(), 256);
   EXPECT_EQ(spec.output().formats(0), teq::v1::FORMAT_GPTQ);
   EXPECT_EQ(spec.resources().device(), teq::v1::DEVICE_ANY);
   EXPECT_EQ(spec.limits().max_runtime().seconds(), 24 * 3600);
@@ -52,45 +44,9 @@ TEST(WithDefaultsTest, EmptyRecipeIsFourBitTeqRoundedToNearest) {
   EXPECT_TRUE(ValidateSpec(spec).ok()) << ValidateSpec(spec);
 }
 
-TEST(WithDefaultsTest, RecipeWithOnlyWeightsIsTeq) {
-  JobSpec spec = Minimal();
-  spec.mutable_recipe()->mutable_weights()->set_bits(3);
-  spec = WithDefaults(spec);
-  EXPECT_TRUE(spec.recipe().transform().has_teq());
-  EXPECT_EQ(spec.recipe().weights().bits(), 3);
-  EXPECT_EQ(spec.recipe().weights().group_size(), 128);
-}
-
-TEST(WithDefaultsTest, RecipeWithARoundingHasNoTransform) {
-  JobSpec spec = Minimal();
-  spec.mutable_recipe()->mutable_rounding()->mutable_nearest();
-  EXPECT_FALSE(WithDefaults(spec).recipe().has_transform());
-}
-
-TEST(WithDefaultsTest, RecipeWithATransformIsRoundedToNearest) {
-  JobSpec spec = Minimal();
-  spec.mutable_recipe()->mutable_transform()->mutable_teq()->set_steps(0);
-  spec = WithDefaults(spec);
-  EXPECT_EQ(spec.recipe().transform().teq().steps(), 0);
-  EXPECT_TRUE(spec.recipe().transform().teq().has_learning_rate());
-  EXPECT_TRUE(spec.recipe().rounding().has_nearest());
-}
-
 TEST(WithDefaultsTest, FillingInTwiceChangesNothing) {
-  JobSpec rtn = Minimal();
-  rtn.mutable_recipe()->mutable_rounding();
-  JobSpec off = Minimal();
-  off.mutable_recipe()->mutable_transform();
-  for (const JobSpec& spec : {Minimal(), rtn, off}) {
-    const JobSpec once = WithDefaults(spec);
-    EXPECT_EQ(Digest(WithDefaults(once)), Digest(once));
-  }
-}
-
-TEST(WithDefaultsTest, OverridesKeepWhatTheyLeaveOpen) {
-  JobSpec spec = Minimal();
-  spec.mutable_recipe()->add_overrides()->mutable_weights()->set_bits(8);
-  EXPECT_FALSE(WithDefaults(spec).recipe().overrides(0).weights().has_group_size());
+  const JobSpec once = WithDefaults(Minimal());
+  EXPECT_EQ(Digest(WithDefaults(once)), Digest(once));
 }
 
 // ---- Validation ----
@@ -114,6 +70,30 @@ TEST_P(BadSpecTest, IsRefusedWithFieldValueAndRemedy) {
 
 teq::v1::Teq& TeqOf(JobSpec& spec) {
   return *spec.mutable_recipe()->mutable_transform()->mutable_teq();
+}
+
+teq::v1::Recipe& RecipeOf(JobSpec& spec) { return *spec.mutable_recipe(); }
+
+// Replaces what is trained by learned clipping with a schedule of its own.
+teq::v1::Schedule& ScheduleIn(JobSpec& spec) {
+  auto& recipe = *spec.mutable_recipe();
+  recipe.Clear();
+  recipe.mutable_clipping()->mutable_learned();
+  recipe = RecipeWithDefaults(recipe);
+  return *recipe.mutable_schedule();
+}
+
+teq::v1::GptqRounding& GptqOf(JobSpec& spec) {
+  auto& recipe = *spec.mutable_recipe();
+  recipe.mutable_rounding()->mutable_gptq();
+  recipe = RecipeWithDefaults(recipe);
+  return *recipe.mutable_rounding()->mutable_gptq();
+}
+
+void SetTargetBits(JobSpec& spec, double target) {
+  auto& weights = *spec.mutable_recipe()->mutable_weights();
+  weights.clear_bits();
+  weights.set_target_bits(target);
 }
 
 teq::v1::Override& Added(JobSpec& spec) { return *spec.mutable_recipe()->add_overrides(); }
@@ -162,6 +142,98 @@ INSTANTIATE_TEST_SUITE_P(
         BadSpec{"UnknownObjective",
                 [](JobSpec& s) { TeqOf(s).set_objective(static_cast<teq::v1::Objective>(9)); },
                 "recipe.transform.teq.objective: 9 is not a known value"},
+        BadSpec{"UnknownPreset",
+                [](JobSpec& s) { RecipeOf(s).set_preset(static_cast<teq::v1::Preset>(9)); },
+                "recipe.preset: 9 is not a known value"},
+        BadSpec{"UnknownBlockInputs",
+                [](JobSpec& s) { TeqOf(s).set_block_inputs(static_cast<teq::v1::BlockInputs>(9)); },
+                "recipe.transform.teq.block_inputs: 9 is not a known value"},
+        BadSpec{"ManyEndToEndSteps", [](JobSpec& s) { TeqOf(s).set_end_to_end_steps(100'001); },
+                "recipe.transform.teq.end_to_end_steps: 100001 is out of range; give a whole "
+                "number from 0 to 100000"},
+        BadSpec{"NegativeEndToEndSteps", [](JobSpec& s) { TeqOf(s).set_end_to_end_steps(-1); },
+                "end_to_end_steps: -1 is out of range"},
+        BadSpec{"ZeroClippingRate",
+                [](JobSpec& s) {
+                  RecipeOf(s).mutable_clipping()->mutable_learned()->set_learning_rate(0);
+                },
+                "recipe.clipping.learned.learning_rate: 0 is out of range; give a number above 0, "
+                "at most 1"},
+        BadSpec{"LargeRoundingRate",
+                [](JobSpec& s) {
+                  RecipeOf(s).mutable_rounding()->mutable_learned()->set_learning_rate(1.5);
+                },
+                "recipe.rounding.learned.learning_rate: 1.5 is out of range; give a number above "
+                "0, at most 1"},
+        BadSpec{"UnknownOptimizer",
+                [](JobSpec& s) {
+                  RecipeOf(s).mutable_rounding()->mutable_learned()->set_optimizer(
+                      static_cast<teq::v1::Optimizer>(9));
+                },
+                "recipe.rounding.learned.optimizer: 9 is not a known value"},
+        BadSpec{"ZeroDamping", [](JobSpec& s) { GptqOf(s).set_damping(0); },
+                "recipe.rounding.gptq.damping: 0 is out of range; give a number above 0, at most "
+                "1"},
+        BadSpec{"NanDamping", [](JobSpec& s) { GptqOf(s).set_damping(kNan); },
+                "recipe.rounding.gptq.damping: nan is out of range"},
+        BadSpec{"UnknownGroupRange",
+                [](JobSpec& s) { GptqOf(s).set_group_range(static_cast<teq::v1::GroupRange>(9)); },
+                "recipe.rounding.gptq.group_range: 9 is not a known value"},
+        BadSpec{"ScheduleBesideTeq", [](JobSpec& s) { RecipeOf(s).mutable_schedule(); },
+                "recipe.schedule: stands beside transform.teq, whose own fields say how all is "
+                "trained; move its fields there"},
+        BadSpec{"ScheduleOfNothing",
+                [](JobSpec& s) {
+                  RecipeOf(s).Clear();
+                  RecipeOf(s).mutable_transform()->mutable_awq();
+                  RecipeOf(s).mutable_schedule()->set_steps(5);
+                  s = WithDefaults(s);
+                },
+                "recipe.schedule: is given, but nothing is trained; leave it out, or give "
+                "clipping: {learned: {}} or rounding: {learned: {}}"},
+        BadSpec{"NegativeScheduleSteps", [](JobSpec& s) { ScheduleIn(s).set_steps(-1); },
+                "recipe.schedule.steps: -1 is out of range; give a whole number from 0 to 100000"},
+        BadSpec{"NoScheduleBatch", [](JobSpec& s) { ScheduleIn(s).set_batch_size(0); },
+                "recipe.schedule.batch_size: 0 is out of range"},
+        BadSpec{"UnknownScheduleObjective",
+                [](JobSpec& s) { ScheduleIn(s).set_objective(static_cast<teq::v1::Objective>(9)); },
+                "recipe.schedule.objective: 9 is not a known value"},
+        BadSpec{"NothingHeldBackOfASchedule",
+                [](JobSpec& s) { ScheduleIn(s).set_held_back_fraction(0); },
+                "recipe.schedule.held_back_fraction: 0 is out of range; give a number above 0, at "
+                "most 0.5"},
+        BadSpec{"OneSampleOfASchedule",
+                [](JobSpec& s) {
+                  ScheduleIn(s);
+                  s.mutable_calibration()->set_samples(1);
+                },
+                "calibration.samples: 1 is too few"},
+        BadSpec{"SmallTarget", [](JobSpec& s) { SetTargetBits(s, 1.9); },
+                "recipe.weights.target_bits: 1.9 is out of range; give a number from 2 to 8"},
+        BadSpec{"LargeTarget", [](JobSpec& s) { SetTargetBits(s, 8.1); },
+                "recipe.weights.target_bits: 8.1 is out of range"},
+        BadSpec{"NanTarget", [](JobSpec& s) { SetTargetBits(s, kNan); },
+                "recipe.weights.target_bits: nan is out of range"},
+        BadSpec{"TargetBesideBits",
+                [](JobSpec& s) { RecipeOf(s).mutable_weights()->set_target_bits(3.5); },
+                "recipe.weights.target_bits: stands beside bits: 4; keep one of them"},
+        BadSpec{"TargetInAnOverride",
+                [](JobSpec& s) {
+                  auto& change = Added(s);
+                  change.set_match("a");
+                  change.mutable_weights()->set_target_bits(3.5);
+                },
+                "recipe.overrides[0].weights.target_bits: stands in an override; give bits here, "
+                "or target_bits in recipe.weights"},
+        BadSpec{"OverrideWithoutBitsBesideATarget",
+                [](JobSpec& s) {
+                  SetTargetBits(s, 3.5);
+                  auto& change = Added(s);
+                  change.set_match("a");
+                  change.mutable_weights()->set_group_size(32);
+                },
+                "recipe.overrides[0].weights.bits: is missing; recipe.weights.target_bits chooses "
+                "no bits for a layer that an override names: give them"},
         BadSpec{"NoMatch", [](JobSpec& s) { Added(s).set_skip(true); },
                 "recipe.overrides[0].match: is empty"},
         BadSpec{"BadPattern",
@@ -203,7 +275,7 @@ INSTANTIATE_TEST_SUITE_P(
                 },
                 "recipe.overrides: has 257 entries; at most 256"},
         BadSpec{"OneSample", [](JobSpec& s) { s.mutable_calibration()->set_samples(1); },
-                "calibration.samples: 1 is too few; TEQ holds one window back: use at least 2"},
+                "calibration.samples: 1 is too few; the training holds one window back: use at least 2"},
         BadSpec{"NoSample", [](JobSpec& s) { s.mutable_calibration()->set_samples(0); },
                 "calibration.samples: 0 is out of range"},
         BadSpec{"OneToken", [](JobSpec& s) { s.mutable_calibration()->set_sequence_length(1); },
@@ -227,6 +299,23 @@ INSTANTIATE_TEST_SUITE_P(
                   }
                 },
                 "evaluation.uris: has 33 texts; at most 32"},
+        BadSpec{"TaskTwice",
+                [](JobSpec& s) {
+                  s.mutable_evaluation()->add_tasks("file:///t.jsonl");
+                  s.mutable_evaluation()->add_tasks("file:///t.jsonl");
+                },
+                "evaluation.tasks[1]: file:///t.jsonl is given twice; give each task once"},
+        BadSpec{"BadTask", [](JobSpec& s) { s.mutable_evaluation()->add_tasks("t.jsonl"); },
+                "evaluation.tasks[0]: \"t.jsonl\""},
+        BadSpec{"EmptyTask", [](JobSpec& s) { s.mutable_evaluation()->add_tasks(""); },
+                "evaluation.tasks[0]: is missing; write file:// and an absolute path"},
+        BadSpec{"ManyTasks",
+                [](JobSpec& s) {
+                  for (int i = 0; i < 33; ++i) {
+                    s.mutable_evaluation()->add_tasks("file:///" + std::to_string(i));
+                  }
+                },
+                "evaluation.tasks: has 33 tasks; at most 32"},
         BadSpec{"GateWithoutText",
                 [](JobSpec& s) { s.mutable_evaluation()->set_max_perplexity_delta(0.5); },
                 "evaluation.max_perplexity_delta: needs a text to measure on; give "
@@ -281,10 +370,64 @@ TEST(ValidateSpecTest, LimitsOfTheRangesAreAllowed) {
   TeqOf(spec).set_steps(0);
   TeqOf(spec).set_learning_rate(1);
   TeqOf(spec).set_held_back_fraction(0.5);
+  TeqOf(spec).set_end_to_end_steps(100'000);
+  RecipeOf(spec).mutable_clipping()->mutable_learned()->set_learning_rate(1);
+  GptqOf(spec).set_damping(1);
   spec.mutable_calibration()->set_samples(2);
   spec.mutable_evaluation()->add_uris("file:///t");
   spec.mutable_evaluation()->set_max_perplexity_delta(-0.1);
   EXPECT_TRUE(ValidateSpec(spec).ok()) << ValidateSpec(spec);
+}
+
+TEST(ValidateSpecTest, TargetBitsTakeBothEndsAndOverridesWithBits) {
+  for (const double target : {2.0, 3.5, 8.0}) {
+    JobSpec spec = Minimal();
+    RecipeOf(spec).mutable_weights()->set_target_bits(target);
+    Added(spec).set_match("a");
+    RecipeOf(spec).mutable_overrides(0)->mutable_weights()->set_bits(8);
+    Added(spec).set_match("b");
+    RecipeOf(spec).mutable_overrides(1)->set_skip(true);
+    spec = WithDefaults(spec);
+    EXPECT_TRUE(ValidateSpec(spec).ok()) << ValidateSpec(spec);
+  }
+}
+
+TEST(ValidateSpecTest, OneSampleIsEnoughWhereNothingIsTrained) {
+  JobSpec spec = Minimal();
+  RecipeOf(spec).set_preset(teq::v1::PRESET_FAST);
+  spec.mutable_calibration()->set_samples(1);
+  spec = WithDefaults(spec);
+  EXPECT_TRUE(ValidateSpec(spec).ok()) << ValidateSpec(spec);
+}
+
+TEST(ValidateSpecTest, TransformsClippingsAndRoundingsAllCompose) {
+  using Change = std::function<void(teq::v1::Recipe&)>;
+  const std::vector<Change> transforms = {[](auto& r) { r.mutable_transform(); },
+                                          [](auto& r) { r.mutable_transform()->mutable_teq(); },
+                                          [](auto& r) { r.mutable_transform()->mutable_awq(); }};
+  const std::vector<Change> clippings = {[](auto& r) { r.mutable_clipping(); },
+                                         [](auto& r) { r.mutable_clipping()->mutable_search(); },
+                                         [](auto& r) { r.mutable_clipping()->mutable_learned(); }};
+  const std::vector<Change> roundings = {[](auto& r) { r.mutable_rounding()->mutable_nearest(); },
+                                         [](auto& r) { r.mutable_rounding()->mutable_gptq(); },
+                                         [](auto& r) { r.mutable_rounding()->mutable_learned(); }};
+  for (const auto preset : {teq::v1::PRESET_UNSPECIFIED, teq::v1::PRESET_FAST,
+                            teq::v1::PRESET_BALANCED, teq::v1::PRESET_BEST}) {
+    for (const Change& transform : transforms) {
+      for (const Change& clipping : clippings) {
+        for (const Change& rounding : roundings) {
+          JobSpec spec = Minimal();
+          RecipeOf(spec).set_preset(preset);
+          transform(RecipeOf(spec));
+          clipping(RecipeOf(spec));
+          rounding(RecipeOf(spec));
+          const JobSpec once = WithDefaults(spec);
+          EXPECT_TRUE(ValidateSpec(once).ok()) << ValidateSpec(once) << once.DebugString();
+          EXPECT_EQ(Digest(WithDefaults(once)), Digest(once)) << spec.DebugString();
+        }
+      }
+    }
+  }
 }
 
 TEST(ValidateSpecTest, RoundingAloneNeedsCalibrationTextForItsReport) {
@@ -333,6 +476,7 @@ TEST(CheckUrisTest, EveryUriOfTheSpecIsHeldAgainstThePolicy) {
   const UriPolicy policy{{"file:///models", "file:///data", "file:///out"}};
   JobSpec spec = WithDefaults(Minimal());
   spec.mutable_evaluation()->add_uris("file:///data/test.txt");
+  spec.mutable_evaluation()->add_tasks("file:///data/task.jsonl");
   EXPECT_TRUE(CheckUris(spec, policy).ok()) << CheckUris(spec, policy);
 
   const auto refused = [&policy](const JobSpec& changed, const std::string& field) {
@@ -355,6 +499,9 @@ TEST(CheckUrisTest, EveryUriOfTheSpecIsHeldAgainstThePolicy) {
   JobSpec evaluation = spec;
   evaluation.mutable_evaluation()->set_uris(0, "file:///etc/x");
   refused(evaluation, "evaluation.uris[0]");
+  JobSpec task = spec;
+  task.mutable_evaluation()->set_tasks(0, "file:///etc/x");
+  refused(task, "evaluation.tasks[0]");
   JobSpec output = spec;
   output.mutable_output()->set_uri("file:///etc/x");
   refused(output, "output.uri");
@@ -366,7 +513,7 @@ TEST(CheckUrisTest, BadUriKeepsItsReason) {
   EXPECT_EQ(ErrorReason(CheckUris(spec, {})), "INVALID_URI");
 }
 
-// ---- Digest and grids ----
+// ---- Digest ----
 
 TEST(DigestTest, IsSha256OfTheSerialization) {
   // printf '' | sha256sum
@@ -383,38 +530,6 @@ TEST(DigestTest, OrderOfAMapDoesNotMatter) {
   for (int i = 0; i < 50; ++i) (*one.mutable_labels())[std::to_string(i)] = "x";
   for (int i = 49; i >= 0; --i) (*other.mutable_labels())[std::to_string(i)] = "x";
   EXPECT_EQ(Digest(one), Digest(other));
-}
-
-TEST(GridOfTest, LastMatchingOverrideWinsAndTheRestIsTheRecipes) {
-  teq::v1::Recipe recipe = WithDefaults(Minimal()).recipe();
-  auto* down = recipe.add_overrides();
-  down->set_match("re:.*down_proj");
-  down->mutable_weights()->set_bits(8);
-  down->mutable_weights()->set_symmetric(true);
-  auto* first = recipe.add_overrides();
-  first->set_match("model.layers.0.mlp.down_proj");
-  first->mutable_weights()->set_group_size(-1);
-  auto* lm = recipe.add_overrides();
-  lm->set_match("re:model\\.layers\\.7\\..*");
-  lm->set_skip(true);
-
-  const LayerGrid plain = GridOf(recipe, "model.layers.1.mlp.up_proj");
-  EXPECT_TRUE(plain.quantized);
-  EXPECT_EQ(plain.bits, 4);
-  EXPECT_EQ(plain.group_size, 128);
-  EXPECT_FALSE(plain.symmetric);
-
-  const LayerGrid eight = GridOf(recipe, "model.layers.1.mlp.down_proj");
-  EXPECT_EQ(eight.bits, 8);
-  EXPECT_EQ(eight.group_size, 128);
-  EXPECT_TRUE(eight.symmetric);
-
-  const LayerGrid whole = GridOf(recipe, "model.layers.0.mlp.down_proj");
-  EXPECT_EQ(whole.bits, 4);
-  EXPECT_EQ(whole.group_size, -1);
-  EXPECT_FALSE(whole.symmetric);
-
-  EXPECT_FALSE(GridOf(recipe, "model.layers.7.mlp.down_proj").quantized);
 }
 
 }  // namespace

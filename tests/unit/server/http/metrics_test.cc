@@ -1,5 +1,6 @@
 #include "server/http/metrics.h"
 
+#include "fmt/format.h"
 #include "gmock/gmock.h"
 #include "proto/spec/error.h"
 #include "tests/unit/server/harness.h"
@@ -90,6 +91,36 @@ TEST_F(MetricsTest, CountsJobsByStateProjectAndOutcome) {
   EXPECT_THAT(text, HasSubstr("teq_watch_streams 3\n"));
   EXPECT_THAT(text, HasSubstr("teq_build_info{version=\"" TEQ_VERSION "\"} 1\n"));
   EXPECT_THAT(text, HasSubstr("outcome=\"succeeded\""));
+}
+
+TEST_F(MetricsTest, DurationsAreByWhatTheRecipeCombines) {
+  const std::string session = Register("w1");
+  const auto run = [&](const std::string& id, const auto& change) {
+    auto request = NewJob(id);
+    change(*request.mutable_job()->mutable_spec()->mutable_recipe());
+    Create(request);
+    const Lease lease = Acquire(session);
+    ASSERT_TRUE(Succeed(lease, Sha('a')).ok());
+    ASSERT_TRUE(Publish(lease, Sha('a')).ok());
+  };
+  run("a", [](auto& recipe) { recipe.mutable_rounding()->mutable_nearest(); });
+  run("b", [](auto& recipe) { recipe.mutable_transform()->mutable_teq(); });
+  run("c", [](auto& recipe) {
+    recipe.mutable_transform()->mutable_awq();
+    recipe.mutable_clipping()->mutable_search();
+    recipe.mutable_rounding()->mutable_gptq();
+  });
+  run("d", [](auto& recipe) {
+    recipe.mutable_clipping()->mutable_learned();
+    recipe.mutable_rounding()->mutable_learned();
+  });
+  const std::string text = Render();
+  for (const char* method :
+       {"rtn", "teq", "awq+searched_clipping+gptq", "learned_clipping+learned_rounding"}) {
+    EXPECT_THAT(text,
+                HasSubstr(fmt::format(
+                    "teq_job_duration_seconds_count{{device=\"any\",method=\"{}\"}} 1\n", method)));
+  }
 }
 
 TEST_F(MetricsTest, CountsLeasesRetriesAndConflicts) {

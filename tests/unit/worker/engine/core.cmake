@@ -1,14 +1,23 @@
 teq_test(engine_core_test LABEL unit
   SOURCES
     eval/perplexity_test.cc
+    eval/tasks_test.cc
     model/decoder_test.cc
     model/tiny_decoder.cc
     pack/bit_packing_test.cc
     pack/gptq_test.cc
+    pipeline/block_rounder_test.cc
+    quant/bit_choice_test.cc
+    quant/clip_search_test.cc
     quant/fake_quantize_test.cc
+    quant/gptq_rounding_test.cc
     quant/grid_test.cc
+    report/layer_grid_test.cc
+    report/page_test.cc
+    report/plot_test.cc
     report/scale_summary_test.cc
     teq/fold_test.cc
+    teq/sensitivity_test.cc
     teq/start_test.cc
     teq/train_test.cc
   LIBRARIES teq_engine)

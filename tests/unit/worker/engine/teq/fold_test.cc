@@ -79,9 +79,10 @@ TEST(FoldTest, FakeQuantizedBlockIsTheFoldedBlockRounded) {
   const model::Decoder decoder = TinyDecoder(5);
   const auto grids = UniformGrids(decoder, {true, 8, -1, false});
   const auto groups = ScaleGroups(decoder.config, grids);
-  const std::vector<Tensor> log_scales = RandomScales(groups);
+  Parameters parameters = PlainParameters(groups, decoder.blocks.size(), torch::kFloat32);
+  parameters.log_scales = RandomScales(groups);
   const Tensor ids = torch::randint(64, {3, 20}, torch::kInt64);
-  const model::Decoder rounded = FakeQuantizeDecoder(decoder, groups, log_scales, grids,
+  const model::Decoder rounded = FakeQuantizeDecoder(decoder, groups, parameters, grids,
                                                      torch::kFloat16, teq::v1::GRADIENT_FULL);
   // Eight bits are close to float.
   EXPECT_LT(RelativeDifference(model::Logits(rounded, ids), model::Logits(decoder, ids)), 0.05);

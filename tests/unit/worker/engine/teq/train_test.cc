@@ -16,116 +16,180 @@ class TrainTest : public testing::Test {
  protected:
   TrainTest() : decoder_(TinyDecoder(21)), grids_(UniformGrids(decoder_, {true, 3, 16, false})) {
     groups_ = ScaleGroups(decoder_.config, grids_);
-    windows_ = RandomWindows(16, 16);
-    settings_.set_steps(30);
-    settings_.set_batch_size(4);
-    settings_.set_learning_rate(0.02);
-    settings_.set_objective(teq::v1::OBJECTIVE_KL);
-    settings_.set_gradient(teq::v1::GRADIENT_FULL);
-    settings_.set_held_back_fraction(0.25);
+    windows_ = RandomWindows(64, 32);
+    schedule_.set_steps(30);
+    schedule_.set_batch_size(8);
+    schedule_.set_objective(teq::v1::OBJECTIVE_KL);
+    schedule_.set_gradient(teq::v1::GRADIENT_FULL);
+    schedule_.set_held_back_fraction(0.25);
+    schedule_.set_block_inputs(teq::v1::BLOCK_INPUTS_QUANTIZED);
+    rates_.scales = 0.01;
   }
 
-  absl::StatusOr<TrainedScales> Train() {
-    std::vector<Tensor> start;
-    for (const ScaleGroup& group : groups_) start.push_back(torch::zeros({group.width}));
-    return TrainScales(
-        {decoder_, groups_, grids_, windows_, settings_, torch::kFloat16, 4}, start,
-        [this](const teq::v1::MetricSample& sample) {
-          samples_.push_back(sample);
-          if (sample.step() == cancel_at_) cancelled_ = true;
-        },
-        cancelled_);
+  TrainingTask Task() const {
+    return {decoder_, groups_, grids_, windows_, schedule_, rates_, torch::kFloat16, 4};
+  }
+
+  absl::Status Train() {
+    parameters_ = PlainParameters(groups_, grids_.size(), torch::kFloat32);
+    report_.Clear();
+    const auto on_step = [this](const teq::v1::MetricSample& sample) {
+      samples_.push_back(sample);
+      if (sample.step() == cancel_at_) cancelled_ = true;
+    };
+    if (schedule_.objective() == teq::v1::OBJECTIVE_BLOCK_MSE) {
+      return TrainBlocks(Task(), parameters_, report_, on_step, cancelled_);
+    }
+    return TrainEndToEnd(Task(), schedule_.steps(), schedule_.objective(), parameters_, report_,
+                         on_step, cancelled_);
   }
 
   model::Decoder decoder_;
   std::vector<BlockGrids> grids_;
   std::vector<ScaleGroup> groups_;
   text::Windows windows_;
-  teq::v1::Teq settings_;
+  teq::v1::Schedule schedule_;
+  LearningRates rates_;
+  Parameters parameters_;
+  teq::v1::Training report_;
   std::atomic<bool> cancelled_{false};
   int cancel_at_ = 0;
   std::vector<teq::v1::MetricSample> samples_;
 };
 
 TEST_F(TrainTest, LowersTheHeldBackDivergenceFromTheFloatModel) {
-  const auto trained = Train();
-  ASSERT_TRUE(trained.ok()) << trained.status();
-  EXPECT_LT(trained->report.final_loss(), 0.97 * trained->report.round_to_nearest_loss());
-  EXPECT_GT(trained->report.best_step(), 0);
-  EXPECT_EQ(trained->report.loss_curve_size(), 30);
+  ASSERT_TRUE(Train().ok());
+  EXPECT_LT(report_.final_loss(), 0.97 * report_.round_to_nearest_loss());
+  EXPECT_GT(report_.best_step(), 0);
+  EXPECT_EQ(report_.loss_curve_size(), 30);
   EXPECT_EQ(samples_.size(), 30U);
 }
 
-TEST_F(TrainTest, EveryTrainedScaleIsCounted) {
-  settings_.set_steps(1);
+TEST_F(TrainTest, EveryTrainedValueIsCounted) {
+  schedule_.set_steps(1);
+  rates_.clipping = 0.001;
+  rates_.rounding = 0.005;
+  ASSERT_TRUE(Train().ok());
   // Two blocks of 32 + 16 + 32 + 48 scales.
-  EXPECT_EQ(Train()->report.trainable_parameters().scales(), 256);
+  EXPECT_EQ(report_.trainable_parameters().scales(), 256);
+  // Weights of a block: q 32x32, k and v 16x32, o 32x32, gate and up 48x32, down 32x48.
+  EXPECT_EQ(report_.trainable_parameters().rounding(), 2 * 7680);
+  EXPECT_EQ(report_.trainable_parameters().clipping(), 2 * 2 * 7680 / 16);
 }
 
 TEST_F(TrainTest, AllScalesMove) {
-  const auto trained = Train();
-  ASSERT_TRUE(trained.ok());
-  ASSERT_GT(trained->report.best_step(), 0);
-  for (const Tensor& scale : trained->log_scales) {
+  ASSERT_TRUE(Train().ok());
+  ASSERT_GT(report_.best_step(), 0);
+  for (const Tensor& scale : parameters_.log_scales) {
     EXPECT_GT((scale != 0).to(torch::kFloat32).mean().item<float>(), 0.9);
   }
 }
 
+TEST_F(TrainTest, LearnedRoundingAndClippingGoFurtherThanScales) {
+  schedule_.set_steps(60);
+  ASSERT_TRUE(Train().ok());
+  const double scales_alone = report_.final_loss();
+  rates_.clipping = 0.005;
+  rates_.rounding = 0.02;
+  ASSERT_TRUE(Train().ok());
+  EXPECT_LT(report_.final_loss(), 0.9 * scales_alone);
+  for (const BlockAdjustments& block : parameters_.adjustments) {
+    for (const quant::Adjustment& layer : block) {
+      EXPECT_LE(layer.offset.abs().max().item<float>(), 0.5);
+      EXPECT_GE(layer.clip.low.min().item<float>(), 0.1);
+      EXPECT_FALSE(layer.offset.requires_grad());
+    }
+  }
+}
+
+TEST_F(TrainTest, OffsetsCanBeMovedByTheSignOfTheirGradients) {
+  rates_ = {.rounding = 0.02, .rounding_optimizer = teq::v1::OPTIMIZER_SIGN_SGD};
+  ASSERT_TRUE(Train().ok());
+  EXPECT_LT(report_.final_loss(), 0.95 * report_.round_to_nearest_loss());
+  // What has no learning rate stays.
+  for (const Tensor& scale : parameters_.log_scales) EXPECT_TRUE((scale == 0).all().item<bool>());
+}
+
+TEST_F(TrainTest, BlocksAreTrainedOneAfterAnother) {
+  schedule_.set_objective(teq::v1::OBJECTIVE_BLOCK_MSE);
+  rates_.rounding = 0.02;
+  for (const auto inputs : {teq::v1::BLOCK_INPUTS_QUANTIZED, teq::v1::BLOCK_INPUTS_FLOAT}) {
+    schedule_.set_block_inputs(inputs);
+    samples_.clear();
+    ASSERT_TRUE(Train().ok());
+    ASSERT_EQ(report_.blocks_size(), 2);
+    for (const teq::v1::BlockTraining& block : report_.blocks()) {
+      EXPECT_LT(block.final_loss(), 0.9 * block.round_to_nearest_loss());
+      EXPECT_EQ(block.loss_curve_size(), 30);
+    }
+    EXPECT_EQ(samples_.size(), 60U);
+    EXPECT_EQ(samples_.back().step(), 60);
+    EXPECT_EQ(samples_.back().total_steps(), 60);
+  }
+}
+
+// The first block reads the embedding whatever the others do; what later ones read differs.
+TEST_F(TrainTest, BlockInputsChangeWhatLaterBlocksSee) {
+  schedule_.set_objective(teq::v1::OBJECTIVE_BLOCK_MSE);
+  ASSERT_TRUE(Train().ok());
+  const teq::v1::Training quantized = report_;
+  schedule_.set_block_inputs(teq::v1::BLOCK_INPUTS_FLOAT);
+  ASSERT_TRUE(Train().ok());
+  EXPECT_EQ(quantized.blocks(0).final_loss(), report_.blocks(0).final_loss());
+  EXPECT_GT(quantized.blocks(1).final_loss(), 1.2 * report_.blocks(1).final_loss());
+}
+
 TEST_F(TrainTest, TheSameSeedGivesTheSameScales) {
-  settings_.set_steps(4);
-  const auto first = Train();
-  const auto second = Train();
+  schedule_.set_steps(4);
+  ASSERT_TRUE(Train().ok());
+  const Parameters first = parameters_;
+  ASSERT_TRUE(Train().ok());
   for (std::size_t i = 0; i < groups_.size(); ++i) {
-    EXPECT_TRUE(torch::equal(first->log_scales[i], second->log_scales[i]));
+    EXPECT_TRUE(torch::equal(first.log_scales[i], parameters_.log_scales[i]));
   }
 }
 
 TEST_F(TrainTest, AUselessTrainingKeepsTheBestOfStartAndPlainRounding) {
-  settings_.set_steps(3);
-  settings_.set_learning_rate(1e-12);
-  const auto trained = Train();
-  ASSERT_TRUE(trained.ok());
-  EXPECT_LE(trained->report.final_loss(), trained->report.round_to_nearest_loss());
-  EXPECT_LE(trained->report.final_loss(), trained->report.initial_loss());
+  schedule_.set_steps(3);
+  rates_.scales = 1e-12;
+  ASSERT_TRUE(Train().ok());
+  EXPECT_LE(report_.final_loss(), report_.round_to_nearest_loss());
+  EXPECT_LE(report_.final_loss(), report_.initial_loss());
 }
 
 TEST_F(TrainTest, NoStepsAtAllIsAllowed) {
-  settings_.set_steps(0);
-  const auto trained = Train();
-  ASSERT_TRUE(trained.ok());
-  EXPECT_LE(trained->report.best_step(), 0);
+  schedule_.set_steps(0);
+  ASSERT_TRUE(Train().ok());
+  EXPECT_LE(report_.best_step(), 0);
 }
 
 TEST_F(TrainTest, AnInfiniteWeightFailsAndSaysAtWhichStep) {
   decoder_.blocks[1].linears[0].weight[0][0] = std::numeric_limits<float>::quiet_NaN();
-  const auto trained = Train();
-  ASSERT_FALSE(trained.ok());
-  EXPECT_EQ(ErrorReason(trained.status()), "LOSS_NOT_FINITE");
-  EXPECT_THAT(std::string(trained.status().message()), testing::HasSubstr("at step 0"));
+  const absl::Status status = Train();
+  EXPECT_EQ(ErrorReason(status), "LOSS_NOT_FINITE");
+  EXPECT_THAT(std::string(status.message()), testing::HasSubstr("at step 0"));
 }
 
 TEST_F(TrainTest, StopsBetweenTwoStepsWhenCancelled) {
   cancel_at_ = 3;
-  const auto trained = Train();
-  EXPECT_EQ(trained.status().code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(Train().code(), absl::StatusCode::kCancelled);
   EXPECT_EQ(samples_.size(), 3U);
 }
 
 TEST_F(TrainTest, LanguageModelLossStartsAtTheCrossEntropyOfTheText) {
-  settings_.set_objective(teq::v1::OBJECTIVE_LM_LOSS);
-  settings_.set_steps(1);
-  const auto trained = Train();
-  ASSERT_TRUE(trained.ok());
+  schedule_.set_objective(teq::v1::OBJECTIVE_LM_LOSS);
+  schedule_.set_steps(1);
+  ASSERT_TRUE(Train().ok());
   // Random ids under a random model: no better than the uniform distribution over 64.
   EXPECT_GT(samples_[0].loss(), std::log(64.0));
 }
 
 // 40 steps: 2 of warm-up to the peak, then 38 down by 1/39 of the peak each.
 TEST(LearningRateTest, RisesThenFallsLinearly) {
-  EXPECT_DOUBLE_EQ(LearningRate(0.4, 1, 40), 0.2);
-  EXPECT_DOUBLE_EQ(LearningRate(0.4, 2, 40), 0.4);
-  EXPECT_DOUBLE_EQ(LearningRate(0.39, 3, 40), 0.38);
-  EXPECT_NEAR(LearningRate(0.39, 40, 40), 0.01, 1e-12);
+  EXPECT_DOUBLE_EQ(LearningRateFactor(1, 40), 0.5);
+  EXPECT_DOUBLE_EQ(LearningRateFactor(2, 40), 1);
+  EXPECT_DOUBLE_EQ(LearningRateFactor(3, 40), 38.0 / 39);
+  EXPECT_NEAR(LearningRateFactor(40, 40), 1.0 / 39, 1e-12);
 }
 
 }  // namespace

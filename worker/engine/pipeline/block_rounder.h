@@ -1,0 +1,48 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "teq/v1/recipe.pb.h"
+#include "torch/types.h"
+#include "worker/engine/model/decoder.h"
+#include "worker/engine/quant/grid.h"
+#include "worker/engine/teq/parameters.h"
+#include "worker/engine/text/windows.h"
+
+namespace teq::pipeline {
+
+/// One block's layers as codes, by Role; a float layer has no codes.
+using BlockCodes = std::array<quant::Quantized, model_info::kRoles>;
+
+/// Turns blocks into codes by a recipe's rounding, in the order in which they run.
+class BlockRounder {
+ public:
+  /// Borrows the decoder.
+  BlockRounder(const teq::v1::Rounding& rounding, const model::Decoder& decoder,
+               const text::Windows& windows, std::int64_t batch_size);
+
+  /// The codes of the next block, whose scales are folded. GPTQ goes through a block as it runs:
+  /// q, k, v, then o on what they give rounded, then gate and up, then down; and every block reads
+  /// what the rounded ones below it give.
+  [[nodiscard]] BlockCodes Round(const model::Block& folded, const transform::BlockGrids& grids,
+                                 const transform::BlockAdjustments& adjustments);
+
+  /// What a reader of the report should know.
+  [[nodiscard]] const std::vector<std::string>& notes() const { return notes_; }
+
+ private:
+  BlockCodes RoundSequentially(const model::Block& folded, const transform::BlockGrids& grids,
+                               const transform::BlockAdjustments& adjustments);
+  quant::Quantized RoundByGptq(const model::Linear& linear, const torch::Tensor& gram,
+                               const LayerGrid& grid, const quant::ClipFactors& clip);
+
+  const teq::v1::Rounding& rounding_;
+  model::BlockRunner runner_;
+  std::vector<torch::Tensor> states_;  // batches that the next block reads; GPTQ only
+  std::vector<std::string> notes_;
+};
+
+}  // namespace teq::pipeline

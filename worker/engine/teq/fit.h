@@ -1,0 +1,65 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "teq/v1/job.pb.h"
+#include "teq/v1/recipe.pb.h"
+#include "teq/v1/report.pb.h"
+#include "torch/types.h"
+
+namespace teq::transform {
+
+/// A tensor that a training moves, in place.
+struct Trainable {
+  torch::Tensor value;       // at its start
+  double learning_rate = 0;  // the peak; 0: it stays, and only plain rounding differs from it
+  double neutral = 0;        // what it is in plain rounding
+  double low = 0;            // every step ends within [low, high]
+  double high = 0;
+  teq::v1::Optimizer optimizer = teq::v1::OPTIMIZER_ADAM;
+};
+
+/// What a training minimises, over windows that are known by their index.
+struct FitTask {
+  int steps = 0;
+  std::int64_t batch_size = 1;
+  std::int64_t window_tokens = 0;     // for the speed that is told
+  std::vector<std::int64_t> windows;  // to train on
+  std::uint64_t seed = 0;
+  std::function<torch::Tensor(const torch::Tensor& indices)> loss;  // differentiable
+  std::function<double()> held_back_loss;
+};
+
+/// The course of a training; losses are on the held-back windows, but for the curve's.
+struct FitResult {
+  double round_to_nearest_loss = 0;
+  double initial_loss = 0;
+  double final_loss = 0;
+  int best_step = 0;  // 0: the start; -1: plain rounding
+  std::vector<teq::v1::LossPoint> curve;
+};
+
+/// Called after every step, from the training's thread.
+using StepCallback = std::function<void(const teq::v1::MetricSample&)>;
+
+/// Moves the trainables by Adam (or by their gradients' signs) with warm-up and linear decay, and
+/// leaves them at the iterate with the least held-back loss. Plain rounding and the start are among
+/// the iterates compared.
+///
+/// ABORTED, LOSS_NOT_FINITE: names the step. CANCELLED, CANCELLED.
+[[nodiscard]] absl::StatusOr<FitResult> Fit(const std::vector<Trainable>& trainables,
+                                            const FitTask& task, const StepCallback& on_step,
+                                            const std::atomic<bool>& cancelled);
+
+/// The learning rate of a step from 1, for a peak of 1: a linear rise over the first twentieth of
+/// the steps, then a linear fall towards 0 after the last.
+[[nodiscard]] double LearningRateFactor(int step, int steps);
+
+/// 0 .. count - 1 in an order that depends on the seed alone, not on the library.
+[[nodiscard]] std::vector<std::int64_t> Shuffled(std::int64_t count, std::uint64_t seed);
+
+}  // namespace teq::transform

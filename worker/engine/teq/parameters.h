@@ -1,0 +1,30 @@
+#pragma once
+
+#include <array>
+#include <vector>
+
+#include "teq/v1/report.pb.h"
+#include "torch/types.h"
+#include "worker/engine/quant/grid.h"
+#include "worker/engine/teq/scale_groups.h"
+
+namespace teq::transform {
+
+/// How the layers of a block are rounded, by Role.
+using BlockAdjustments = std::array<quant::Adjustment, model_info::kRoles>;
+
+/// All that a recipe chooses about a model before its weights become codes. Undefined tensors of
+/// the adjustments mean no clipping and no offsets.
+struct Parameters {
+  std::vector<torch::Tensor> log_scales;      // by group, [width]
+  std::vector<BlockAdjustments> adjustments;  // by block
+};
+
+/// Plain rounding: scales of 1, no adjustment. Groups are given by their widths.
+[[nodiscard]] Parameters PlainParameters(const std::vector<ScaleGroup>& groups, std::size_t blocks,
+                                         const torch::TensorOptions& options);
+
+/// The clip factors of one layer; unset without any.
+void SummarizeClipping(const quant::ClipFactors& clip, teq::v1::LayerReport& layer);
+
+}  // namespace teq::transform

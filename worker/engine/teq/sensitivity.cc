@@ -1,0 +1,107 @@
+#include "worker/engine/teq/sensitivity.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "fmt/format.h"
+#include "proto/spec/error.h"
+#include "proto/spec/recipe.h"
+#include "worker/engine/model/windows_tensor.h"
+#include "worker/engine/quant/grid.h"
+
+namespace teq::transform {
+namespace {
+
+using torch::Tensor;
+
+constexpr std::int64_t kMaxWindows = 8;
+constexpr std::int64_t kMaxTokens = 2048;
+// Tokens whose distributions are compared at once; bounds the memory of their float64 copies.
+constexpr std::int64_t kRows = 256;
+
+Tensor FirstWindows(const text::Windows& windows) {
+  const std::int64_t fitting = std::max<std::int64_t>(1, kMaxTokens / windows.length);
+  return model::WindowTensor(windows).slice(0, 0, std::min(kMaxWindows, fitting));
+}
+
+/// The mean divergence of softmax(logits) from softmax(reference), both [batch, sequence,
+/// vocabulary]. Normalized in float64: the divergence is of second order in the logits' change, and
+/// at 8 bits less than float32's error in a logarithm.
+double Divergence(const Tensor& reference, const Tensor& logits) {
+  const std::vector<Tensor> expected = reference.flatten(0, 1).split(kRows);
+  const std::vector<Tensor> actual = logits.flatten(0, 1).split(kRows);
+  double sum = 0;
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    const Tensor target = torch::log_softmax(expected[i].to(torch::kFloat64), -1);
+    const Tensor found = torch::log_softmax(actual[i].to(torch::kFloat64), -1);
+    sum += torch::kl_div(found, target, at::Reduction::Sum, /*log_target=*/true).item<double>();
+  }
+  const double mean = sum / static_cast<double>(logits.size(0) * logits.size(1));
+  return mean < 0 ? 0 : mean;
+}
+
+/// The logits of a decoder whose block `number` is `block`, from the states before it.
+Tensor LogitsFrom(const model::BlockRunner& runner, const model::Decoder& decoder,
+                  std::size_t number, const model::Block& block, Tensor states) {
+  states = runner.Run(block, states);
+  for (std::size_t later = number + 1; later < decoder.blocks.size(); ++later) {
+    states = runner.Run(decoder.blocks[later], states);
+  }
+  return torch::linear(runner.Finish(states), decoder.head);
+}
+
+absl::Status NotFinite(const std::string& layer, int bits) {
+  return Error(absl::StatusCode::kInvalidArgument, "MODEL_NOT_FINITE",
+               fmt::format("layer {}: with it at {} bits the model's outputs on the calibration "
+                           "text are not finite; leave the layer float by overrides: "
+                           "[{{match: \"{}\", skip: true}}]",
+                           layer, bits, layer));
+}
+
+std::int64_t Count(const std::vector<BlockFlags>& open) {
+  std::int64_t count = 0;
+  for (const BlockFlags& block : open) count += std::count(block.begin(), block.end(), true);
+  return count;
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<BlockSensitivities>> MeasureSensitivities(
+    const model::Decoder& decoder, const std::vector<BlockGrids>& grids,
+    const std::vector<BlockFlags>& open, const text::Windows& windows,
+    const LayerCallback& on_layer, const std::atomic<bool>& cancelled) {
+  const torch::NoGradGuard no_gradient;
+  const std::int64_t total = Count(open);
+  std::int64_t done = 0;
+  const model::BlockRunner runner(decoder, windows.length);
+  const Tensor ids = FirstWindows(windows);
+  const Tensor reference = model::Logits(decoder, ids);
+  Tensor states = runner.Embed(ids);
+  std::vector<BlockSensitivities> sensitivities(decoder.blocks.size());
+  for (std::size_t number = 0; number < decoder.blocks.size(); ++number) {
+    const model::Block& block = decoder.blocks[number];
+    for (std::size_t role = 0; role < block.linears.size(); ++role) {
+      if (!open[number][role]) continue;
+      const model::Linear& linear = block.linears[role];
+      for (const int bits : kCodeWidths) {
+        if (cancelled) {
+          return Error(absl::StatusCode::kCancelled, "CANCELLED", "the run was cancelled");
+        }
+        LayerGrid grid = grids[number][role];
+        grid.bits = bits;
+        model::Block rounded = block;
+        rounded.linears[role].weight =
+            quant::Dequantize(quant::QuantizeToNearest(linear.weight, grid));
+        const double divergence =
+            Divergence(reference, LogitsFrom(runner, decoder, number, rounded, states));
+        if (!std::isfinite(divergence)) return NotFinite(linear.name, bits);
+        sensitivities[number][role].push_back({bits, divergence});
+      }
+      on_layer(++done, total);
+    }
+    states = runner.Run(block, states);
+  }
+  return sensitivities;
+}
+
+}  // namespace teq::transform
