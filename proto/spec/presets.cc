@@ -31,9 +31,10 @@ recipe:
       learning_rate: 0.003
       objective: BLOCK_MSE
       init: AWQ
-      end_to_end_steps: 100
+      held_back_fraction: 0.0625
+      end_to_end_steps: 60
   clipping: {learned: {}}
-  rounding: {learned: {}}
+  rounding: {learned: {learning_rate: 0.01}}
 )"},
     PresetText{teq::v1::PRESET_BEST, "a long joint training of scales, clipping and rounding", R"(
 recipe:
@@ -44,7 +45,8 @@ recipe:
       learning_rate: 0.003
       objective: BLOCK_MSE
       init: AWQ
-      end_to_end_steps: 600
+      held_back_fraction: 0.0625
+      end_to_end_steps: 200
   clipping: {learned: {}}
   rounding: {learned: {}}
 )"},

@@ -152,6 +152,14 @@ void CheckTraining(const Training& training, const std::string& path, Violations
   CheckEnum(path + ".block_inputs", training.block_inputs(), teq::v1::BlockInputs_IsValid,
             violations);
   violations.CheckRange(path + ".end_to_end_steps", training.end_to_end_steps(), 0, kMaxSteps);
+  if (training.end_to_end_steps() > 0 && training.objective() != teq::v1::OBJECTIVE_BLOCK_MSE) {
+    violations.Add(
+        path + ".end_to_end_steps",
+        fmt::format("{} only follows objective BLOCK_MSE; {} is end to end itself: write "
+                    "end_to_end_steps: 0",
+                    training.end_to_end_steps(),
+                    ShortEnumName(teq::v1::Objective_descriptor(), training.objective())));
+  }
 }
 
 void CheckTransform(const teq::v1::Transform& transform, Violations& violations) {

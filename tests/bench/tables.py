@@ -7,7 +7,7 @@ _TEXT_COLUMNS = ("model", "grid", "method", "from", "within 1 %")
 def _number(value, digits, deviation=None):
     if value is None:
         return "-"
-    text = f"{value:.{digits}f}"
+    text = f"{round(value, digits) + 0.0:.{digits}f}"  # no -0.0
     return text if deviation is None else f"{text}±{deviation:.{digits}f}"
 
 

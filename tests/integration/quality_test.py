@@ -24,7 +24,8 @@ class QualityTest(unittest.TestCase):
         file.write_text(json.dumps({
             "model": {"uri": programs.file_uri(model or self.model)},
             "recipe": recipe,
-            "calibration": {"uri": programs.file_uri(self.text / "kjv_calibration.txt")},
+            "calibration": {"uri": programs.file_uri(self.text / "kjv_calibration.txt"),
+                            "samples": 256 if programs.FULL else 96},
             "evaluation": {"uris": [programs.file_uri(self.text / "kjv_eval.txt")]},
             "output": {"uri": programs.file_uri(output)},
         }))
@@ -32,22 +33,31 @@ class QualityTest(unittest.TestCase):
         self.assertEqual(answer.code, 0, answer)
         return output, json.loads((output / "report.json").read_text())
 
-    def assert_not_worse_than_plain_rounding(self, found):
-        margin = 2 * found["round_to_nearest_difference_standard_error"]
-        self.assertLessEqual(found["quantized"], found["round_to_nearest"] + margin)
+    @staticmethod
+    def recipe(bits):
+        """The default recipe; in the reduced suite with fewer steps."""
+        recipe = {"weights": {"bits": bits, "group_size": 32}}
+        if not programs.FULL:
+            recipe |= {"preset": "BALANCED",
+                       "transform": {"teq": {"steps": 20, "end_to_end_steps": 30}}}
+        return recipe
+
+    def assert_closed(self, found, share):
+        """At least this share of the way from plain rounding back to the float model."""
+        gap = found["round_to_nearest"] - found["full_precision"]
+        self.assertLessEqual(found["quantized"], found["round_to_nearest"] - share * gap)
 
     def test_three_bits_and_the_report_is_true(self):
-        output, report = self.run_job("w3", {"weights": {"bits": 3, "group_size": 32}})
+        output, report = self.run_job("w3", self.recipe(3))
         (found,) = report["perplexity"]
         print(json.dumps(found, indent=1))
         # Measured by an independent PyTorch program in float32: 183 windows of 256 tokens.
         self.assertEqual(found["tokens"], 183 * 255)
         self.assertAlmostEqual(found["full_precision"], 29.62158, delta=3e-3)
-        # Perplexity itself is not compared at this width: plain rounding of this model at 3 bits is a
-        # lucky draw, 0.12 below others with the same divergence from the float model.
+        self.assert_closed(found, 0.25)
         # Training brought the model nearer to the float one on text that it did not train on.
         self.assertLess(report["training"]["final_loss"],
-                        0.98 * report["training"]["round_to_nearest_loss"])
+                        0.8 * report["training"]["round_to_nearest_loss"])
         # Scales of 256 + 256 + 768 + 4 x 32 channels in each of 4 blocks, of 3,672,320 parameters.
         self.assertEqual(report["training"]["trainable_parameters"]["scales"], 4 * 1408)
         self.assertAlmostEqual(report["training"]["trainable_fraction"], 4 * 1408 / 3672320,
@@ -66,13 +76,20 @@ class QualityTest(unittest.TestCase):
         self.assertAlmostEqual(again["perplexity"][0]["full_precision"], found["quantized"],
                                delta=1e-3 * found["quantized"])
 
-    def test_no_width_is_worse_than_plain_rounding(self):
+    def test_other_widths_are_closer_to_the_float_model_than_plain_rounding(self):
         for bits in (4, 2):
             with self.subTest(bits=bits):
-                _, report = self.run_job(f"w{bits}", {"weights": {"bits": bits, "group_size": 32}})
+                _, report = self.run_job(f"w{bits}", self.recipe(bits))
                 (found,) = report["perplexity"]
                 print(json.dumps(found, indent=1))
-                self.assert_not_worse_than_plain_rounding(found)
+                self.assert_closed(found, 0.25)
+
+    def test_closed_forms_compose(self):
+        _, report = self.run_job("fast", {"preset": "FAST",
+                                          "weights": {"bits": 3, "group_size": 32}})
+        (found,) = report["perplexity"]
+        print(json.dumps(found, indent=1))
+        self.assert_closed(found, 0.2)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ add_library(teq_engine STATIC
   pack/gptq.cc
   pipeline/block_rounder.cc
   pipeline/job_run.cc
+  pipeline/job_run_measure.cc
+  pipeline/job_run_quantize.cc
   pipeline/run.cc
   quant/bit_choice.cc
   quant/clip_search.cc

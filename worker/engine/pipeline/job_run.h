@@ -32,6 +32,12 @@
 
 namespace teq::pipeline {
 
+/// Where the packed checkpoint lies under the output.
+inline constexpr const char* kGptqDirectory = "gptq";
+
+/// Float32 sources publish as float16; others keep their type.
+[[nodiscard]] torch::ScalarType PublishedType(torch::ScalarType source);
+
 /// One job's way through the stages. Each stage reads what those before it left in the members.
 /// Used once, from one thread.
 class JobRun {
@@ -72,6 +78,7 @@ class JobRun {
   void CalibrateBlock(std::size_t number, const transform::BlockStatistics& statistics);
   absl::Status Transform();
   absl::Status Train(const transform::TrainingTask& task);
+  bool EndToEndFits(const transform::TrainingTask& task);
   absl::Status Round();
   absl::Status RoundBlock(std::size_t number, const transform::BlockStatistics& statistics,
                           BlockRounder& rounder);

@@ -4,6 +4,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 // What the report's page is written with. A `text` is plain and is escaped here; an `html` is

@@ -3,6 +3,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "worker/engine/report/axis.h"
@@ -36,8 +37,8 @@ struct Drawing {
 /// Values against values.
 class XyPlot {
  public:
-  XyPlot(Drawing drawing, Axis x, Axis y)
-      : drawing_(std::move(drawing)), x_(std::move(x)), y_(std::move(y)) {}
+  XyPlot(Drawing drawing, const Axis& x, const Axis& y)
+      : drawing_(std::move(drawing)), x_(x), y_(y) {}
 
   void AddLine(std::span<const Point> points, std::string_view style);
   void AddDot(Point point, std::string_view style, std::string_view hint);
@@ -61,7 +62,7 @@ class RowPlot {
  public:
   static constexpr int kRowHeight = 18;
 
-  RowPlot(Drawing drawing, Axis x) : drawing_(std::move(drawing)), x_(std::move(x)) {}
+  RowPlot(Drawing drawing, const Axis& x) : drawing_(std::move(drawing)), x_(x) {}
 
   /// Later marks stand in this row. `value` is written at its right end.
   void BeginRow(std::string_view name, std::string_view hint, std::string_view value);

@@ -90,6 +90,7 @@ std::string FurthestScales(const Report& report) {
                            &std::pair<double, const ScaleGroupReport*>::first);
   groups.resize(std::min(groups.size(), kNamed));
   std::vector<std::string> named;
+  named.reserve(groups.size());
   for (const auto& [octaves, group] : groups) {
     named.push_back(fmt::format("{} ({} octaves, from {} to {})", group->producer(),
                                 Fixed(octaves, 2), Significant(group->min(), 3),
@@ -104,6 +105,7 @@ std::string GreatestGains(std::vector<Outcome> outcomes) {
   std::ranges::stable_sort(outcomes, {}, &Outcome::ratio);
   outcomes.resize(std::min(outcomes.size(), kNamed));
   std::vector<std::string> named;
+  named.reserve(outcomes.size());
   for (const Outcome& outcome : outcomes) {
     named.push_back(fmt::format("{} ({})", outcome.layer->name(), Times(outcome.ratio)));
   }

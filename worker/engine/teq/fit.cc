@@ -20,7 +20,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr int kPlainRounding = -1;
 // The held-back loss is measured this many times, beside the start.
-constexpr int kMeasurements = 20;
+constexpr int kMeasurements = 10;
 
 void Shuffle(std::vector<std::int64_t>& order, std::mt19937_64& generator) {
   for (std::size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[generator() % i]);

@@ -148,6 +148,13 @@ INSTANTIATE_TEST_SUITE_P(
         BadSpec{"UnknownBlockInputs",
                 [](JobSpec& s) { TeqOf(s).set_block_inputs(static_cast<teq::v1::BlockInputs>(9)); },
                 "recipe.transform.teq.block_inputs: 9 is not a known value"},
+        BadSpec{"EndToEndStepsAfterKl",
+                [](JobSpec& s) {
+                  TeqOf(s).set_objective(teq::v1::OBJECTIVE_KL);
+                  TeqOf(s).set_end_to_end_steps(5);
+                },
+                "recipe.transform.teq.end_to_end_steps: 5 only follows objective BLOCK_MSE; KL is end to "
+"end itself: write end_to_end_steps: 0"},
         BadSpec{"ManyEndToEndSteps", [](JobSpec& s) { TeqOf(s).set_end_to_end_steps(100'001); },
                 "recipe.transform.teq.end_to_end_steps: 100001 is out of range; give a whole "
                 "number from 0 to 100000"},

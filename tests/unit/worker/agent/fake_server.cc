@@ -44,7 +44,8 @@ std::string FakeServer::address() const { return fmt::format("127.0.0.1:{}", por
 void FakeServer::Offer(const v1::Lease& lease) {
   const std::lock_guard lock(mutex_);
   leases_.push_back(lease);
-  *leases_.back().mutable_lease_duration() = TimeUtil::MillisecondsToDuration(lease_duration_.count());
+  *leases_.back().mutable_lease_duration() =
+      TimeUtil::MillisecondsToDuration(lease_duration_.count());
   *leases_.back().mutable_heartbeat_interval() =
       TimeUtil::MillisecondsToDuration(kHeartbeatMilliseconds);
   changed_.notify_all();

@@ -10,9 +10,7 @@
 namespace teq::quant {
 namespace {
 
-using testing::Each;
 using testing::ElementsAre;
-using testing::SizeIs;
 
 std::int64_t Weights(const std::vector<OpenLayer>& layers) {
   std::int64_t weights = 0;
@@ -97,8 +95,8 @@ TEST(BitChoiceTest, TheEndsOfTheRangeLeaveNoChoice) {
   std::mt19937_64 generator(3);
   for (const std::int64_t most_weights : {50, 1'000'000'007}) {
     const std::vector<OpenLayer> layers = RandomLayers(generator, 6, most_weights);
-    EXPECT_THAT(ChooseBits(layers, 2), AllOf(SizeIs(6), Each(2)));
-    EXPECT_THAT(ChooseBits(layers, 8), AllOf(SizeIs(6), Each(8)));
+    EXPECT_THAT(ChooseBits(layers, 2), ElementsAre(2, 2, 2, 2, 2, 2));
+    EXPECT_THAT(ChooseBits(layers, 8), ElementsAre(8, 8, 8, 8, 8, 8));
   }
 }
 

@@ -51,8 +51,8 @@ TEST(AxisTest, OneValueAndExtremesAreHeld) {
 }
 
 TEST(ThinnedTest, KeepsTheEndsAndTheExtremes) {
-  std::vector<Point> points;
-  for (int i = 0; i < 10'000; ++i) points.push_back({static_cast<double>(i), 1});
+  std::vector<Point> points(10'000, {0, 1});
+  for (std::size_t i = 0; i < points.size(); ++i) points[i].x = static_cast<double>(i);
   points[1234].y = 9;
   points[8765].y = -9;
   const std::vector<Point> thinned = Thinned(points, 100);

@@ -77,7 +77,7 @@ TEST_F(SensitivityTest, ReadsTheFirstWindowsOnly) {
   open_[1][kDown] = true;
   const text::Windows many = RandomWindows(11, 24);
   EXPECT_NEAR((*Measure(many))[1][kDown][0].error, Divergence(1, kDown, 2, Ids(many, 8)), 1e-6);
-  const text::Windows two_long = RandomWindows(3, 1024);
+  const text::Windows two_long = RandomWindows(3, 700);
   EXPECT_NEAR((*Measure(two_long))[1][kDown][0].error, Divergence(1, kDown, 2, Ids(two_long, 2)),
               1e-6);
   const text::Windows one_long = RandomWindows(2, 2100);

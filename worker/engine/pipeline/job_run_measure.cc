@@ -1,0 +1,120 @@
+// JobRun's measurements: BASELINE_EVAL and VERIFY.
+#include <cmath>
+
+#include "fmt/format.h"
+#include "proto/spec/error.h"
+#include "worker/engine/pipeline/job_run.h"
+#include "worker/engine/report/environment.h"
+#include "worker/engine/verify/packed_model.h"
+
+namespace teq::pipeline {
+
+using teq::v1::EngineEvent;
+using teq::v1::PerplexitySample;
+using torch::Tensor;
+
+absl::StatusOr<eval::Evaluation> JobRun::Measure(const model::Decoder& decoder,
+                                                 const model::Decoder* reference,
+                                                 const Dataset& dataset,
+                                                 PerplexitySample::Phase phase) {
+  TEQ_ASSIGN_OR_RETURN(
+      eval::Evaluation evaluation,
+      eval::Evaluate(
+          decoder, reference, dataset.windows,
+          [this](std::int64_t done, std::int64_t total) { SendProgress(done, total, "windows"); },
+          cancelled_));
+  EngineEvent event;
+  event.mutable_perplexity()->set_dataset(dataset.uri);
+  event.mutable_perplexity()->set_phase(phase);
+  event.mutable_perplexity()->set_value(evaluation.Perplexity());
+  sink_(event);
+  return evaluation;
+}
+
+absl::StatusOr<eval::TaskScores> JobRun::Score(const model::Decoder& decoder, const Task& task) {
+  return eval::ScoreTask(
+      decoder, task.task,
+      [this](std::int64_t done, std::int64_t total) { SendProgress(done, total, "choices"); },
+      cancelled_);
+}
+
+absl::Status JobRun::BaselineEval() {
+  for (Dataset& dataset : datasets_) {
+    TEQ_ASSIGN_OR_RETURN(dataset.full_precision, Measure(decoder_, nullptr, dataset,
+                                                         PerplexitySample::PHASE_FULL_PRECISION));
+    if (!std::isfinite(dataset.full_precision.Perplexity())) {
+      return Error(
+          absl::StatusCode::kInvalidArgument, "MODEL_NOT_FINITE",
+          fmt::format("{}: the float model's perplexity on {} is {}; its weights hold "
+                      "infinities, or it is no language model for this text",
+                      spec_.model().uri(), dataset.uri, dataset.full_precision.Perplexity()));
+    }
+  }
+  for (Task& task : tasks_) {
+    TEQ_ASSIGN_OR_RETURN(task.full_precision, Score(decoder_, task));
+  }
+  if (recipe().weights().has_target_bits()) TEQ_RETURN_IF_ERROR(ChooseBits());
+  if (datasets_.empty()) return absl::OkStatus();
+  const model::Decoder rounded = transform::FakeQuantizeDecoder(
+      decoder_, {}, transform::PlainParameters({}, grids_.size(), decoder_.embedding.options()),
+      grids_, norm_type_, teq::v1::GRADIENT_FULL);
+  for (Dataset& dataset : datasets_) {
+    TEQ_ASSIGN_OR_RETURN(
+        dataset.round_to_nearest,
+        Measure(rounded, nullptr, dataset, PerplexitySample::PHASE_ROUND_TO_NEAREST));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status JobRun::Verify() {
+  const std::filesystem::path directory = publication_->StagingDirectory(kGptqDirectory);
+  TEQ_RETURN_IF_ERROR(verify::CheckDigests(directory, file_digests_));
+  TEQ_ASSIGN_OR_RETURN(const model::Decoder quantized, ReadPublished(directory));
+  for (const Dataset& dataset : datasets_) {
+    TEQ_ASSIGN_OR_RETURN(const eval::Evaluation measured,
+                         Measure(quantized, &decoder_, dataset, PerplexitySample::PHASE_QUANTIZED));
+    teq::v1::Perplexity& figures = *report_.add_perplexity();
+    figures.set_dataset(dataset.uri);
+    figures.set_full_precision(dataset.full_precision.Perplexity());
+    figures.set_round_to_nearest(dataset.round_to_nearest.Perplexity());
+    figures.set_quantized(measured.Perplexity());
+    figures.set_delta(figures.quantized() - figures.full_precision());
+    figures.set_standard_error(eval::StandardError(measured));
+    figures.set_delta_standard_error(eval::PairedStandardError(measured, dataset.full_precision));
+    figures.set_kl_divergence(measured.kl_divergence);
+    figures.set_top1_agreement(measured.top1_agreement);
+    figures.set_tokens(measured.tokens);
+    figures.set_round_to_nearest_difference_standard_error(
+        eval::PairedStandardError(measured, dataset.round_to_nearest));
+  }
+  for (const Task& task : tasks_) {
+    TEQ_ASSIGN_OR_RETURN(const eval::TaskScores scores, Score(quantized, task));
+    teq::v1::TaskResult& result = *report_.add_tasks();
+    result.set_task(task.task.uri);
+    result.set_examples(static_cast<std::int64_t>(task.task.examples.size()));
+    result.set_full_precision_accuracy(task.full_precision.Accuracy());
+    result.set_quantized_accuracy(scores.Accuracy());
+    result.set_standard_error(eval::StandardError(scores));
+    result.set_difference_standard_error(eval::PairedStandardError(scores, task.full_precision));
+  }
+  report_.mutable_peak_memory_bytes()->set_host(report::PeakHostMemory());
+  report_.mutable_peak_memory_bytes()->set_device(model::PeakDeviceMemory(device_));
+  return CheckGate();
+}
+
+absl::Status JobRun::CheckGate() const {
+  if (!spec_.evaluation().has_max_perplexity_delta()) return absl::OkStatus();
+  const double limit = spec_.evaluation().max_perplexity_delta();
+  for (const teq::v1::Perplexity& figures : report_.perplexity()) {
+    // Written so that NaN fails too.
+    if (figures.delta() <= limit) continue;
+    return Error(absl::StatusCode::kFailedPrecondition, "PERPLEXITY_GATE",
+                 fmt::format("perplexity on {} rises by {:.4f} (from {:.4f} to {:.4f}); "
+                             "evaluation.max_perplexity_delta is {}; nothing was published",
+                             figures.dataset(), figures.delta(), figures.full_precision(),
+                             figures.quantized(), limit));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace teq::pipeline

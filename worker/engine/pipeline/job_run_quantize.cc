@@ -1,0 +1,301 @@
+// What JobRun does to the weights: the choice of bits, CALIBRATE, TRANSFORM and ROUND.
+#include "fmt/format.h"
+#include "fmt/ranges.h"
+#include "proto/spec/error.h"
+#include "proto/spec/recipe.h"
+#include "worker/engine/pipeline/job_run.h"
+#include "worker/engine/quant/bit_choice.h"
+#include "worker/engine/quant/clip_search.h"
+#include "worker/engine/quant/grid.h"
+#include "worker/engine/report/scale_summary.h"
+#include "worker/engine/teq/start.h"
+
+namespace teq::pipeline {
+namespace {
+
+using teq::v1::EngineEvent;
+using torch::Tensor;
+
+// Tokens that pass through a block at once while statistics are gathered.
+constexpr std::int64_t kStatisticsBatchTokens = 2048;
+// The end-to-end pass moves at this share of the learning rates: it starts where the blocks ended,
+// and at their rates it would first lose what they had won.
+constexpr double kEndToEndRate = 0.1;
+
+std::int64_t BatchSize(const text::Windows& windows) {
+  return std::max<std::int64_t>(1, kStatisticsBatchTokens / windows.length);
+}
+
+/// "target_bits 3.5: average 3.47 over 28 layers: 3 x 2 bits, 25 x 4 bits".
+std::string DescribeChoice(double target, const std::vector<quant::OpenLayer>& layers,
+                           const std::vector<int>& bits) {
+  std::map<int, int> counts;
+  double weights = 0;
+  double total = 0;
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    ++counts[bits[i]];
+    weights += static_cast<double>(layers[i].weights);
+    total += static_cast<double>(layers[i].weights) * bits[i];
+  }
+  std::vector<std::string> widths;
+  for (const auto& [width, count] : counts) {
+    widths.push_back(fmt::format("{} x {} bits", count, width));
+  }
+  return fmt::format("target_bits {}: average {:.3f} over {} layers: {}", target, total / weights,
+                     layers.size(), fmt::join(widths, ", "));
+}
+
+}  // namespace
+
+absl::Status JobRun::ChooseBits() {
+  std::vector<transform::BlockFlags> open(grids_.size());
+  std::vector<model_info::PlannedLayer*> layers;
+  for (model_info::PlannedLayer& planned : packable_.plan) {
+    if (!BitsAreOpen(recipe(), planned.layer.name)) continue;
+    open[static_cast<std::size_t>(planned.layer.block)]
+        [static_cast<std::size_t>(planned.layer.role)] = true;
+    layers.push_back(&planned);
+  }
+  if (layers.empty()) {
+    report_.add_notes("target_bits chose no bits: overrides name every layer");
+    return absl::OkStatus();
+  }
+  TEQ_ASSIGN_OR_RETURN(sensitivities_, transform::MeasureSensitivities(
+                                           decoder_, grids_, open, calibration_,
+                                           [this](std::int64_t done, std::int64_t total) {
+                                             SendProgress(done, total, "layers");
+                                           },
+                                           cancelled_));
+  std::vector<quant::OpenLayer> candidates;
+  for (const model_info::PlannedLayer* planned : layers) {
+    candidates.push_back({planned->layer.in * planned->layer.out,
+                          sensitivities_[static_cast<std::size_t>(planned->layer.block)]
+                                        [static_cast<std::size_t>(planned->layer.role)]});
+  }
+  const double target = recipe().weights().target_bits();
+  const std::vector<int> bits = quant::ChooseBits(candidates, target);
+  for (std::size_t i = 0; i < layers.size(); ++i) layers[i]->grid.bits = bits[i];
+  grids_ = transform::GridsByBlock(packable_.plan);
+  report_.add_notes(DescribeChoice(target, candidates, bits));
+  return absl::OkStatus();
+}
+
+absl::Status JobRun::Calibrate() {
+  return transform::VisitBlockStatistics(
+      decoder_, calibration_, BatchSize(calibration_),
+      [&](std::size_t number, const transform::BlockStatistics& statistics) -> absl::Status {
+        CalibrateBlock(number, statistics);
+        SendProgress(static_cast<std::int64_t>(number) + 1, config_.layers, "blocks");
+        return CheckCancelled();
+      });
+}
+
+void JobRun::CalibrateBlock(std::size_t number, const transform::BlockStatistics& statistics) {
+  const model::Block& block = decoder_.blocks[number];
+  const teq::v1::Initialization init = recipe().transform().has_awq()
+                                           ? teq::v1::INITIALIZATION_AWQ
+                                           : recipe().transform().teq().init();
+  for (std::size_t i = 0; i < groups_.size(); ++i) {
+    if (groups_[i].block != number) continue;
+    parameters_.log_scales[i] =
+        transform::StartingScales(init, groups_[i], block, grids_[number], statistics);
+  }
+  const teq::v1::Clipping& clipping = recipe().clipping();
+  if (!clipping.has_search() && !clipping.learned().start_from_search()) return;
+  const transform::BlockScales scales =
+      transform::ResolveScales(block, number, groups_, parameters_.log_scales, norm_type_);
+  const model::Block folded = transform::FoldBlock(block, scales);
+  for (std::size_t role = 0; role < folded.linears.size(); ++role) {
+    if (!grids_[number][role].quantized) continue;
+    Tensor gram = statistics[role].gram;
+    if (scales.input[role].defined()) {
+      gram = gram / torch::outer(scales.input[role], scales.input[role]);
+    }
+    parameters_.adjustments[number][role].clip =
+        quant::SearchClipping(folded.linears[role].weight, gram, grids_[number][role]);
+  }
+}
+
+absl::Status JobRun::Transform() {
+  if (Trains(recipe())) {
+    const teq::v1::Schedule schedule = ScheduleOf(recipe());
+    const teq::v1::LearnedRounding& rounding = recipe().rounding().learned();
+    // What the recipe does not learn has no learning rate.
+    const transform::LearningRates rates{.scales = recipe().transform().teq().learning_rate(),
+                                         .clipping = recipe().clipping().learned().learning_rate(),
+                                         .rounding = rounding.learning_rate(),
+                                         .rounding_optimizer = rounding.optimizer()};
+    TEQ_RETURN_IF_ERROR(Train({decoder_, groups_, grids_, calibration_, schedule, rates, norm_type_,
+                               spec_.calibration().seed()}));
+  }
+  for (std::size_t i = 0; i < groups_.size(); ++i) {
+    *report_.add_scale_groups() = report::SummarizeScales(
+        groups_[i], decoder_.blocks[groups_[i].block], parameters_.log_scales[i]);
+  }
+  return absl::OkStatus();
+}
+
+bool JobRun::EndToEndFits(const transform::TrainingTask& task) {
+  const std::int64_t needed = transform::EndToEndBytes(task);
+  const std::int64_t usable = model::UsableMemory(device_);
+  if (needed <= usable) return true;
+  report_.add_notes(
+      fmt::format("the end-to-end pass was left out: it needs about {} MiB, and {} MiB may be used",
+                  needed >> 20, usable >> 20));
+  return false;
+}
+
+absl::Status JobRun::Train(const transform::TrainingTask& task) {
+  teq::v1::Training& training = *report_.mutable_training();
+  const teq::v1::Schedule& schedule = task.schedule;
+  const bool by_block = schedule.objective() == teq::v1::OBJECTIVE_BLOCK_MSE;
+  const int block_steps = by_block ? schedule.steps() * static_cast<int>(grids_.size()) : 0;
+  int last_steps = by_block ? schedule.end_to_end_steps() : schedule.steps();
+  if (by_block && last_steps > 0 && !EndToEndFits(task)) last_steps = 0;
+
+  int steps_before = 0;
+  const auto on_step = [&](teq::v1::MetricSample sample) {
+    sample.set_step(steps_before + sample.step());
+    sample.set_total_steps(block_steps + last_steps);
+    EngineEvent event;
+    *event.mutable_sample() = sample;
+    sink_(event);
+    SendProgress(sample.step(), sample.total_steps(), "steps");
+  };
+  if (by_block) {
+    TEQ_RETURN_IF_ERROR(transform::TrainBlocks(task, parameters_, training, on_step, cancelled_));
+    steps_before = block_steps;
+  }
+  if (!by_block) {
+    TEQ_RETURN_IF_ERROR(transform::TrainEndToEnd(task, last_steps, schedule.objective(),
+                                                 parameters_, training, on_step, cancelled_));
+  } else if (last_steps > 0) {
+    transform::TrainingTask last = task;
+    last.rates.scales *= kEndToEndRate;
+    last.rates.clipping *= kEndToEndRate;
+    last.rates.rounding *= kEndToEndRate;
+    TEQ_RETURN_IF_ERROR(transform::TrainEndToEnd(last, last_steps, teq::v1::OBJECTIVE_KL,
+                                                 parameters_, training, on_step, cancelled_));
+  }
+  training.set_trainable_fraction(
+      static_cast<double>(training.trainable_parameters().scales()) /
+      static_cast<double>(model_info::CountParameters(*architecture_, config_)));
+  if (training.best_step() < 0) {
+    report_.add_notes(
+        "no iterate of the training, nor its start, was better on the held-back text "
+        "than plain rounding, which was kept");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status JobRun::Round() {
+  for (const std::string& name :
+       {vocabulary_.embedding, vocabulary_.head, decoder_.final_norm.name + ".weight"}) {
+    if (name == vocabulary_.head && vocabulary_.head == vocabulary_.embedding &&
+        !packable_.floats.empty()) {
+      continue;
+    }
+    TEQ_ASSIGN_OR_RETURN(const Tensor tensor, checkpoint_->Read(name));
+    TEQ_RETURN_IF_ERROR(KeepFloat(name, tensor));
+  }
+  BlockRounder rounder(recipe().rounding(), decoder_, calibration_, BatchSize(calibration_));
+  TEQ_RETURN_IF_ERROR(transform::VisitBlockStatistics(
+      decoder_, calibration_, BatchSize(calibration_),
+      [&](std::size_t number, const transform::BlockStatistics& statistics) {
+        return RoundBlock(number, statistics, rounder);
+      }));
+  report_.mutable_notes()->Add(rounder.notes().begin(), rounder.notes().end());
+  if (clamped_zeros_ > 0) {
+    report_.add_notes(
+        fmt::format("{} groups have no negative weight; their zero point was raised to "
+                    "1, the least that the GPTQ layout holds",
+                    clamped_zeros_));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status JobRun::KeepFloat(const std::string& name, const Tensor& value) {
+  TEQ_ASSIGN_OR_RETURN(const Tensor source, checkpoint_->Read(name));
+  const Tensor stored = value.to(torch::kCPU, PublishedType(source.scalar_type()));
+  if (!torch::isfinite(stored).all().item<bool>()) {
+    return Error(absl::StatusCode::kInvalidArgument, "NOT_REPRESENTABLE",
+                 fmt::format("tensor {} has values that are not finite or that {} cannot hold",
+                             name, torch::toString(stored.scalar_type())));
+  }
+  packable_.floats.emplace_back(name, stored);
+  return absl::OkStatus();
+}
+
+absl::Status JobRun::RoundBlock(std::size_t number, const transform::BlockStatistics& statistics,
+                                BlockRounder& rounder) {
+  TEQ_RETURN_IF_ERROR(CheckCancelled());
+  const torch::NoGradGuard no_gradient;
+  const transform::BlockScales scales = transform::ResolveScales(
+      decoder_.blocks[number], number, groups_, parameters_.log_scales, norm_type_);
+  const model::Block folded = transform::FoldBlock(decoder_.blocks[number], scales);
+  for (const model::Norm* norm : {&folded.attention_norm, &folded.mlp_norm}) {
+    TEQ_RETURN_IF_ERROR(KeepFloat(norm->name + ".weight", norm->weight));
+  }
+  BlockCodes codes = rounder.Round(folded, grids_[number], parameters_.adjustments[number]);
+  for (std::size_t role = 0; role < folded.linears.size(); ++role) {
+    const model::Linear& linear = folded.linears[role];
+    if (linear.bias.defined()) {
+      TEQ_RETURN_IF_ERROR(KeepFloat(linear.name + ".bias", linear.bias));
+    }
+    if (grids_[number][role].quantized) {
+      TEQ_RETURN_IF_ERROR(
+          KeepLayer(number, role, linear.weight, statistics[role], scales, std::move(codes[role])));
+    } else {
+      TEQ_RETURN_IF_ERROR(KeepFloat(linear.name + ".weight", linear.weight));
+    }
+  }
+  SendProgress(static_cast<std::int64_t>(number) + 1, config_.layers, "blocks");
+  return absl::OkStatus();
+}
+
+absl::Status JobRun::KeepLayer(std::size_t block, std::size_t role, const Tensor& folded,
+                               const transform::InputStatistics& input,
+                               const transform::BlockScales& scales, quant::Quantized quantized) {
+  const LayerGrid& grid = grids_[block][role];
+  const Tensor& original = decoder_.blocks[block].linears[role].weight;
+  const std::string& name = decoder_.blocks[block].linears[role].name;
+  if (!torch::isfinite(quantized.scales).all().item<bool>()) {
+    return Error(absl::StatusCode::kInvalidArgument, "NOT_REPRESENTABLE",
+                 fmt::format("layer {}: a scale exceeds float16's range; leave the layer float by "
+                             "overrides: [{{match: \"{}\", skip: true}}]",
+                             name, name));
+  }
+  // Errors are compared in the original model's coordinates.
+  const Tensor rounded = quant::Dequantize(quantized);
+  Tensor effective = rounded;
+  if (scales.input[role].defined()) effective = effective / scales.input[role];
+  if (scales.output[role].defined()) effective = effective * scales.output[role].unsqueeze(1);
+  const Tensor plain = quant::Dequantize(quant::QuantizeToNearest(original, grid));
+  teq::v1::LayerReport& layer = *report_.add_layers();
+  layer.set_name(name);
+  layer.set_bits(grid.bits);
+  layer.set_group_size(grid.group_size);
+  layer.set_weight_mse((rounded - folded).square().mean().item<double>());
+  layer.set_output_mse(transform::OutputError(input, effective - original));
+  layer.set_output_mse_round_to_nearest(transform::OutputError(input, plain - original));
+  layer.set_changed_codes((quantized.codes != quant::NearestCodes(folded, quantized))
+                              .to(torch::kFloat32)
+                              .mean()
+                              .item<double>());
+  transform::SummarizeClipping(parameters_.adjustments[block][role].clip, layer);
+  if (!sensitivities_.empty()) {
+    for (const quant::Candidate& candidate : sensitivities_[block][role]) {
+      teq::v1::BitsSensitivity& sensitivity = *layer.add_sensitivity();
+      sensitivity.set_bits(candidate.bits);
+      sensitivity.set_error(candidate.error);
+    }
+  }
+  if (!grid.symmetric) {
+    const Tensor groups = folded.view({folded.size(0), -1, quant::GroupSize(grid, folded.size(1))});
+    clamped_zeros_ += ((groups.amin(-1) >= 0) & (groups.amax(-1) > 0)).sum().item<std::int64_t>();
+  }
+  packable_.layers.emplace(name, std::move(quantized));
+  return absl::OkStatus();
+}
+
+}  // namespace teq::pipeline
