@@ -78,7 +78,7 @@ class WorkerFaultsTest(programs.HouseTest):
         self.assert_ended_well(name, output, attempt_count=1, preemption_count=1, fence=2)
 
     def test_result_of_a_worker_paused_beyond_its_lease_is_rejected(self):
-        name, output = self.submit(steps=30)
+        name, output = self.submit()
         sleeper = self.house.start_worker()
         self.house.wait_for_training(name, step=1)
         sleeper.send(signal.SIGSTOP)

@@ -160,6 +160,29 @@ class IndependentCheckTest(unittest.TestCase):
                 rounded = self._perplexity(reference.round_to_nearest(plain, bits, 32))
                 self.assertAlmostEqual(found["round_to_nearest"], rounded, delta=1e-3 * rounded)
 
+    def test_every_composition_is_measured_on_the_published_bytes(self):
+        few = {"steps": 3, "batch_size": 2, "objective": "BLOCK_MSE", "end_to_end_steps": 2}
+        for name, recipe in {
+                "fast": {"preset": "FAST"},
+                "balanced": {"preset": "BALANCED", "transform": {"teq": few}},
+                "awq": {"transform": {"awq": {}}},
+                "clipping alone": {"clipping": {"search": {}}},
+                "learned, scales fixed": {"rounding": {"learned": {"optimizer": "SIGN_SGD"}},
+                                          "clipping": {"learned": {}}, "schedule": few},
+                "teq, then gptq": {"transform": {"teq": few | {"block_inputs": "FLOAT"}},
+                                   "rounding": {"gptq": {"group_range": "BEFORE_UPDATE"}}},
+        }.items():
+            with self.subTest(name):
+                job = self.workshop.job(recipe=recipe | {"weights": {"bits": 3, "group_size": 32}})
+                output, report = self._run(job)
+                packed = self._perplexity(reference.dequantize(output / "gptq"))
+                self.assertAlmostEqual(report["perplexity"][0]["quantized"], packed,
+                                       delta=1e-3 * packed)
+                trains = "teq" in recipe.get("transform", {}) or "schedule" in recipe
+                self.assertEqual("training" in report, trains)
+                clips = "clipping" in report["layers"][0]
+                self.assertEqual(clips, "preset" in recipe or "clipping" in recipe)
+
     def test_overrides_and_symmetry_reach_the_published_bytes(self):
         job = self.workshop.job(steps=2)
         job["recipe"]["weights"] = {"bits": 4, "group_size": -1, "symmetric": True}

@@ -86,6 +86,10 @@ absl::Status JobRun::Verify() {
     figures.set_tokens(measured.tokens);
     figures.set_round_to_nearest_difference_standard_error(
         eval::PairedStandardError(measured, dataset.round_to_nearest));
+    if (figures.quantized() > figures.round_to_nearest()) {
+      report_.add_notes(fmt::format("perplexity on {} is {:.4f}, above plain rounding's {:.4f}",
+                                    dataset.uri, figures.quantized(), figures.round_to_nearest()));
+    }
   }
   for (const Task& task : tasks_) {
     TEQ_ASSIGN_OR_RETURN(const eval::TaskScores scores, Score(quantized, task));

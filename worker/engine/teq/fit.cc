@@ -162,11 +162,12 @@ struct Best {
 };
 
 absl::Status NotFinite(int step, double value) {
-  return Error(absl::StatusCode::kAborted, "LOSS_NOT_FINITE",
-               fmt::format("the loss is {} at step {}; lower the recipe's learning rates, and "
-                           "check the model's weights",
-                           value, step),
-               {{"step", std::to_string(step)}});
+  return Error(
+      absl::StatusCode::kAborted, "LOSS_NOT_FINITE",
+      fmt::format("the loss is {} at step {}; lower every learning_rate of the recipe, and "
+                  "check the model's weights",
+                  value, step),
+      {{"step", std::to_string(step)}});
 }
 
 }  // namespace

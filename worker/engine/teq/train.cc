@@ -152,6 +152,56 @@ double MeanOverWindows(const Tensor& indices, std::int64_t batch_size, const Los
   return sum / static_cast<double>(indices.numel());
 }
 
+/// What a block reads, and what the float block makes of the float model's states: for all windows,
+/// [count, length, hidden].
+struct BlockStates {
+  Tensor inputs;
+  Tensor targets;
+};
+
+/// Trains one block; nothing where it has nothing to train.
+absl::Status TrainBlock(const TrainingTask& task, std::size_t block, const Split& split,
+                        const model::BlockRunner& runner, const BlockStates& states,
+                        Parameters& parameters, teq::v1::Training& report,
+                        const StepCallback& on_step, const std::atomic<bool>& cancelled) {
+  const std::vector<Trainable> trainables = BlockTrainables(task, parameters, block);
+  if (std::ranges::none_of(trainables, [](const auto& each) { return each.learning_rate > 0; })) {
+    return absl::OkStatus();
+  }
+  const double mean_square = states.targets.square().mean().item<double>();
+  const auto loss = [&](const model::Block& student, const Tensor& indices) {
+    const Tensor chosen = indices.to(states.inputs.device());
+    const Tensor output = runner.Run(student, states.inputs.index_select(0, chosen));
+    return (output - states.targets.index_select(0, chosen)).square().mean() / mean_square;
+  };
+  const FitTask fit{.steps = task.schedule.steps(),
+                    .batch_size = task.schedule.batch_size(),
+                    .window_tokens = task.windows.length,
+                    .windows = split.training,
+                    .seed = static_cast<std::uint64_t>(task.seed) + block,
+                    .loss =
+                        [&](const Tensor& indices) {
+                          return loss(StudentBlock(task, parameters, block), indices);
+                        },
+                    .held_back_loss =
+                        [&] {
+                          const torch::NoGradGuard no_gradient;
+                          const model::Block student = StudentBlock(task, parameters, block);
+                          return MeanOverWindows(
+                              split.held_back, task.schedule.batch_size(),
+                              [&](const Tensor& indices) { return loss(student, indices); });
+                        }};
+  TEQ_ASSIGN_OR_RETURN(const FitResult result, Fit(trainables, fit, on_step, cancelled));
+  teq::v1::BlockTraining& entry = *report.add_blocks();
+  entry.set_block(static_cast<int>(block));
+  entry.set_round_to_nearest_loss(result.round_to_nearest_loss);
+  entry.set_initial_loss(result.initial_loss);
+  entry.set_final_loss(result.final_loss);
+  entry.set_best_step(result.best_step);
+  entry.mutable_loss_curve()->Add(result.curve.begin(), result.curve.end());
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 void AddTrainables(const TrainingTask& task, Parameters& parameters) {
@@ -227,7 +277,8 @@ absl::Status TrainBlocks(const TrainingTask& task, Parameters& parameters,
                          const std::atomic<bool>& cancelled) {
   AddTrainables(task, parameters);
   Count(task, parameters, report);
-  report.set_steps(task.schedule.steps());
+  const int steps = task.schedule.steps();
+  report.set_steps(steps);
   report.set_objective(teq::v1::OBJECTIVE_BLOCK_MSE);
   const Split split = SplitWindows(task);
   const std::int64_t batch_size = task.schedule.batch_size();
@@ -236,53 +287,20 @@ absl::Status TrainBlocks(const TrainingTask& task, Parameters& parameters,
   const auto blocks = static_cast<int>(task.decoder.blocks.size());
 
   Tensor float_states = runner.Embed(model::WindowTensor(task.windows));
-  Tensor states = float_states;
+  Tensor quantized_states = float_states;
   for (std::size_t block = 0; block < task.decoder.blocks.size(); ++block) {
     const Tensor targets = RunAll(runner, task.decoder.blocks[block], float_states, batch_size);
-    const Tensor& inputs = reads_quantized ? states : float_states;
-    const double mean_square = targets.square().mean().item<double>();
-    const auto loss = [&](const model::Block& student, const Tensor& indices) {
-      const Tensor chosen = indices.to(inputs.device());
-      const Tensor output = runner.Run(student, inputs.index_select(0, chosen));
-      return (output - targets.index_select(0, chosen)).square().mean() / mean_square;
+    const auto on_block_step = [&](teq::v1::MetricSample sample) {
+      sample.set_step(sample.step() + static_cast<int>(block) * steps);
+      sample.set_total_steps(blocks * steps);
+      on_step(sample);
     };
-    const std::vector<Trainable> trainables = BlockTrainables(task, parameters, block);
-    const bool has_work = std::ranges::any_of(
-        trainables, [](const Trainable& trainable) { return trainable.learning_rate > 0; });
-    if (has_work) {
-      const FitTask fit{.steps = task.schedule.steps(),
-                        .batch_size = batch_size,
-                        .window_tokens = task.windows.length,
-                        .windows = split.training,
-                        .seed = static_cast<std::uint64_t>(task.seed) + block,
-                        .loss =
-                            [&](const Tensor& indices) {
-                              return loss(StudentBlock(task, parameters, block), indices);
-                            },
-                        .held_back_loss =
-                            [&] {
-                              const torch::NoGradGuard no_gradient;
-                              const model::Block student = StudentBlock(task, parameters, block);
-                              return MeanOverWindows(
-                                  split.held_back, batch_size,
-                                  [&](const Tensor& indices) { return loss(student, indices); });
-                            }};
-      const auto on_block_step = [&](teq::v1::MetricSample sample) {
-        sample.set_step(sample.step() + static_cast<int>(block) * task.schedule.steps());
-        sample.set_total_steps(blocks * task.schedule.steps());
-        on_step(sample);
-      };
-      TEQ_ASSIGN_OR_RETURN(const FitResult result, Fit(trainables, fit, on_block_step, cancelled));
-      teq::v1::BlockTraining& entry = *report.add_blocks();
-      entry.set_block(static_cast<int>(block));
-      entry.set_round_to_nearest_loss(result.round_to_nearest_loss);
-      entry.set_initial_loss(result.initial_loss);
-      entry.set_final_loss(result.final_loss);
-      entry.set_best_step(result.best_step);
-      entry.mutable_loss_curve()->Add(result.curve.begin(), result.curve.end());
-    }
+    TEQ_RETURN_IF_ERROR(TrainBlock(task, block, split, runner,
+                                   {reads_quantized ? quantized_states : float_states, targets},
+                                   parameters, report, on_block_step, cancelled));
     if (reads_quantized) {
-      states = RunAll(runner, StudentBlock(task, parameters, block), states, batch_size);
+      quantized_states =
+          RunAll(runner, StudentBlock(task, parameters, block), quantized_states, batch_size);
     }
     float_states = targets;
   }
