@@ -1,7 +1,8 @@
 """The recipes that tests/bench/quality compares; what a row leaves out is off, or a default."""
 
 # BALANCED's training, for what is compared with it.
-_SHORT = {"objective": "BLOCK_MSE", "steps": 60, "batch_size": 8, "end_to_end_steps": 100}
+_SHORT = {"objective": "BLOCK_MSE", "steps": 60, "batch_size": 8, "held_back_fraction": 0.0625,
+          "end_to_end_steps": 60}
 
 METHODS = {
     "RTN": {"rounding": {"nearest": {}}},
@@ -15,7 +16,8 @@ METHODS = {
                                   "init": "ONES"}}},
     "TEQ-KL": {"transform": {"teq": {"objective": "KL", "gradient": "FULL", "init": "AWQ"}}},
     # All scales stay 1.
-    "LEARNED": {"schedule": _SHORT, "clipping": {"learned": {}}, "rounding": {"learned": {}}},
+    "LEARNED": {"schedule": _SHORT, "clipping": {"learned": {}},
+                "rounding": {"learned": {"learning_rate": 0.01}}},
     "FAST": {"preset": "FAST"},
     "BALANCED": {"preset": "BALANCED"},
     "BEST": {"preset": "BEST"},
