@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "proto/spec/error.h"
+#include "worker/engine/cancellation.h"
 #include "worker/engine/model/windows_tensor.h"
 
 namespace teq::eval {
@@ -41,7 +42,7 @@ absl::StatusOr<Evaluation> Evaluate(const model::Decoder& decoder, const model::
   std::int64_t agreements = 0;
   const std::int64_t batch_size = std::max<std::int64_t>(1, kBatchTokens / windows.length);
   for (const Tensor& ids : model::WindowTensor(windows).split(batch_size)) {
-    if (cancelled) return Error(absl::StatusCode::kCancelled, "CANCELLED", "the run was cancelled");
+    TEQ_RETURN_IF_ERROR(CheckCancelled(cancelled));
     const Tensor logits = model::Logits(decoder, ids).slice(1, 0, -1);
     const Tensor log_probability = torch::log_softmax(logits, -1);
     const Tensor next = ids.slice(1, 1).to(logits.device());

@@ -10,6 +10,7 @@
 #include "client/objects/file.h"
 #include "fmt/format.h"
 #include "proto/spec/error.h"
+#include "worker/engine/cancellation.h"
 #include "worker/engine/text/json_part.h"
 
 namespace teq::eval {
@@ -280,7 +281,7 @@ absl::StatusOr<TaskScores> ScoreTask(const model::Decoder& decoder, const Task& 
   std::vector<double> log_likelihoods(total);
   std::size_t done = 0;
   for (const std::vector<Item>& batch : batches) {
-    if (cancelled) return Error(absl::StatusCode::kCancelled, "CANCELLED", "the run was cancelled");
+    TEQ_RETURN_IF_ERROR(CheckCancelled(cancelled));
     const std::vector<double> values = LogLikelihoods(decoder, batch);
     for (std::size_t i = 0; i < batch.size(); ++i) log_likelihoods[batch[i].place] = values[i];
     done += batch.size();

@@ -49,12 +49,7 @@ BlockCodes BlockRounder::RoundSequentially(const model::Block& folded,
       }
       codes[reader] =
           RoundByGptq(folded.linears[reader], gram, grids[reader], adjustments[reader].clip);
-    }
-    for (std::size_t reader = role; reader < codes.size(); ++reader) {
-      if (transform::SharedInput(static_cast<Role>(reader)) != source) continue;
-      if (codes[reader].codes.defined()) {
-        rounded.linears[reader].weight = quant::Dequantize(codes[reader]);
-      }
+      rounded.linears[reader].weight = quant::Dequantize(codes[reader]);
     }
   }
   for (Tensor& batch : states_) batch = runner_.Run(rounded, batch);

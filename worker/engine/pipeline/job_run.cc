@@ -5,6 +5,7 @@
 #include "proto/spec/error.h"
 #include "proto/spec/json.h"
 #include "proto/spec/recipe.h"
+#include "worker/engine/cancellation.h"
 #include "worker/engine/report/environment.h"
 #include "worker/engine/report/page.h"
 #include "worker/engine/text/tokenizer.h"
@@ -63,7 +64,7 @@ void JobRun::Abandon() {
 }
 
 absl::Status JobRun::Timed(Stage stage, absl::Status (JobRun::*run)()) {
-  TEQ_RETURN_IF_ERROR(CheckCancelled());
+  TEQ_RETURN_IF_ERROR(CheckCancelled(cancelled_));
   stage_ = stage;
   stage_start_ = std::chrono::steady_clock::now();
   SendProgress(0, 0, "");
@@ -87,11 +88,6 @@ void JobRun::SendProgress(std::int64_t done, std::int64_t total, const char* uni
                                    static_cast<double>(total - done));
   }
   sink_(event);
-}
-
-absl::Status JobRun::CheckCancelled() const {
-  if (!cancelled_) return absl::OkStatus();
-  return Error(absl::StatusCode::kCancelled, "CANCELLED", "the run was cancelled");
 }
 
 absl::Status JobRun::Fetch() {
@@ -164,7 +160,7 @@ absl::Status JobRun::FetchTexts() {
   inputs.set_calibration_sequence_length(static_cast<int>(calibration_.length));
 
   for (const std::string& uri : spec_.evaluation().uris()) {
-    TEQ_RETURN_IF_ERROR(CheckCancelled());
+    TEQ_RETURN_IF_ERROR(CheckCancelled(cancelled_));
     TEQ_ASSIGN_OR_RETURN(const auto path, ResolveUri(uri, options_.uri_policy));
     TEQ_ASSIGN_OR_RETURN(text::Windows windows,
                          text::ReadEvaluationWindows(path, *tokenizer, config_.vocabulary_size,
@@ -212,7 +208,7 @@ absl::StatusOr<model::Decoder> JobRun::ReadPublished(const std::filesystem::path
 }
 
 absl::Status JobRun::Seal() {
-  TEQ_RETURN_IF_ERROR(CheckCancelled());
+  TEQ_RETURN_IF_ERROR(CheckCancelled(cancelled_));
   // Its time is in no report: the report is sealed as part of the content.
   stage_ = teq::v1::STAGE_PUBLISH;
   SendProgress(0, 0, "");

@@ -100,7 +100,6 @@ class JobRun {
   /// Runs a stage and records how long it took.
   absl::Status Timed(teq::v1::Stage stage, absl::Status (JobRun::*run)());
   void SendProgress(std::int64_t done, std::int64_t total, const char* unit);
-  [[nodiscard]] absl::Status CheckCancelled() const;
   [[nodiscard]] const teq::v1::Recipe& recipe() const { return spec_.recipe(); }
   [[nodiscard]] bool transforms() const {
     return recipe().transform().kind_case() != teq::v1::Transform::KIND_NOT_SET;

@@ -3,6 +3,7 @@
 #include "fmt/ranges.h"
 #include "proto/spec/error.h"
 #include "proto/spec/recipe.h"
+#include "worker/engine/cancellation.h"
 #include "worker/engine/pipeline/job_run.h"
 #include "worker/engine/quant/bit_choice.h"
 #include "worker/engine/quant/clip_search.h"
@@ -86,7 +87,7 @@ absl::Status JobRun::Calibrate() {
       [&](std::size_t number, const transform::BlockStatistics& statistics) -> absl::Status {
         CalibrateBlock(number, statistics);
         SendProgress(static_cast<std::int64_t>(number) + 1, config_.layers, "blocks");
-        return CheckCancelled();
+        return CheckCancelled(cancelled_);
       });
 }
 
@@ -165,16 +166,16 @@ absl::Status JobRun::Train(const transform::TrainingTask& task) {
   if (by_block) {
     TEQ_RETURN_IF_ERROR(transform::TrainBlocks(task, parameters_, training, on_step, cancelled_));
     steps_before = block_steps;
-  }
-  if (!by_block) {
+    if (last_steps > 0) {
+      transform::TrainingTask last = task;
+      last.rates.scales *= kEndToEndRate;
+      last.rates.clipping *= kEndToEndRate;
+      last.rates.rounding *= kEndToEndRate;
+      TEQ_RETURN_IF_ERROR(transform::TrainEndToEnd(last, last_steps, teq::v1::OBJECTIVE_KL,
+                                                   parameters_, training, on_step, cancelled_));
+    }
+  } else {
     TEQ_RETURN_IF_ERROR(transform::TrainEndToEnd(task, last_steps, schedule.objective(),
-                                                 parameters_, training, on_step, cancelled_));
-  } else if (last_steps > 0) {
-    transform::TrainingTask last = task;
-    last.rates.scales *= kEndToEndRate;
-    last.rates.clipping *= kEndToEndRate;
-    last.rates.rounding *= kEndToEndRate;
-    TEQ_RETURN_IF_ERROR(transform::TrainEndToEnd(last, last_steps, teq::v1::OBJECTIVE_KL,
                                                  parameters_, training, on_step, cancelled_));
   }
   training.set_trainable_fraction(
@@ -228,7 +229,7 @@ absl::Status JobRun::KeepFloat(const std::string& name, const Tensor& value) {
 
 absl::Status JobRun::RoundBlock(std::size_t number, const transform::BlockStatistics& statistics,
                                 BlockRounder& rounder) {
-  TEQ_RETURN_IF_ERROR(CheckCancelled());
+  TEQ_RETURN_IF_ERROR(CheckCancelled(cancelled_));
   const torch::NoGradGuard no_gradient;
   const transform::BlockScales scales = transform::ResolveScales(
       decoder_.blocks[number], number, groups_, parameters_.log_scales, norm_type_);

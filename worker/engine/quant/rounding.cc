@@ -52,7 +52,7 @@ RangeGradient ThroughRange(const Tensor& groups, const Tensor& scale_sum, const 
   return {result, {(low * min).squeeze(-1), (high * max).squeeze(-1)}};
 }
 
-const float* DataOrNull(const Tensor& tensor) {
+float* DataOrNull(const Tensor& tensor) {
   return tensor.defined() ? tensor.data_ptr<float>() : nullptr;
 }
 
@@ -136,13 +136,10 @@ RoundingGradients GradientOnCpu(const RoundingOperand& operand, const Tensor& up
       torch::empty({problem.rows}),
       {{ZerosLike(operand.adjustment.clip.low), ZerosLike(operand.adjustment.clip.high)},
        ZerosLike(operand.adjustment.offset)}};
-  const auto data = [](const Tensor& tensor) {
-    return tensor.defined() ? tensor.data_ptr<float>() : nullptr;
-  };
-  cpu::Gradients gradients{.rows = data(result.rows),
-                           .low_factor = data(result.adjustment.clip.low),
-                           .high_factor = data(result.adjustment.clip.high),
-                           .offset = data(result.adjustment.offset)};
+  cpu::Gradients gradients{.rows = DataOrNull(result.rows),
+                           .low_factor = DataOrNull(result.adjustment.clip.low),
+                           .high_factor = DataOrNull(result.adjustment.clip.high),
+                           .offset = DataOrNull(result.adjustment.offset)};
   at::parallel_for(0, tasks, 1, [&](std::int64_t first, std::int64_t last) {
     std::vector<float> scratch(static_cast<std::size_t>(2 * problem.columns));
     cpu::Gradients own = gradients;

@@ -127,10 +127,8 @@ std::string DepthPanels(const LayerGrid& grid, const Axis& axis) {
   for (std::size_t kind = 0; kind < grid.kinds().size(); ++kind) {
     panels += DepthPanel(grid, kind, blocks, axis);
   }
-  return fmt::format(
-      "<p class=\"label\">By depth, for each kind of layer</p>\n"
-      "<div class=\"panels\">\n{}</div>\n<p class=\"label\">By layer, block for block</p>\n",
-      panels);
+  return "<p class=\"label\">By depth, for each kind of layer</p>\n" + Panels(panels) +
+         "<p class=\"label\">By layer, block for block</p>\n";
 }
 
 Table ErrorTable(const LayerGrid& grid) {

@@ -248,6 +248,10 @@ std::string Figure::Html() const {
                      table_html.empty() ? "" : Unfolding("As a table", table_html));
 }
 
+std::string Panels(std::string_view panels_html) {
+  return fmt::format("<div class=\"panels\">\n{}</div>\n", panels_html);
+}
+
 std::string Section(std::string_view id, std::string_view title, std::string_view body_html) {
   if (body_html.empty()) return {};
   return fmt::format("<section id=\"{0}\">\n<h2>{1}</h2>\n{2}</section>\n", id, Escape(title),

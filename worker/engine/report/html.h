@@ -84,6 +84,9 @@ struct LegendEntry {
 };
 [[nodiscard]] std::string Legend(std::span<const LegendEntry> entries);
 
+/// Small plots side by side.
+[[nodiscard]] std::string Panels(std::string_view panels_html);
+
 /// How many characters UTF-8 text has.
 [[nodiscard]] std::size_t CharacterCount(std::string_view text);
 

@@ -211,14 +211,13 @@ std::string BlockFigure(const Training& training) {
   const LegendEntry legend[] = {{Key::kLine, "train", "training, each step's batch"},
                                 {Key::kLine, "result", "held back"},
                                 {Key::kLine, "plain", "plain rounding = 1"}};
-  return Figure{
-      .title = "Block by block.",
-      .caption =
-          "Mean squared error of each block's output over that of plain "
-          "rounding; all panels share their axes. At a panel's head, and as a "
-          "ring, what was kept.",
-      .body_html = Legend(legend) + fmt::format("<div class=\"panels\">\n{}</div>\n", panels),
-      .table_html = BlockTable(training).Html()}
+  return Figure{.title = "Block by block.",
+                .caption =
+                    "Mean squared error of each block's output over that of plain "
+                    "rounding; all panels share their axes. At a panel's head, and as a "
+                    "ring, what was kept.",
+                .body_html = Legend(legend) + Panels(panels),
+                .table_html = BlockTable(training).Html()}
       .Html();
 }
 

@@ -264,13 +264,12 @@ std::string KindPanels(const LayerGrid& grid, const std::vector<Outcome>& outcom
   }
   const LegendEntry legend[] = {{Key::kDot, "result", "layers of this kind"},
                                 {Key::kDot, "muted", "all others"}};
-  return Figure{
-      .title = "Does a long way pay?",
-      .caption =
-          "Across: how far the scales travelled, in octaves. Upwards: output "
-          "error over plain rounding's (the dashed line).",
-      .body_html = Legend(legend) + fmt::format("<div class=\"panels\">\n{}</div>\n", panels),
-      .table_html = OutcomeTable(outcomes).Html()}
+  return Figure{.title = "Does a long way pay?",
+                .caption =
+                    "Across: how far the scales travelled, in octaves. Upwards: output "
+                    "error over plain rounding's (the dashed line).",
+                .body_html = Legend(legend) + Panels(panels),
+                .table_html = OutcomeTable(outcomes).Html()}
       .Html();
 }
 

@@ -11,6 +11,7 @@
 #include "google/protobuf/util/time_util.h"
 #include "proto/spec/error.h"
 #include "torch/optim/adam.h"
+#include "worker/engine/cancellation.h"
 
 namespace teq::transform {
 namespace {
@@ -207,9 +208,7 @@ absl::StatusOr<FitResult> Fit(const std::vector<Trainable>& trainables, const Fi
     Average average(trainables, task.steps);
     const int interval = std::max(1, task.steps / kMeasurements);
     for (int step = 1; step <= task.steps; ++step) {
-      if (cancelled) {
-        return Error(absl::StatusCode::kCancelled, "CANCELLED", "the run was cancelled");
-      }
+      TEQ_RETURN_IF_ERROR(CheckCancelled(cancelled));
       const Clock::time_point begin = Clock::now();
       const Tensor indices = batches.Next();
       const Tensor loss = task.loss(indices);

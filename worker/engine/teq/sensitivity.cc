@@ -6,6 +6,7 @@
 #include "fmt/format.h"
 #include "proto/spec/error.h"
 #include "proto/spec/recipe.h"
+#include "worker/engine/cancellation.h"
 #include "worker/engine/model/windows_tensor.h"
 #include "worker/engine/quant/grid.h"
 
@@ -84,9 +85,7 @@ absl::StatusOr<std::vector<BlockSensitivities>> MeasureSensitivities(
       if (!open[number][role]) continue;
       const model::Linear& linear = block.linears[role];
       for (const int bits : kCodeWidths) {
-        if (cancelled) {
-          return Error(absl::StatusCode::kCancelled, "CANCELLED", "the run was cancelled");
-        }
+        TEQ_RETURN_IF_ERROR(CheckCancelled(cancelled));
         LayerGrid grid = grids[number][role];
         grid.bits = bits;
         model::Block rounded = block;
