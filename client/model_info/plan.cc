@@ -108,7 +108,7 @@ absl::Status CheckOverridesMatch(const teq::v1::Recipe& recipe,
     only.mutable_overrides(0)->set_skip(true);
     only.mutable_overrides(0)->clear_weights();
     const bool matches = std::any_of(layers.begin(), layers.end(), [&](const LinearLayer& layer) {
-      return !GridOf(only, layer.name).quantized;
+      return layer.quantizable && !GridOf(only, layer.name).quantized;
     });
     if (matches) continue;
     return InvalidField("INVALID_SPEC", fmt::format("recipe.overrides[{}].match", i),
@@ -121,18 +121,19 @@ absl::Status CheckOverridesMatch(const teq::v1::Recipe& recipe,
 }  // namespace
 
 absl::StatusOr<std::vector<PlannedLayer>> PlanLayers(const teq::v1::JobSpec& spec,
-                                                     const Architecture& architecture,
                                                      const ModelConfig& config) {
   TEQ_RETURN_IF_ERROR(
       CheckWindow("calibration.sequence_length", spec.calibration().sequence_length(), config));
   TEQ_RETURN_IF_ERROR(
       CheckWindow("evaluation.sequence_length", spec.evaluation().sequence_length(), config));
-  const std::vector<LinearLayer> layers = LinearLayers(architecture, config);
+  const std::vector<LinearLayer> layers = LinearLayers(config);
   TEQ_RETURN_IF_ERROR(CheckOverridesMatch(spec.recipe(), layers));
   std::vector<PlannedLayer> plan;
   plan.reserve(layers.size());
   for (const LinearLayer& layer : layers) {
-    plan.push_back({layer, GridOf(spec.recipe(), layer.name)});
+    LayerGrid grid = GridOf(spec.recipe(), layer.name);
+    grid.quantized = grid.quantized && layer.quantizable;
+    plan.push_back({layer, grid});
   }
   if (std::none_of(plan.begin(), plan.end(), [](const auto& p) { return p.grid.quantized; })) {
     return InvalidField("INVALID_SPEC", "recipe.overrides",
@@ -144,11 +145,11 @@ absl::StatusOr<std::vector<PlannedLayer>> PlanLayers(const teq::v1::JobSpec& spe
 }
 
 absl::Status CheckModel(const teq::v1::JobSpec& spec, const std::filesystem::path& directory) {
-  TEQ_ASSIGN_OR_RETURN(const ModelConfig config, ReadModelConfig(directory));
+  TEQ_ASSIGN_OR_RETURN(ModelConfig config, ReadModelConfig(directory));
   TEQ_ASSIGN_OR_RETURN(const CheckpointIndex index, ReadCheckpointIndex(directory));
-  const Architecture& architecture = *FindArchitecture(config.model_type);
-  TEQ_RETURN_IF_ERROR(CheckTensors(architecture, config, index));
-  return PlanLayers(spec, architecture, config).status();
+  MatchPrefix(index, config);
+  TEQ_RETURN_IF_ERROR(CheckTensors(config, index));
+  return PlanLayers(spec, config).status();
 }
 
 }  // namespace teq::model_info

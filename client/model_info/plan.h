@@ -5,7 +5,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "client/model_info/architecture.h"
+#include "client/model_info/layout.h"
 #include "proto/spec/validate.h"
 #include "teq/v1/job.pb.h"
 
@@ -17,8 +17,8 @@ struct PlannedLayer {
   LayerGrid grid;
 };
 
-/// The grid of every linear layer under a recipe with defaults; where BitsAreOpen, with provisional
-/// bits, and the layer must be packable at every width.
+/// The grid of every linear layer under a recipe with defaults, in LinearLayers' order; where
+/// BitsAreOpen, with provisional bits, and the layer must be packable at every width.
 ///
 /// INVALID_ARGUMENT: GROUP_SIZE_MISMATCH where group_size does not divide a layer's inputs and
 /// SHAPE_NOT_PACKABLE where a format cannot hold a layer (GPTQ: codes of a column and zero points
@@ -26,7 +26,6 @@ struct PlannedLayer {
 /// leave them float. INVALID_SPEC for an override that matches no layer, or a recipe that leaves
 /// every layer float.
 [[nodiscard]] absl::StatusOr<std::vector<PlannedLayer>> PlanLayers(const teq::v1::JobSpec& spec,
-                                                                   const Architecture& architecture,
                                                                    const ModelConfig& config);
 
 /// Everything that a checkpoint's headers can tell about a job: config.json, tensors, PlanLayers.

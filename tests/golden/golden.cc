@@ -9,7 +9,7 @@
 #include "nlohmann/json.hpp"
 #include "proto/spec/error.h"
 #include "worker/engine/checkpoint/checkpoint.h"
-#include "worker/engine/model/decoder.h"
+#include "worker/engine/model/block_runner.h"
 #include "worker/engine/text/tokenizer.h"
 
 namespace teq {
@@ -18,14 +18,15 @@ namespace {
 constexpr double kTolerance = 1e-3;
 
 absl::StatusOr<model::Decoder> Load(const std::string& directory) {
-  TEQ_ASSIGN_OR_RETURN(const auto config, model_info::ReadModelConfig(directory));
+  TEQ_ASSIGN_OR_RETURN(auto config, model_info::ReadModelConfig(directory));
   TEQ_ASSIGN_OR_RETURN(const auto checkpoint, checkpoint::Checkpoint::Open(directory));
-  const auto& architecture = *model_info::FindArchitecture(config.model_type);
+  model_info::MatchPrefix(checkpoint.index(), config);
+  TEQ_RETURN_IF_ERROR(model_info::CheckTensors(config, checkpoint.index()));
   TEQ_ASSIGN_OR_RETURN(const auto vocabulary,
-                       model_info::FindVocabularyTensors(architecture, config, checkpoint.index()));
+                       model_info::FindVocabularyTensors(config, checkpoint.index()));
   return model::LoadDecoder(
-      architecture, config, vocabulary,
-      [&](const std::string& name) { return checkpoint.Read(name); }, torch::kCPU);
+      config, vocabulary, [&](const std::string& name) { return checkpoint.Read(name); },
+      torch::kCPU);
 }
 
 absl::StatusOr<bool> IdsAreEqual(const std::string& directory, const nlohmann::json& golden) {

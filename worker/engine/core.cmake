@@ -2,8 +2,10 @@
 add_library(teq_engine STATIC
   eval/perplexity.cc
   eval/tasks.cc
+  model/block_runner.cc
   model/decoder.cc
   model/device.cc
+  model/positions.cc
   model/windows_tensor.cc
   pack/bit_packing.cc
   pack/gptq.cc

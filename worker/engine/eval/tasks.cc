@@ -212,7 +212,7 @@ std::vector<double> LogLikelihoods(const model::Decoder& decoder, const std::vec
     next.insert(next.end(), choice.ids.end() - choice.choice_tokens, choice.ids.end());
   }
   const Tensor log_probability =
-      torch::log_softmax(torch::linear(torch::cat(predicting), decoder.head), -1);
+      torch::log_softmax(model::HeadLogits(decoder, torch::cat(predicting)), -1);
   const Tensor targets =
       torch::tensor(next, torch::kInt64).unsqueeze(-1).to(log_probability.device());
   const Tensor token_values =

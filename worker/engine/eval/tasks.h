@@ -9,7 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "client/model_info/model_config.h"
-#include "worker/engine/model/decoder.h"
+#include "worker/engine/model/block_runner.h"
 #include "worker/engine/text/tokenizer.h"
 
 namespace teq::eval {

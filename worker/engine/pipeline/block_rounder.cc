@@ -7,7 +7,6 @@
 
 namespace teq::pipeline {
 
-using model_info::Role;
 using torch::Tensor;
 
 BlockRounder::BlockRounder(const teq::v1::Rounding& rounding, const model::Decoder& decoder,
@@ -23,11 +22,10 @@ BlockCodes BlockRounder::Round(const model::Block& folded, const transform::Bloc
                                const transform::BlockAdjustments& adjustments) {
   const torch::NoGradGuard no_gradient;
   if (rounding_.has_gptq()) return RoundSequentially(folded, grids, adjustments);
-  BlockCodes codes;
-  for (std::size_t role = 0; role < codes.size(); ++role) {
-    if (!grids[role].quantized) continue;
-    codes[role] =
-        quant::QuantizeToNearest(folded.linears[role].weight, grids[role], adjustments[role]);
+  BlockCodes codes(folded.linears.size());
+  for (std::size_t i = 0; i < codes.size(); ++i) {
+    if (!grids[i].quantized) continue;
+    codes[i] = quant::QuantizeToNearest(folded.linears[i].weight, grids[i], adjustments[i]);
   }
   return codes;
 }
@@ -35,21 +33,17 @@ BlockCodes BlockRounder::Round(const model::Block& folded, const transform::Bloc
 BlockCodes BlockRounder::RoundSequentially(const model::Block& folded,
                                            const transform::BlockGrids& grids,
                                            const transform::BlockAdjustments& adjustments) {
-  BlockCodes codes;
+  BlockCodes codes(folded.linears.size());
   model::Block rounded = folded;
-  for (std::size_t role = 0; role < codes.size(); ++role) {
-    const std::size_t source = transform::SharedInput(static_cast<Role>(role));
-    if (source != role) continue;
-    Tensor gram;
-    for (std::size_t reader = role; reader < codes.size(); ++reader) {
-      if (transform::SharedInput(static_cast<Role>(reader)) != source) continue;
-      if (!grids[reader].quantized) continue;
-      if (!gram.defined()) {
-        gram = transform::GatherInput(runner_, rounded, states_, static_cast<Role>(role)).gram;
-      }
-      codes[reader] =
-          RoundByGptq(folded.linears[reader], gram, grids[reader], adjustments[reader].clip);
-      rounded.linears[reader].weight = quant::Dequantize(codes[reader]);
+  for (int step = 0; step < model_info::kSteps; ++step) {
+    const transform::BlockStatistics statistics =
+        transform::GatherStep(runner_, rounded, states_, step);
+    for (std::size_t i = 0; i < codes.size(); ++i) {
+      const model::Linear& linear = folded.linears[i];
+      if (!grids[i].quantized || model_info::StepOf(linear.layer.input) != step) continue;
+      codes[i] = RoundByGptq(linear, statistics[static_cast<std::size_t>(linear.layer.input)].gram,
+                             grids[i], adjustments[i].clip);
+      rounded.linears[i].weight = quant::Dequantize(codes[i]);
     }
   }
   for (Tensor& batch : states_) batch = runner_.Run(rounded, batch);
@@ -65,15 +59,15 @@ quant::Quantized BlockRounder::RoundByGptq(const model::Linear& linear, const Te
                         .before_update = gptq.group_range() == teq::v1::GROUP_RANGE_BEFORE_UPDATE,
                         .order_by_activation = gptq.order_by_activation()});
   if (!result.compensated) {
-    notes_.push_back(
-        fmt::format("{}: no damping made the Hessian definite; rounded to nearest", linear.name));
+    notes_.push_back(fmt::format("{}: no damping made the Hessian definite; rounded to nearest",
+                                 linear.layer.name));
   } else if (result.damping > gptq.damping()) {
     notes_.push_back(fmt::format("{}: the Hessian is singular; damping was raised from {} to {}",
-                                 linear.name, gptq.damping(), result.damping));
+                                 linear.layer.name, gptq.damping(), result.damping));
   }
   if (result.dead_columns > 0) {
     notes_.push_back(fmt::format("{}: {} of {} inputs are never active on the calibration text",
-                                 linear.name, result.dead_columns, linear.weight.size(1)));
+                                 linear.layer.name, result.dead_columns, linear.weight.size(1)));
   }
   return result.quantized;
 }

@@ -1,21 +1,20 @@
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
 
 #include "teq/v1/recipe.pb.h"
 #include "torch/types.h"
-#include "worker/engine/model/decoder.h"
+#include "worker/engine/model/block_runner.h"
 #include "worker/engine/quant/grid.h"
 #include "worker/engine/teq/parameters.h"
 #include "worker/engine/text/windows.h"
 
 namespace teq::pipeline {
 
-/// One block's layers as codes, by Role; a float layer has no codes.
-using BlockCodes = std::array<quant::Quantized, model_info::kRoles>;
+/// One block's layers as codes; a float layer has none.
+using BlockCodes = std::vector<quant::Quantized>;
 
 /// Turns blocks into codes by a recipe's rounding, in the order in which they run.
 class BlockRounder {
@@ -25,8 +24,8 @@ class BlockRounder {
                const text::Windows& windows, std::int64_t batch_size);
 
   /// The codes of the next block, whose scales are folded. GPTQ goes through a block as it runs:
-  /// q, k, v, then o on what they give rounded, then gate and up, then down; and every block reads
-  /// what the rounded ones below it give.
+  /// q, k, v, then o on what they give rounded, then gate and up (of all experts), then down; and
+  /// every block reads what the rounded ones below it give.
   [[nodiscard]] BlockCodes Round(const model::Block& folded, const transform::BlockGrids& grids,
                                  const transform::BlockAdjustments& adjustments);
 

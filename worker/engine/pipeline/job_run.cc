@@ -113,22 +113,22 @@ absl::Status JobRun::FetchModel() {
   TEQ_ASSIGN_OR_RETURN(device_, model::OpenDevice(spec_.resources().device(), options_.hpu_plugin));
   TEQ_ASSIGN_OR_RETURN(model_directory_, ResolveUri(spec_.model().uri(), options_.uri_policy));
   TEQ_ASSIGN_OR_RETURN(config_, model_info::ReadModelConfig(model_directory_));
-  architecture_ = model_info::FindArchitecture(config_.model_type);
   TEQ_ASSIGN_OR_RETURN(checkpoint_, checkpoint::Checkpoint::Open(model_directory_));
-  TEQ_RETURN_IF_ERROR(model_info::CheckTensors(*architecture_, config_, checkpoint_->index()));
-  TEQ_ASSIGN_OR_RETURN(packable_.plan, model_info::PlanLayers(spec_, *architecture_, config_));
-  TEQ_ASSIGN_OR_RETURN(vocabulary_, model_info::FindVocabularyTensors(*architecture_, config_,
-                                                                      checkpoint_->index()));
+  model_info::MatchPrefix(checkpoint_->index(), config_);
+  TEQ_RETURN_IF_ERROR(model_info::CheckTensors(config_, checkpoint_->index()));
+  TEQ_ASSIGN_OR_RETURN(packable_.plan, model_info::PlanLayers(spec_, config_));
+  TEQ_ASSIGN_OR_RETURN(vocabulary_,
+                       model_info::FindVocabularyTensors(config_, checkpoint_->index()));
   packable_.config = config_.source;
   packable_.source = model_directory_;
   grids_ = transform::GridsByBlock(packable_.plan);
   const auto source = [this](const std::string& name) { return checkpoint_->Read(name); };
-  TEQ_ASSIGN_OR_RETURN(
-      decoder_, model::LoadDecoder(*architecture_, config_, vocabulary_, source, device_.torch));
-  TEQ_ASSIGN_OR_RETURN(const Tensor norm, checkpoint_->Read(decoder_.final_norm.name + ".weight"));
+  TEQ_ASSIGN_OR_RETURN(decoder_, model::LoadDecoder(config_, vocabulary_, source, device_.torch));
+  const model::Norm& first_norm = decoder_.blocks.front().at(model_info::NormPlace::kAttention);
+  TEQ_ASSIGN_OR_RETURN(const Tensor norm, checkpoint_->Read(first_norm.name + ".weight"));
   norm_type_ = PublishedType(norm.scalar_type());
   if (transforms()) groups_ = transform::ScaleGroups(config_, grids_);
-  parameters_ = transform::PlainParameters(groups_, grids_.size(), decoder_.embedding.options());
+  parameters_ = transform::PlainParameters(groups_, grids_, decoder_.embedding.options());
   teq::v1::Inputs& inputs = *report_.mutable_inputs();
   inputs.set_model_uri(spec_.model().uri());
   TEQ_ASSIGN_OR_RETURN(*inputs.mutable_model_sha256(), WeightsDigest(checkpoint_->index()));
@@ -198,13 +198,15 @@ absl::StatusOr<model::Decoder> JobRun::ReadPublished(const std::filesystem::path
   constexpr std::string_view kSuffix = ".weight";
   const auto source = [&](const std::string& name) -> absl::StatusOr<Tensor> {
     const auto layer = packed.layers.find(name.substr(0, name.size() - kSuffix.size()));
-    if (name.ends_with(kSuffix) && layer != packed.layers.end()) return layer->second.weight;
+    if (name.ends_with(kSuffix) && layer != packed.layers.end()) {
+      return config_.transposed_linears ? layer->second.weight.t() : layer->second.weight;
+    }
     const auto tensor = packed.tensors.find(name);
     if (tensor != packed.tensors.end()) return tensor->second;
     return Error(absl::StatusCode::kDataLoss, "VERIFY_FAILED",
                  fmt::format("{}: tensor {} is missing", directory.string(), name));
   };
-  return model::LoadDecoder(*architecture_, config_, vocabulary_, source, device_.torch);
+  return model::LoadDecoder(config_, vocabulary_, source, device_.torch);
 }
 
 absl::Status JobRun::Seal() {

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "client/model_info/architecture.h"
+#include "client/model_info/layout.h"
 #include "client/model_info/plan.h"
 #include "client/objects/publication.h"
 #include "teq/v1/engine.pb.h"
@@ -82,9 +82,11 @@ class JobRun {
   absl::Status Round();
   absl::Status RoundBlock(std::size_t number, const transform::BlockStatistics& statistics,
                           BlockRounder& rounder);
-  absl::Status KeepLayer(std::size_t block, std::size_t role, const torch::Tensor& folded,
-                         const transform::InputStatistics& input,
+  absl::Status KeepLayer(std::size_t block, std::size_t index, const torch::Tensor& folded,
+                         const transform::BlockStatistics& statistics,
                          const transform::BlockScales& scales, quant::Quantized quantized);
+  absl::Status KeepChanged(const model::Block& folded, const transform::BlockGrids& grids);
+  absl::Status KeepSource();
   absl::Status KeepFloat(const std::string& name, const torch::Tensor& value);
   absl::Status Pack();
   absl::Status Verify();
@@ -120,7 +122,6 @@ class JobRun {
   model::Device device_;
   std::filesystem::path model_directory_;
   model_info::ModelConfig config_;
-  const model_info::Architecture* architecture_ = nullptr;
   std::optional<checkpoint::Checkpoint> checkpoint_;
   model_info::VocabularyTensors vocabulary_;
   model::Decoder decoder_;

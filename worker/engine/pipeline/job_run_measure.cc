@@ -56,8 +56,8 @@ absl::Status JobRun::BaselineEval() {
   if (recipe().weights().has_target_bits()) TEQ_RETURN_IF_ERROR(ChooseBits());
   if (datasets_.empty()) return absl::OkStatus();
   const model::Decoder rounded = transform::FakeQuantizeDecoder(
-      decoder_, {}, transform::PlainParameters({}, grids_.size(), decoder_.embedding.options()),
-      grids_, norm_type_, teq::v1::GRADIENT_FULL);
+      decoder_, {}, transform::PlainParameters({}, grids_, decoder_.embedding.options()), grids_,
+      norm_type_, teq::v1::GRADIENT_FULL);
   for (Dataset& dataset : datasets_) {
     TEQ_ASSIGN_OR_RETURN(
         dataset.round_to_nearest,

@@ -1,4 +1,6 @@
 // What JobRun does to the weights: the choice of bits, CALIBRATE, TRANSFORM and ROUND.
+#include <set>
+
 #include "fmt/format.h"
 #include "fmt/ranges.h"
 #include "proto/spec/error.h"
@@ -49,12 +51,12 @@ std::string DescribeChoice(double target, const std::vector<quant::OpenLayer>& l
 }  // namespace
 
 absl::Status JobRun::ChooseBits() {
-  std::vector<transform::BlockFlags> open(grids_.size());
+  std::vector<transform::BlockFlags> open;
+  for (const transform::BlockGrids& block : grids_) open.emplace_back(block.size());
   std::vector<model_info::PlannedLayer*> layers;
   for (model_info::PlannedLayer& planned : packable_.plan) {
-    if (!BitsAreOpen(recipe(), planned.layer.name)) continue;
-    open[static_cast<std::size_t>(planned.layer.block)]
-        [static_cast<std::size_t>(planned.layer.role)] = true;
+    if (!planned.layer.quantizable || !BitsAreOpen(recipe(), planned.layer.name)) continue;
+    open[static_cast<std::size_t>(planned.layer.block)][planned.layer.index] = true;
     layers.push_back(&planned);
   }
   if (layers.empty()) {
@@ -69,9 +71,9 @@ absl::Status JobRun::ChooseBits() {
                                            cancelled_));
   std::vector<quant::OpenLayer> candidates;
   for (const model_info::PlannedLayer* planned : layers) {
-    candidates.push_back({planned->layer.in * planned->layer.out,
-                          sensitivities_[static_cast<std::size_t>(planned->layer.block)]
-                                        [static_cast<std::size_t>(planned->layer.role)]});
+    candidates.push_back(
+        {planned->layer.in * planned->layer.out,
+         sensitivities_[static_cast<std::size_t>(planned->layer.block)][planned->layer.index]});
   }
   const double target = recipe().weights().target_bits();
   const std::vector<int> bits = quant::ChooseBits(candidates, target);
@@ -104,16 +106,17 @@ void JobRun::CalibrateBlock(std::size_t number, const transform::BlockStatistics
   const teq::v1::Clipping& clipping = recipe().clipping();
   if (!clipping.has_search() && !clipping.learned().start_from_search()) return;
   const transform::BlockScales scales =
-      transform::ResolveScales(block, number, groups_, parameters_.log_scales, norm_type_);
+      transform::ResolveScales(block, config_.norm, groups_, parameters_.log_scales, norm_type_);
   const model::Block folded = transform::FoldBlock(block, scales);
-  for (std::size_t role = 0; role < folded.linears.size(); ++role) {
-    if (!grids_[number][role].quantized) continue;
-    Tensor gram = statistics[role].gram;
-    if (scales.input[role].defined()) {
-      gram = gram / torch::outer(scales.input[role], scales.input[role]);
-    }
-    parameters_.adjustments[number][role].clip =
-        quant::SearchClipping(folded.linears[role].weight, gram, grids_[number][role]);
+  for (std::size_t i = 0; i < folded.linears.size(); ++i) {
+    const model::Linear& linear = folded.linears[i];
+    const transform::InputStatistics& input =
+        statistics[static_cast<std::size_t>(linear.layer.input)];
+    if (!grids_[number][i].quantized || input.tokens == 0) continue;
+    Tensor gram = input.gram;
+    if (scales.input[i].defined()) gram = gram / torch::outer(scales.input[i], scales.input[i]);
+    parameters_.adjustments[number][i].clip =
+        quant::SearchClipping(linear.weight, gram, grids_[number][i]);
   }
 }
 
@@ -178,9 +181,8 @@ absl::Status JobRun::Train(const transform::TrainingTask& task) {
     TEQ_RETURN_IF_ERROR(transform::TrainEndToEnd(task, last_steps, schedule.objective(),
                                                  parameters_, training, on_step, cancelled_));
   }
-  training.set_trainable_fraction(
-      static_cast<double>(training.trainable_parameters().scales()) /
-      static_cast<double>(model_info::CountParameters(*architecture_, config_)));
+  training.set_trainable_fraction(static_cast<double>(training.trainable_parameters().scales()) /
+                                  static_cast<double>(model_info::CountParameters(config_)));
   if (training.best_step() < 0) {
     report_.add_notes(
         "no iterate of the training, nor its start, was better on the held-back text "
@@ -190,21 +192,13 @@ absl::Status JobRun::Train(const transform::TrainingTask& task) {
 }
 
 absl::Status JobRun::Round() {
-  for (const std::string& name :
-       {vocabulary_.embedding, vocabulary_.head, decoder_.final_norm.name + ".weight"}) {
-    if (name == vocabulary_.head && vocabulary_.head == vocabulary_.embedding &&
-        !packable_.floats.empty()) {
-      continue;
-    }
-    TEQ_ASSIGN_OR_RETURN(const Tensor tensor, checkpoint_->Read(name));
-    TEQ_RETURN_IF_ERROR(KeepFloat(name, tensor));
-  }
   BlockRounder rounder(recipe().rounding(), decoder_, calibration_, BatchSize(calibration_));
   TEQ_RETURN_IF_ERROR(transform::VisitBlockStatistics(
       decoder_, calibration_, BatchSize(calibration_),
       [&](std::size_t number, const transform::BlockStatistics& statistics) {
         return RoundBlock(number, statistics, rounder);
       }));
+  TEQ_RETURN_IF_ERROR(KeepSource());
   report_.mutable_notes()->Add(rounder.notes().begin(), rounder.notes().end());
   if (clamped_zeros_ > 0) {
     report_.add_notes(
@@ -232,34 +226,70 @@ absl::Status JobRun::RoundBlock(std::size_t number, const transform::BlockStatis
   TEQ_RETURN_IF_ERROR(CheckCancelled(cancelled_));
   const torch::NoGradGuard no_gradient;
   const transform::BlockScales scales = transform::ResolveScales(
-      decoder_.blocks[number], number, groups_, parameters_.log_scales, norm_type_);
+      decoder_.blocks[number], config_.norm, groups_, parameters_.log_scales, norm_type_);
   const model::Block folded = transform::FoldBlock(decoder_.blocks[number], scales);
-  for (const model::Norm* norm : {&folded.attention_norm, &folded.mlp_norm}) {
-    TEQ_RETURN_IF_ERROR(KeepFloat(norm->name + ".weight", norm->weight));
-  }
+  TEQ_RETURN_IF_ERROR(KeepChanged(folded, grids_[number]));
   BlockCodes codes = rounder.Round(folded, grids_[number], parameters_.adjustments[number]);
-  for (std::size_t role = 0; role < folded.linears.size(); ++role) {
-    const model::Linear& linear = folded.linears[role];
-    if (linear.bias.defined()) {
-      TEQ_RETURN_IF_ERROR(KeepFloat(linear.name + ".bias", linear.bias));
-    }
-    if (grids_[number][role].quantized) {
-      TEQ_RETURN_IF_ERROR(
-          KeepLayer(number, role, linear.weight, statistics[role], scales, std::move(codes[role])));
-    } else {
-      TEQ_RETURN_IF_ERROR(KeepFloat(linear.name + ".weight", linear.weight));
-    }
+  for (std::size_t i = 0; i < codes.size(); ++i) {
+    if (!grids_[number][i].quantized) continue;
+    TEQ_RETURN_IF_ERROR(
+        KeepLayer(number, i, folded.linears[i].weight, statistics, scales, std::move(codes[i])));
   }
   SendProgress(static_cast<std::int64_t>(number) + 1, config_.layers, "blocks");
   return absl::OkStatus();
 }
 
-absl::Status JobRun::KeepLayer(std::size_t block, std::size_t role, const Tensor& folded,
-                               const transform::InputStatistics& input,
+absl::Status JobRun::KeepChanged(const model::Block& folded, const transform::BlockGrids& grids) {
+  for (const model_info::NormPlace place :
+       {model_info::NormPlace::kAttention, model_info::NormPlace::kMlp}) {
+    const model::Norm& norm = folded.at(place);
+    if (!norm.weight.defined()) continue;
+    TEQ_RETURN_IF_ERROR(KeepFloat(norm.name + ".weight", norm.weight));
+    if (norm.bias.defined()) TEQ_RETURN_IF_ERROR(KeepFloat(norm.name + ".bias", norm.bias));
+  }
+  for (std::size_t i = 0; i < folded.linears.size(); ++i) {
+    const model::Linear& linear = folded.linears[i];
+    if (linear.bias.defined()) {
+      TEQ_RETURN_IF_ERROR(KeepFloat(linear.layer.name + ".bias", linear.bias));
+    }
+    if (grids[i].quantized) continue;
+    TEQ_RETURN_IF_ERROR(KeepFloat(linear.layer.name + ".weight",
+                                  config_.transposed_linears ? linear.weight.t() : linear.weight));
+  }
+  return absl::OkStatus();
+}
+
+/// Everything of the model that is neither rounded nor changed.
+absl::Status JobRun::KeepSource() {
+  std::set<std::string_view> kept;
+  for (const auto& [name, tensor] : packable_.floats) kept.insert(name);
+  std::vector<std::string> rest;
+  for (model_info::ExpectedTensor& tensor : model_info::ExpectedTensors(config_, vocabulary_)) {
+    constexpr std::string_view kSuffix = ".weight";
+    const std::string module = tensor.name.substr(0, tensor.name.size() - kSuffix.size());
+    if (kept.contains(tensor.name) || packable_.layers.contains(module)) continue;
+    rest.push_back(std::move(tensor.name));
+  }
+  for (const std::string& name : rest) {
+    TEQ_ASSIGN_OR_RETURN(const Tensor tensor, checkpoint_->Read(name));
+    TEQ_RETURN_IF_ERROR(KeepFloat(name, tensor));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status JobRun::KeepLayer(std::size_t block, std::size_t index, const Tensor& folded,
+                               const transform::BlockStatistics& statistics,
                                const transform::BlockScales& scales, quant::Quantized quantized) {
-  const LayerGrid& grid = grids_[block][role];
-  const Tensor& original = decoder_.blocks[block].linears[role].weight;
-  const std::string& name = decoder_.blocks[block].linears[role].name;
+  const LayerGrid& grid = grids_[block][index];
+  const model::Linear& linear = decoder_.blocks[block].linears[index];
+  const Tensor& original = linear.weight;
+  const std::string& name = linear.layer.name;
+  const transform::InputStatistics& input =
+      statistics[static_cast<std::size_t>(linear.layer.input)];
+  if (input.tokens == 0) {
+    report_.add_notes(fmt::format(
+        "{}: no calibration token reached this expert; it was rounded to nearest", name));
+  }
   if (!torch::isfinite(quantized.scales).all().item<bool>()) {
     return Error(absl::StatusCode::kInvalidArgument, "NOT_REPRESENTABLE",
                  fmt::format("layer {}: a scale exceeds float16's range; leave the layer float by "
@@ -269,8 +299,8 @@ absl::Status JobRun::KeepLayer(std::size_t block, std::size_t role, const Tensor
   // Errors are compared in the original model's coordinates.
   const Tensor rounded = quant::Dequantize(quantized);
   Tensor effective = rounded;
-  if (scales.input[role].defined()) effective = effective / scales.input[role];
-  if (scales.output[role].defined()) effective = effective * scales.output[role].unsqueeze(1);
+  if (scales.input[index].defined()) effective = effective / scales.input[index];
+  if (scales.output[index].defined()) effective = effective * scales.output[index].unsqueeze(1);
   const Tensor plain = quant::Dequantize(quant::QuantizeToNearest(original, grid));
   teq::v1::LayerReport& layer = *report_.add_layers();
   layer.set_name(name);
@@ -283,9 +313,9 @@ absl::Status JobRun::KeepLayer(std::size_t block, std::size_t role, const Tensor
                               .to(torch::kFloat32)
                               .mean()
                               .item<double>());
-  transform::SummarizeClipping(parameters_.adjustments[block][role].clip, layer);
+  transform::SummarizeClipping(parameters_.adjustments[block][index].clip, layer);
   if (!sensitivities_.empty()) {
-    for (const quant::Candidate& candidate : sensitivities_[block][role]) {
+    for (const quant::Candidate& candidate : sensitivities_[block][index]) {
       teq::v1::BitsSensitivity& sensitivity = *layer.add_sensitivity();
       sensitivity.set_bits(candidate.bits);
       sensitivity.set_error(candidate.error);

@@ -10,16 +10,7 @@ constexpr double kLowestLog2 = -4;
 constexpr double kBinWidth = 0.5;
 
 const std::string& ProducerName(const transform::ScaleGroup& group, const model::Block& block) {
-  switch (group.producer) {
-    case transform::Producer::kAttentionNorm:
-      return block.attention_norm.name;
-    case transform::Producer::kMlpNorm:
-      return block.mlp_norm.name;
-    case transform::Producer::kValue:
-      return block.at(model_info::Role::kValue).name;
-    default:
-      return block.at(model_info::Role::kUp).name;
-  }
+  return group.norm ? block.at(*group.norm).name : block.linears[group.linear].layer.name;
 }
 
 }  // namespace
@@ -29,8 +20,8 @@ teq::v1::ScaleGroupReport SummarizeScales(const transform::ScaleGroup& group,
                                           const torch::Tensor& log_scale) {
   teq::v1::ScaleGroupReport summary;
   summary.set_producer(ProducerName(group, block));
-  for (const model_info::Role role : group.consumers) {
-    summary.add_consumers(block.at(role).name);
+  for (const std::size_t consumer : group.consumers) {
+    summary.add_consumers(block.linears[consumer].layer.name);
   }
   const torch::Tensor logs = log_scale.detach().to(torch::kCPU, torch::kFloat64);
   summary.set_min(std::exp(logs.min().item<double>()));

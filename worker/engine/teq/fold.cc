@@ -5,29 +5,27 @@
 namespace teq::transform {
 namespace {
 
-using model_info::Role;
 using torch::Tensor;
-
-constexpr std::size_t Index(Role role) { return static_cast<std::size_t>(role); }
 
 struct AbsorbedScale {
   Tensor norm_weight;  // as it will be stored
   Tensor scale;        // what it took away
 };
 
-AbsorbedScale AbsorbIntoNorm(const Tensor& weight, const Tensor& scale, torch::ScalarType stored) {
+AbsorbedScale AbsorbIntoNorm(const Tensor& weight, model_info::NormKind kind, const Tensor& scale,
+                             torch::ScalarType stored) {
+  const double one = kind == model_info::NormKind::kRmsOnePlus ? 1 : 0;
   const auto round = [stored](const Tensor& value) { return value.to(stored).to(torch::kFloat32); };
-  const Tensor wanted = weight / scale;
+  const Tensor factor = weight + one;
+  const Tensor wanted = factor / scale - one;
   // The rounding passes gradients straight through.
   const Tensor rounded = wanted + (round(wanted) - wanted).detach();
-  const Tensor usable = (weight != 0) & (rounded.detach() != 0) & torch::isfinite(rounded.detach());
-  const Tensor divisor = torch::where(usable, rounded, torch::ones_like(rounded));
+  const Tensor absorbing = rounded + one;
+  const Tensor usable =
+      (factor != 0) & (absorbing.detach() != 0) & torch::isfinite(absorbing.detach());
+  const Tensor divisor = torch::where(usable, absorbing, torch::ones_like(absorbing));
   return {torch::where(usable, rounded, round(weight)),
-          torch::where(usable, weight / divisor, torch::ones_like(weight))};
-}
-
-Role ProducerRole(Producer producer) {
-  return producer == Producer::kValue ? Role::kValue : Role::kUp;
+          torch::where(usable, factor / divisor, torch::ones_like(weight))};
 }
 
 Tensor ScaledBias(const Tensor& bias, const Tensor& output_scale) {
@@ -43,26 +41,31 @@ Tensor ScaledWeight(const Tensor& weight, const Tensor& input_scale, const Tenso
 
 }  // namespace
 
-BlockScales ResolveScales(const model::Block& block, std::size_t number,
+BlockScales ResolveScales(const model::Block& block, model_info::NormKind norm_kind,
                           const std::vector<ScaleGroup>& groups,
                           const std::vector<Tensor>& log_scales, torch::ScalarType stored) {
-  BlockScales result{.attention_norm = block.attention_norm.weight,
-                     .mlp_norm = block.mlp_norm.weight};
+  BlockScales result{.norms = block.norms};
+  result.input.resize(block.linears.size());
+  result.output.resize(block.linears.size());
   for (std::size_t i = 0; i < groups.size(); ++i) {
     const ScaleGroup& group = groups[i];
-    if (group.block != number) continue;
+    if (group.block != static_cast<std::size_t>(block.number)) continue;
     Tensor scale = log_scales[i].exp();
-    if (group.producer == Producer::kAttentionNorm || group.producer == Producer::kMlpNorm) {
-      Tensor& norm =
-          group.producer == Producer::kAttentionNorm ? result.attention_norm : result.mlp_norm;
-      const AbsorbedScale absorbed = AbsorbIntoNorm(norm, scale, stored);
-      norm = absorbed.norm_weight;
+    if (group.norm) {
+      model::Norm& norm = result.norms[static_cast<std::size_t>(*group.norm)];
+      const AbsorbedScale absorbed = AbsorbIntoNorm(norm.weight, norm_kind, scale, stored);
+      norm.weight = absorbed.norm_weight;
       scale = absorbed.scale;
+      norm.bias = ScaledBias(norm.bias, scale);
     } else {
-      result.output[Index(ProducerRole(group.producer))] = scale;
+      Tensor& output = result.output[group.linear];
+      if (!output.defined()) {
+        output = torch::ones({block.linears[group.linear].weight.size(0)}, scale.options());
+      }
+      output = output.index_copy(0, group.rows.to(scale.device()), scale);
     }
-    for (const Role consumer : group.consumers) {
-      result.input[Index(consumer)] = ConsumerScale(group, scale);
+    for (const std::size_t consumer : group.consumers) {
+      result.input[consumer] = ConsumerScale(group, scale);
     }
   }
   return result;
@@ -70,12 +73,11 @@ BlockScales ResolveScales(const model::Block& block, std::size_t number,
 
 model::Block FoldBlock(const model::Block& block, const BlockScales& scales) {
   model::Block folded = block;
-  folded.attention_norm.weight = scales.attention_norm;
-  folded.mlp_norm.weight = scales.mlp_norm;
-  for (std::size_t role = 0; role < folded.linears.size(); ++role) {
-    model::Linear& linear = folded.linears[role];
-    linear.weight = ScaledWeight(linear.weight, scales.input[role], scales.output[role]);
-    linear.bias = ScaledBias(linear.bias, scales.output[role]);
+  folded.norms = scales.norms;
+  for (std::size_t i = 0; i < folded.linears.size(); ++i) {
+    model::Linear& linear = folded.linears[i];
+    linear.weight = ScaledWeight(linear.weight, scales.input[i], scales.output[i]);
+    linear.bias = ScaledBias(linear.bias, scales.output[i]);
   }
   return folded;
 }
@@ -84,16 +86,14 @@ model::Block FakeQuantizeBlock(const model::Block& block, const BlockScales& sca
                                const BlockGrids& grids, const BlockAdjustments& adjustments,
                                teq::v1::Gradient gradient) {
   model::Block result = block;
-  result.attention_norm.weight = scales.attention_norm;
-  result.mlp_norm.weight = scales.mlp_norm;
-  for (std::size_t role = 0; role < result.linears.size(); ++role) {
-    model::Linear& linear = result.linears[role];
-    linear.weight =
-        grids[role].quantized
-            ? quant::FakeQuantize(linear.weight, scales.input[role], scales.output[role],
-                                  adjustments[role], grids[role], gradient)
-            : ScaledWeight(linear.weight, scales.input[role], scales.output[role]);
-    linear.bias = ScaledBias(linear.bias, scales.output[role]);
+  result.norms = scales.norms;
+  for (std::size_t i = 0; i < result.linears.size(); ++i) {
+    model::Linear& linear = result.linears[i];
+    linear.weight = grids[i].quantized
+                        ? quant::FakeQuantize(linear.weight, scales.input[i], scales.output[i],
+                                              adjustments[i], grids[i], gradient)
+                        : ScaledWeight(linear.weight, scales.input[i], scales.output[i]);
+    linear.bias = ScaledBias(linear.bias, scales.output[i]);
   }
   return result;
 }
@@ -105,8 +105,8 @@ model::Decoder FakeQuantizeDecoder(const model::Decoder& decoder,
                                    teq::v1::Gradient gradient) {
   model::Decoder result = decoder;
   for (std::size_t i = 0; i < result.blocks.size(); ++i) {
-    const BlockScales scales =
-        ResolveScales(decoder.blocks[i], i, groups, parameters.log_scales, stored);
+    const BlockScales scales = ResolveScales(decoder.blocks[i], decoder.config.norm, groups,
+                                             parameters.log_scales, stored);
     result.blocks[i] =
         FakeQuantizeBlock(decoder.blocks[i], scales, grids[i], parameters.adjustments[i], gradient);
   }

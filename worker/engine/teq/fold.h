@@ -1,7 +1,6 @@
 #pragma once
 
 #include <array>
-#include <string>
 #include <vector>
 
 #include "teq/v1/recipe.pb.h"
@@ -14,18 +13,17 @@ namespace teq::transform {
 
 /// What the scale groups of one block do to it.
 struct BlockScales {
-  torch::Tensor attention_norm;  // the norms' new weights, [hidden]
-  torch::Tensor mlp_norm;
-  std::array<torch::Tensor, model_info::kRoles> input;   // by Role, [in]; undefined: ones
-  std::array<torch::Tensor, model_info::kRoles> output;  // by Role, [out]; undefined: ones
+  std::array<model::Norm, model_info::kNormPlaces> norms;  // the block's norms, by NormPlace
+  std::vector<torch::Tensor> input;                        // by layer, [in]; undefined: ones
+  std::vector<torch::Tensor> output;                       // by layer, [out]; undefined: ones
 };
 
 /// Resolves trained log scales into what is multiplied where. A norm's weight is stored rounded, so
 /// it is rounded first, to `stored` (the published type), and its consumers get the scale that the
-/// rounded weight really absorbed: w / round(w / a). A channel whose weight is zero, or would leave
-/// the stored type's range, keeps the scale 1. `log_scales[i]` belongs to `groups[i]`.
-/// Differentiable.
-[[nodiscard]] BlockScales ResolveScales(const model::Block& block, std::size_t number,
+/// rounded weight really absorbed: w / round(w / a), or with a norm that multiplies by 1 + w,
+/// (1 + w) / (1 + round((1 + w) / a - 1)). A channel that multiplies by zero, or would leave the
+/// stored type's range, keeps the scale 1. `log_scales[i]` belongs to `groups[i]`. Differentiable.
+[[nodiscard]] BlockScales ResolveScales(const model::Block& block, model_info::NormKind norm_kind,
                                         const std::vector<ScaleGroup>& groups,
                                         const std::vector<torch::Tensor>& log_scales,
                                         torch::ScalarType stored);

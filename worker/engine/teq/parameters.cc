@@ -6,14 +6,15 @@ namespace teq::transform {
 
 using torch::Tensor;
 
-Parameters PlainParameters(const std::vector<ScaleGroup>& groups, std::size_t blocks,
+Parameters PlainParameters(const std::vector<ScaleGroup>& groups,
+                           const std::vector<BlockGrids>& grids,
                            const torch::TensorOptions& options) {
   Parameters plain;
   plain.log_scales.reserve(groups.size());
   for (const ScaleGroup& group : groups) {
     plain.log_scales.push_back(torch::zeros({group.width}, options));
   }
-  plain.adjustments.resize(blocks);
+  for (const BlockGrids& block : grids) plain.adjustments.emplace_back(block.size());
   return plain;
 }
 

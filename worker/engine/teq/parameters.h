@@ -1,6 +1,5 @@
 #pragma once
 
-#include <array>
 #include <vector>
 
 #include "teq/v1/report.pb.h"
@@ -10,8 +9,8 @@
 
 namespace teq::transform {
 
-/// How the layers of a block are rounded, by Role.
-using BlockAdjustments = std::array<quant::Adjustment, model_info::kRoles>;
+/// How the layers of a block are rounded.
+using BlockAdjustments = std::vector<quant::Adjustment>;
 
 /// All that a recipe chooses about a model before its weights become codes. Undefined tensors of
 /// the adjustments mean no clipping and no offsets.
@@ -20,8 +19,9 @@ struct Parameters {
   std::vector<BlockAdjustments> adjustments;  // by block
 };
 
-/// Plain rounding: scales of 1, no adjustment. Groups are given by their widths.
-[[nodiscard]] Parameters PlainParameters(const std::vector<ScaleGroup>& groups, std::size_t blocks,
+/// Plain rounding: scales of 1, no adjustment.
+[[nodiscard]] Parameters PlainParameters(const std::vector<ScaleGroup>& groups,
+                                         const std::vector<BlockGrids>& grids,
                                          const torch::TensorOptions& options);
 
 /// The clip factors of one layer; unset without any.

@@ -1,39 +1,40 @@
 #pragma once
 
-#include <array>
 #include <cstdint>
-#include <string>
+#include <optional>
 #include <vector>
 
-#include "client/model_info/architecture.h"
+#include "client/model_info/layout.h"
 #include "client/model_info/plan.h"
 #include "torch/types.h"
 
 namespace teq::transform {
 
-/// What absorbs 1/a of a scale group.
-enum class Producer { kAttentionNorm, kMlpNorm, kValue, kUp };
-
 /// A producer, and the consumers whose input columns may be multiplied by a when its outputs are
 /// divided by it, with the model's function unchanged (TEQ, arXiv 2310.10944; AWQ, arXiv
 /// 2306.00978):
 ///
-///   attention norm -> q, k, v      an RMS norm's weight scales its output channel by channel
-///   mlp norm       -> gate, up
-///   up             -> down         down reads silu(gate) * up, which is linear in up
-///   v              -> o            attention mixes positions, never channels; heads that share a
-///                                  key-value head share its scales
+///   norm -> what reads it   its weight scales its output channel by channel; all readers are
+///                           consumers, the router of a mixture and the gate of a shared expert too
+///   value -> output         attention mixes positions, never channels; heads that share a
+///                           key-value head share its scales
+///   up -> down              down reads act(gate) * up, which is linear in up; without a gate only
+///                           across ReLU, as relu(x / a) a = relu(x)
+///
+/// A norm whose output is also the residual gives no group.
 struct ScaleGroup {
   std::size_t block = 0;
-  Producer producer = Producer::kAttentionNorm;
-  std::vector<model_info::Role> consumers;
-  std::int64_t width = 0;      // trained scales: the producer's outputs
-  std::int64_t head_size = 0;  // where `repeat` > 1
-  std::int64_t repeat = 1;     // consumers' heads that read one of the producer's
+  std::optional<model_info::NormPlace> norm;  // the producer; else a linear layer:
+  std::size_t linear = 0;                     // its index in the block
+  torch::Tensor rows;                         // int64 [width]: its outputs that are divided
+  std::vector<std::size_t> consumers;         // linear layers of the block
+  std::int64_t width = 0;                     // trained scales
+  std::int64_t head_size = 0;                 // where `repeat` > 1
+  std::int64_t repeat = 1;                    // consumers' heads that read one of the producer's
 };
 
-/// Grids by block and role.
-using BlockGrids = std::array<LayerGrid, model_info::kRoles>;
+/// Grids by block and layer.
+using BlockGrids = std::vector<LayerGrid>;
 [[nodiscard]] std::vector<BlockGrids> GridsByBlock(
     const std::vector<model_info::PlannedLayer>& plan);
 

@@ -48,7 +48,7 @@ Tensor LogitsFrom(const model::BlockRunner& runner, const model::Decoder& decode
   for (std::size_t later = number + 1; later < decoder.blocks.size(); ++later) {
     states = runner.Run(decoder.blocks[later], states);
   }
-  return torch::linear(runner.Finish(states), decoder.head);
+  return model::HeadLogits(decoder, runner.Finish(states));
 }
 
 absl::Status NotFinite(const std::string& layer, int bits) {
@@ -81,20 +81,21 @@ absl::StatusOr<std::vector<BlockSensitivities>> MeasureSensitivities(
   std::vector<BlockSensitivities> sensitivities(decoder.blocks.size());
   for (std::size_t number = 0; number < decoder.blocks.size(); ++number) {
     const model::Block& block = decoder.blocks[number];
-    for (std::size_t role = 0; role < block.linears.size(); ++role) {
-      if (!open[number][role]) continue;
-      const model::Linear& linear = block.linears[role];
+    sensitivities[number].resize(block.linears.size());
+    for (std::size_t i = 0; i < block.linears.size(); ++i) {
+      if (!open[number][i]) continue;
+      const model::Linear& linear = block.linears[i];
       for (const int bits : kCodeWidths) {
         TEQ_RETURN_IF_ERROR(CheckCancelled(cancelled));
-        LayerGrid grid = grids[number][role];
+        LayerGrid grid = grids[number][i];
         grid.bits = bits;
         model::Block rounded = block;
-        rounded.linears[role].weight =
+        rounded.linears[i].weight =
             quant::Dequantize(quant::QuantizeToNearest(linear.weight, grid));
         const double divergence =
             Divergence(reference, LogitsFrom(runner, decoder, number, rounded, states));
-        if (!std::isfinite(divergence)) return NotFinite(linear.name, bits);
-        sensitivities[number][role].push_back({bits, divergence});
+        if (!std::isfinite(divergence)) return NotFinite(linear.layer.name, bits);
+        sensitivities[number][i].push_back({bits, divergence});
       }
       on_layer(++done, total);
     }

@@ -7,18 +7,18 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "worker/engine/model/decoder.h"
+#include "worker/engine/model/block_runner.h"
 #include "worker/engine/quant/bit_choice.h"
 #include "worker/engine/teq/scale_groups.h"
 #include "worker/engine/text/windows.h"
 
 namespace teq::transform {
 
-/// Whether a layer's bits are open, by Role.
-using BlockFlags = std::array<bool, model_info::kRoles>;
+/// Whether a layer's bits are open.
+using BlockFlags = std::vector<bool>;
 
-/// What every width of kCodeWidths would cost a layer, by Role; empty where its bits are not open.
-using BlockSensitivities = std::array<std::vector<quant::Candidate>, model_info::kRoles>;
+/// What every width of kCodeWidths would cost a layer; empty where its bits are not open.
+using BlockSensitivities = std::vector<std::vector<quant::Candidate>>;
 
 /// Called after every layer with the layers done.
 using LayerCallback = std::function<void(std::int64_t done, std::int64_t total)>;

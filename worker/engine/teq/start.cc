@@ -7,14 +7,15 @@
 namespace teq::transform {
 namespace {
 
-using model_info::Role;
 using torch::Tensor;
 
 constexpr int kExponents = 20;
 // Channels that are never active, or columns of zeros, keep a finite logarithm.
 constexpr double kSmallestMagnitude = 1e-4;
 
-constexpr std::size_t Index(Role role) { return static_cast<std::size_t>(role); }
+std::size_t Input(const model::Block& block, std::size_t layer) {
+  return static_cast<std::size_t>(block.linears[layer].layer.input);
+}
 
 /// Logarithm with geometric mean 1; magnitudes far below the typical one are raised.
 Tensor CenteredLog(const Tensor& magnitude) {
@@ -26,8 +27,8 @@ Tensor CenteredLog(const Tensor& magnitude) {
 Tensor MeanColumnMagnitude(const ScaleGroup& group, const model::Block& block) {
   Tensor sum;
   std::int64_t rows = 0;
-  for (const Role role : group.consumers) {
-    const Tensor& weight = block.at(role).weight;
+  for (const std::size_t consumer : group.consumers) {
+    const Tensor& weight = block.linears[consumer].weight;
     const Tensor column = weight.abs().sum(0);
     sum = sum.defined() ? sum + column : column;
     rows += weight.size(0);
@@ -41,10 +42,10 @@ Tensor MeanRelativeMagnitude(const ScaleGroup& group, const model::Block& block,
                              const BlockGrids& grids, const Tensor& scale) {
   Tensor sum;
   std::int64_t rows = 0;
-  for (const Role role : group.consumers) {
-    const Tensor weight = block.at(role).weight * scale;
-    const std::int64_t group_size = grids[Index(role)].quantized
-                                        ? quant::GroupSize(grids[Index(role)], weight.size(1))
+  for (const std::size_t consumer : group.consumers) {
+    const Tensor weight = block.linears[consumer].weight * scale;
+    const std::int64_t group_size = grids[consumer].quantized
+                                        ? quant::GroupSize(grids[consumer], weight.size(1))
                                         : weight.size(1);
     const Tensor groups = weight.abs().view({weight.size(0), -1, group_size});
     const Tensor relative = groups / groups.amax(-1, /*keepdim=*/true).clamp_min(1e-30);
@@ -60,13 +61,13 @@ double RoundedError(const ScaleGroup& group, const model::Block& block, const Bl
                     const BlockStatistics& statistics, const Tensor& log_scale) {
   const Tensor scale = ConsumerScale(group, log_scale.exp());
   double error = 0;
-  for (const Role role : group.consumers) {
-    const LayerGrid& grid = grids[Index(role)];
+  for (const std::size_t consumer : group.consumers) {
+    const LayerGrid& grid = grids[consumer];
     if (!grid.quantized) continue;
-    const Tensor& weight = block.at(role).weight;
+    const Tensor& weight = block.linears[consumer].weight;
     const Tensor rounded =
         quant::Dequantize(quant::QuantizeToNearest(weight * scale, grid)) / scale;
-    error += OutputError(statistics[Index(role)], rounded - weight);
+    error += OutputError(statistics[Input(block, consumer)], rounded - weight);
   }
   return error;
 }
@@ -75,8 +76,9 @@ double RoundedError(const ScaleGroup& group, const model::Block& block, const Bl
 /// result does not depend on how a model's channels happen to be scaled.
 Tensor SearchAwq(const ScaleGroup& group, const model::Block& block, const BlockGrids& grids,
                  const BlockStatistics& statistics, const Tensor& weight_norm) {
-  const Tensor activation = CenteredLog(
-      ProducerMean(group, statistics[Index(group.consumers.front())].mean_abs) / weight_norm.exp());
+  const Tensor activation =
+      CenteredLog(ProducerMean(group, statistics[Input(block, group.consumers.front())].mean_abs) /
+                  weight_norm.exp());
   const Tensor relative = CenteredLog(
       MeanRelativeMagnitude(group, block, grids, ConsumerScale(group, weight_norm.exp())));
   std::vector<Tensor> candidates = {weight_norm};
@@ -104,7 +106,7 @@ Tensor StartingScales(teq::v1::Initialization init, const ScaleGroup& group,
                       const BlockStatistics& statistics) {
   const torch::NoGradGuard no_gradient;
   if (init == teq::v1::INITIALIZATION_ONES) {
-    return torch::zeros({group.width}, block.attention_norm.weight.options());
+    return torch::zeros({group.width}, block.linears.front().weight.options());
   }
   const Tensor weight_norm = -CenteredLog(MeanColumnMagnitude(group, block));
   if (init == teq::v1::INITIALIZATION_WEIGHT_NORM) return weight_norm;

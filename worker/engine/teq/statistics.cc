@@ -4,59 +4,62 @@
 #include "worker/engine/model/windows_tensor.h"
 
 namespace teq::transform {
-
-using model_info::Role;
-using torch::Tensor;
-
 namespace {
 
-void Add(InputStatistics& statistics, const Tensor& input) {
-  const Tensor rows = input.reshape({-1, input.size(-1)});
-  if (!statistics.gram.defined()) {
-    statistics.gram = torch::zeros({rows.size(1), rows.size(1)}, rows.options());
-    statistics.mean_abs = torch::zeros({rows.size(1)}, rows.options());
-  }
-  statistics.gram.addmm_(rows.t(), rows);
-  statistics.mean_abs += rows.abs().sum(0);
-  statistics.tokens += rows.size(0);
-}
+using torch::Tensor;
 
-void Finish(BlockStatistics& statistics) {
-  for (std::size_t role = 0; role < statistics.size(); ++role) {
-    const std::size_t shared = SharedInput(static_cast<Role>(role));
-    if (shared == role) {
-      statistics[role].mean_abs /= static_cast<double>(statistics[role].tokens);
-    } else {
-      statistics[role] = statistics[shared];
+constexpr int kEveryStep = -1;
+
+/// Sums up what a block's layers read.
+class Gatherer {
+ public:
+  Gatherer(const model::Block& block, int step) : step_(step) {
+    for (const model::Linear& linear : block.linears) {
+      const auto input = static_cast<std::size_t>(linear.layer.input);
+      if (statistics_.size() <= input) statistics_.resize(input + 1);
+      if (statistics_[input].gram.defined()) continue;
+      const std::int64_t width = Gathers(linear.layer.input) ? linear.layer.in : 0;
+      statistics_[input].gram = torch::zeros({width, width}, linear.weight.options());
+      statistics_[input].mean_abs = torch::zeros({width}, linear.weight.options());
     }
   }
-}
+
+  void Add(int input, const Tensor& value) {
+    if (!Gathers(input)) return;
+    InputStatistics& statistics = statistics_[static_cast<std::size_t>(input)];
+    const Tensor rows = value.reshape({-1, value.size(-1)});
+    statistics.gram.addmm_(rows.t(), rows);
+    statistics.mean_abs += rows.abs().sum(0);
+    statistics.tokens += rows.size(0);
+  }
+
+  BlockStatistics Finish() && {
+    for (InputStatistics& each : statistics_) {
+      if (each.tokens > 0) each.mean_abs /= static_cast<double>(each.tokens);
+    }
+    return std::move(statistics_);
+  }
+
+ private:
+  [[nodiscard]] bool Gathers(int input) const {
+    return step_ == kEveryStep || model_info::StepOf(input) == step_;
+  }
+
+  int step_;
+  BlockStatistics statistics_;
+};
 
 }  // namespace
 
-std::size_t SharedInput(Role role) {
-  switch (role) {
-    case Role::kKey:
-    case Role::kValue:
-      return static_cast<std::size_t>(Role::kQuery);
-    case Role::kUp:
-      return static_cast<std::size_t>(Role::kGate);
-    default:
-      return static_cast<std::size_t>(role);
-  }
-}
-
-InputStatistics GatherInput(const model::BlockRunner& runner, const model::Block& block,
-                            const std::vector<Tensor>& states, Role role) {
+BlockStatistics GatherStep(const model::BlockRunner& runner, const model::Block& block,
+                           const std::vector<Tensor>& states, int step) {
   const torch::NoGradGuard no_gradient;
-  InputStatistics statistics;
+  Gatherer gatherer(block, step);
   for (const Tensor& batch : states) {
-    static_cast<void>(runner.Run(block, batch, [&](Role seen, const Tensor& input) {
-      if (seen == role) Add(statistics, input);
-    }));
+    static_cast<void>(runner.Run(
+        block, batch, [&](int input, const Tensor& value) { gatherer.Add(input, value); }));
   }
-  statistics.mean_abs /= static_cast<double>(statistics.tokens);
-  return statistics;
+  return std::move(gatherer).Finish();
 }
 
 absl::Status VisitBlockStatistics(
@@ -68,21 +71,20 @@ absl::Status VisitBlockStatistics(
   for (const Tensor& ids : model::WindowTensor(windows).split(batch_size)) {
     states.push_back(runner.Embed(ids));
   }
-  for (std::size_t block = 0; block < decoder.blocks.size(); ++block) {
-    BlockStatistics statistics;
+  for (std::size_t number = 0; number < decoder.blocks.size(); ++number) {
+    const model::Block& block = decoder.blocks[number];
+    Gatherer gatherer(block, kEveryStep);
     for (Tensor& batch : states) {
-      batch = runner.Run(decoder.blocks[block], batch, [&](Role role, const Tensor& input) {
-        const std::size_t index = static_cast<std::size_t>(role);
-        if (SharedInput(role) == index) Add(statistics[index], input);
-      });
+      batch = runner.Run(block, batch,
+                         [&](int input, const Tensor& value) { gatherer.Add(input, value); });
     }
-    Finish(statistics);
-    TEQ_RETURN_IF_ERROR(visit(block, statistics));
+    TEQ_RETURN_IF_ERROR(visit(number, std::move(gatherer).Finish()));
   }
   return absl::OkStatus();
 }
 
 double OutputError(const InputStatistics& input, const Tensor& error) {
+  if (input.tokens == 0) return 0;
   const Tensor total = (torch::matmul(error, input.gram) * error).sum();
   return total.item<double>() /
          (static_cast<double>(input.tokens) * static_cast<double>(error.size(0)));

@@ -122,7 +122,7 @@ Tensor EndToEndLoss(const model::Decoder& student, const Tensor& ids, const Tens
     return torch::nn::functional::cross_entropy(logits.slice(1, 0, -1).flatten(0, 1),
                                                 ids.slice(1, 1).flatten().to(logits.device()));
   }
-  const Tensor target = torch::log_softmax(torch::linear(teacher_states, student.head), -1);
+  const Tensor target = torch::log_softmax(model::HeadLogits(student, teacher_states), -1);
   return torch::kl_div(torch::log_softmax(logits, -1), target, at::Reduction::Sum,
                        /*log_target=*/true) /
          static_cast<double>(ids.numel());
@@ -136,8 +136,8 @@ model::Decoder Student(const TrainingTask& task, const Parameters& parameters) {
 model::Block StudentBlock(const TrainingTask& task, const Parameters& parameters,
                           std::size_t block) {
   return FakeQuantizeBlock(task.decoder.blocks[block],
-                           ResolveScales(task.decoder.blocks[block], block, task.groups,
-                                         parameters.log_scales, task.stored),
+                           ResolveScales(task.decoder.blocks[block], task.decoder.config.norm,
+                                         task.groups, parameters.log_scales, task.stored),
                            task.grids[block], parameters.adjustments[block],
                            task.schedule.gradient());
 }
@@ -206,11 +206,11 @@ absl::Status TrainBlock(const TrainingTask& task, std::size_t block, const Split
 
 void AddTrainables(const TrainingTask& task, Parameters& parameters) {
   for (std::size_t block = 0; block < parameters.adjustments.size(); ++block) {
-    for (std::size_t role = 0; role < model_info::kRoles; ++role) {
-      const LayerGrid& grid = task.grids[block][role];
+    for (std::size_t i = 0; i < task.grids[block].size(); ++i) {
+      const LayerGrid& grid = task.grids[block][i];
       if (!grid.quantized) continue;
-      const Tensor& weight = task.decoder.blocks[block].linears[role].weight;
-      quant::Adjustment& adjustment = parameters.adjustments[block][role];
+      const Tensor& weight = task.decoder.blocks[block].linears[i].weight;
+      quant::Adjustment& adjustment = parameters.adjustments[block][i];
       const std::int64_t groups = weight.size(1) / quant::GroupSize(grid, weight.size(1));
       for (Tensor* factor : {&adjustment.clip.low, &adjustment.clip.high}) {
         if (task.rates.clipping > 0 && !factor->defined()) {
@@ -310,7 +310,7 @@ absl::Status TrainBlocks(const TrainingTask& task, Parameters& parameters,
 std::int64_t EndToEndBytes(const TrainingTask& task) {
   constexpr std::int64_t kFloat = 4;
   // A block's activations in the graph, in units of tokens * (hidden + mlp): norms, projections,
-  // gates and their products. Attention's weights come on top.
+  // gates and their products; a token's experts count as one MLP. Attention's weights come on top.
   constexpr std::int64_t kActivations = 8;
   const model_info::ModelConfig& config = task.decoder.config;
   std::int64_t weights = 0;
@@ -320,12 +320,15 @@ std::int64_t EndToEndBytes(const TrainingTask& task) {
   const std::int64_t copies = task.rates.rounding > 0 ? 8 : 3;
   const std::int64_t length = task.windows.length;
   const std::int64_t tokens = task.schedule.batch_size() * length;
-  const std::int64_t mlp = task.decoder.blocks.front().at(model_info::Role::kUp).weight.size(0);
+  const model_info::Experts& experts = config.experts;
+  const std::int64_t mlp =
+      std::max(config.intermediate_size,
+               experts.per_token * experts.intermediate_size + experts.shared_intermediate_size);
   const std::int64_t graph =
-      config.layers * (kActivations * tokens * (task.decoder.embedding.size(1) + mlp) +
+      config.layers * (kActivations * tokens * (config.hidden_size + mlp) +
                        4 * task.schedule.batch_size() * config.heads * length * length);
   const std::int64_t logits = 6 * tokens * config.vocabulary_size;
-  const std::int64_t states = task.windows.count * length * task.decoder.embedding.size(1);
+  const std::int64_t states = task.windows.count * length * config.embedding_size;
   return kFloat * (copies * weights + graph + logits + states);
 }
 

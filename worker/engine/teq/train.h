@@ -7,7 +7,7 @@
 #include "teq/v1/recipe.pb.h"
 #include "teq/v1/report.pb.h"
 #include "torch/types.h"
-#include "worker/engine/model/decoder.h"
+#include "worker/engine/model/block_runner.h"
 #include "worker/engine/teq/fit.h"
 #include "worker/engine/teq/parameters.h"
 #include "worker/engine/teq/scale_groups.h"

@@ -30,7 +30,7 @@ TEST(ModelConfigTest, ReadsALlamaWithGroupedQueriesAndATiedHead) {
   EXPECT_EQ(config->head_size, 8);
   EXPECT_EQ(config->kv_heads, 4);
   EXPECT_TRUE(config->tied_embeddings);
-  EXPECT_FALSE(config->rope_scaling);
+  EXPECT_FALSE(config->rotary.scaling);
 }
 
 TEST(ModelConfigTest, HeadSizeMayDifferFromHiddenOverHeads) {
@@ -43,7 +43,7 @@ TEST(ModelConfigTest, NamesAnUnknownArchitectureAndTheKnownOnes) {
   Json json = TinyConfig();
   json["model_type"] = "t5";
   ExpectError(json, "UNKNOWN_ARCHITECTURE",
-              "model_type \"t5\" is not known; known: llama, mistral");
+              "model_type \"t5\" is not known; known: bloom, falcon, gemma, ");
 }
 
 TEST(ModelConfigTest, NamesAMissingKeyAndABadValue) {
@@ -64,11 +64,11 @@ TEST(ModelConfigTest, NamesAMissingKeyAndABadValue) {
 
 TEST(ModelConfigTest, RefusesWhatItCannotRunExactly) {
   Json json = TinyConfig();
-  json["rope_scaling"] = {{"rope_type", "yarn"}, {"factor", 4.0}};
-  ExpectError(json, "UNSUPPORTED_MODEL", "\"yarn\"");
+  json["rope_scaling"] = {{"rope_type", "mrope"}, {"factor", 4.0}};
+  ExpectError(json, "UNSUPPORTED_MODEL", "rope_scaling: type \"mrope\" is not supported");
   json = TinyConfig();
-  json["hidden_act"] = "gelu";
-  ExpectError(json, "UNSUPPORTED_MODEL", "hidden_act \"gelu\"");
+  json["hidden_act"] = "swiglu_limited";
+  ExpectError(json, "UNSUPPORTED_MODEL", "hidden_act \"swiglu_limited\"");
   json = TinyConfig();
   json["quantization_config"] = {{"quant_method", "gptq"}};
   ExpectError(json, "UNSUPPORTED_MODEL", "already quantized");
@@ -83,8 +83,38 @@ TEST(ModelConfigTest, ReadsLlama3Scaling) {
                           {"original_max_position_embeddings", 8192}};
   const auto config = ParseModelConfig(json, "config.json");
   ASSERT_TRUE(config.ok()) << config.status();
-  EXPECT_EQ(config->rope_scaling->kind, RopeScaling::Kind::kLlama3);
-  EXPECT_EQ(config->rope_scaling->original_max_positions, 8192);
+  EXPECT_EQ(config->rotary.scaling->kind, RopeScaling::Kind::kLlama3);
+  EXPECT_EQ(config->rotary.scaling->original_max_positions, 8192);
+}
+
+// What a table does not know may change what is computed.
+TEST(ModelConfigTest, RefusesAKeyThatItDoesNotKnow) {
+  Json json = TinyConfig();
+  json["attn_logit_softcapping"] = 50.0;
+  ExpectError(json, "UNSUPPORTED_MODEL", "key \"attn_logit_softcapping\" (50.0) is not known");
+  json = TinyConfig();
+  json["rope_scaling"] = {{"rope_type", "linear"}, {"factor", 2.0}, {"mrope_section", {1, 2}}};
+  ExpectError(json, "UNSUPPORTED_MODEL", "rope_scaling: key \"mrope_section\"");
+}
+
+TEST(ModelConfigTest, AcceptsKeysThatChangeNothing) {
+  Json json = TinyConfig();
+  json["attention_dropout"] = 0.1;
+  json["_name_or_path"] = "here";
+  json["attn_logit_softcapping"] = nullptr;
+  json["torch_dtype"] = "bfloat16";
+  EXPECT_TRUE(ParseModelConfig(json, "config.json").ok());
+}
+
+// Variants of a family that its table names.
+TEST(ModelConfigTest, RefusesVariantsByName) {
+  Json gpt2 = {{"model_type", "gpt2"}, {"n_embd", 32},
+               {"n_layer", 2},         {"n_head", 4},
+               {"vocab_size", 64},     {"scale_attn_by_inverse_layer_idx", true}};
+  ExpectError(gpt2, "UNSUPPORTED_MODEL", "scale_attn_by_inverse_layer_idx is true; only false");
+  Json mpt = {{"model_type", "mpt"}, {"d_model", 32},    {"n_layers", 2},
+              {"n_heads", 4},        {"vocab_size", 64}, {"attn_config", {{"alibi", false}}}};
+  ExpectError(mpt, "UNSUPPORTED_MODEL", "attn_config: alibi is false");
 }
 
 TEST(ModelConfigTest, AMissingDirectoryIsNotFound) {

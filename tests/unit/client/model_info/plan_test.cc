@@ -12,16 +12,17 @@ using testing::HasSubstr;
 class PlanTest : public testing::Test {
  protected:
   PlanTest() {
-    config_ = {.model_type = "llama",
-               .hidden_size = 64,
-               .intermediate_size = 172,
-               .layers = 5,
-               .heads = 8,
-               .kv_heads = 4,
-               .head_size = 8,
-               .vocabulary_size = 512,
-               .max_positions = 512,
-               .tied_embeddings = true};
+    config_ = ParseModelConfig({{"model_type", "llama"},
+                                {"hidden_size", 64},
+                                {"intermediate_size", 172},
+                                {"num_hidden_layers", 5},
+                                {"num_attention_heads", 8},
+                                {"num_key_value_heads", 4},
+                                {"vocab_size", 512},
+                                {"max_position_embeddings", 512},
+                                {"tie_word_embeddings", true}},
+                               "config.json")
+                  .value();
     spec_.mutable_recipe()->mutable_weights()->set_bits(3);
     spec_.mutable_recipe()->mutable_weights()->set_group_size(32);
     spec_.mutable_recipe()->mutable_weights()->set_symmetric(false);
@@ -33,9 +34,7 @@ class PlanTest : public testing::Test {
     return entry;
   }
 
-  absl::StatusOr<std::vector<PlannedLayer>> Plan() {
-    return PlanLayers(spec_, *FindArchitecture("llama"), config_);
-  }
+  absl::StatusOr<std::vector<PlannedLayer>> Plan() { return PlanLayers(spec_, config_); }
 
   void ExpectError(const std::string& reason, const std::string& message) {
     const auto plan = Plan();
@@ -106,25 +105,25 @@ TEST_F(PlanTest, ARecipeThatQuantizesNothingIsAnError) {
 // The demo model: embedding 2048 x 256 once, the final norm, and 4 blocks: 524,288 + 256 + 4 x (512
 // + 65,536 + 2 x 32,768 + 65,536 + 3 x 196,608) = 3,672,320.
 TEST_F(PlanTest, CountsTheDemoModelsParameters) {
-  config_.hidden_size = 256;
+  config_.hidden_size = config_.embedding_size = 256;
   config_.intermediate_size = 768;
   config_.layers = 4;
   config_.head_size = 32;
   config_.vocabulary_size = 2048;
-  EXPECT_EQ(CountParameters(*FindArchitecture("llama"), config_), 3672320);
+  EXPECT_EQ(CountParameters(config_), 3672320);
 }
 
 TEST(CheckTensorsTest, NamesTheMissingTensorAndTheWrongShape) {
-  const ModelConfig config{.model_type = "llama",
-                           .hidden_size = 8,
-                           .intermediate_size = 16,
-                           .layers = 1,
-                           .heads = 2,
-                           .kv_heads = 1,
-                           .head_size = 4,
-                           .vocabulary_size = 32,
-                           .tied_embeddings = true};
-  const Architecture& llama = *FindArchitecture("llama");
+  const ModelConfig config = ParseModelConfig({{"model_type", "llama"},
+                                               {"hidden_size", 8},
+                                               {"intermediate_size", 16},
+                                               {"num_hidden_layers", 1},
+                                               {"num_attention_heads", 2},
+                                               {"num_key_value_heads", 1},
+                                               {"vocab_size", 32},
+                                               {"tie_word_embeddings", true}},
+                                              "config.json")
+                                 .value();
   CheckpointIndex index{.directory = "m"};
   const auto add = [&](const std::string& name, std::vector<std::int64_t> shape) {
     index.tensors[name] = {.name = name,
@@ -137,20 +136,20 @@ TEST(CheckTensorsTest, NamesTheMissingTensorAndTheWrongShape) {
   add("model.norm.weight", {8});
   add("model.layers.0.input_layernorm.weight", {8});
   add("model.layers.0.post_attention_layernorm.weight", {8});
-  for (const LinearLayer& layer : LinearLayers(llama, config)) {
+  for (const LinearLayer& layer : LinearLayers(config)) {
     add(layer.name + ".weight", {layer.out, layer.in});
   }
-  EXPECT_TRUE(CheckTensors(llama, config, index).ok()) << CheckTensors(llama, config, index);
-  EXPECT_EQ(FindVocabularyTensors(llama, config, index)->embedding, "lm_head.weight");
+  EXPECT_TRUE(CheckTensors(config, index).ok()) << CheckTensors(config, index);
+  EXPECT_EQ(FindVocabularyTensors(config, index)->embedding, "lm_head.weight");
 
   add("model.layers.0.self_attn.k_proj.weight", {8, 8});
   EXPECT_THAT(
-      std::string(CheckTensors(llama, config, index).message()),
+      std::string(CheckTensors(config, index).message()),
       HasSubstr("model.layers.0.self_attn.k_proj.weight has shape [8, 8]; config.json needs "
                 "[4, 8]"));
   index.tensors.erase("model.layers.0.self_attn.k_proj.weight");
-  EXPECT_EQ(ErrorReason(CheckTensors(llama, config, index)), "INVALID_CHECKPOINT");
-  EXPECT_THAT(std::string(CheckTensors(llama, config, index).message()),
+  EXPECT_EQ(ErrorReason(CheckTensors(config, index)), "INVALID_CHECKPOINT");
+  EXPECT_THAT(std::string(CheckTensors(config, index).message()),
               HasSubstr("model.layers.0.self_attn.k_proj.weight is missing"));
 }
 

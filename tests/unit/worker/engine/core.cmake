@@ -3,6 +3,8 @@ teq_test(engine_core_test LABEL unit
     eval/perplexity_test.cc
     eval/tasks_test.cc
     model/decoder_test.cc
+    model/families_test.cc
+    model/family_case.cc
     model/tiny_decoder.cc
     pack/bit_packing_test.cc
     pack/gptq_test.cc

@@ -5,27 +5,14 @@
 #include <fstream>
 
 #include "nlohmann/json.hpp"
+#include "tests/unit/worker/engine/model/family_case.h"
 #include "tests/unit/worker/engine/model/tiny_decoder.h"
-#include "worker/engine/checkpoint/checkpoint.h"
+#include "worker/engine/model/block_runner.h"
 
 namespace teq::model {
 namespace {
 
 using torch::Tensor;
-
-absl::StatusOr<Decoder> LoadDirectory(const std::string& directory) {
-  const auto config = model_info::ReadModelConfig(directory);
-  if (!config.ok()) return config.status();
-  const auto checkpoint = checkpoint::Checkpoint::Open(directory);
-  if (!checkpoint.ok()) return checkpoint.status();
-  const auto& architecture = *model_info::FindArchitecture(config->model_type);
-  const auto vocabulary =
-      model_info::FindVocabularyTensors(architecture, *config, checkpoint->index());
-  if (!vocabulary.ok()) return vocabulary.status();
-  return LoadDecoder(
-      architecture, *config, *vocabulary,
-      [&](const std::string& name) { return checkpoint->Read(name); }, torch::kCPU);
-}
 
 // golden.json was made by a separate PyTorch program on the stored weights.
 TEST(DecoderTest, DemoModelsLogitsEqualTheRecordedOnes) {
@@ -58,7 +45,7 @@ TEST(DecoderTest, ATokenNeverSeesTheOnesAfterIt) {
 TEST(DecoderTest, ASlidingWindowHidesWhatLiesBeforeIt) {
   Decoder decoder = TinyDecoder(2);
   decoder.blocks.resize(1);
-  decoder.config.sliding_window = 3;
+  decoder.config.windows = {3};
   const Tensor ids = torch::randint(64, {1, 10}, torch::kInt64);
   Tensor changed = ids.clone();
   changed[0][2] = (changed[0][2] + 1) % 64;
@@ -72,7 +59,7 @@ TEST(DecoderTest, ASlidingWindowHidesWhatLiesBeforeIt) {
 TEST(DecoderTest, PositionsEnterOnlyAsDistances) {
   Decoder decoder = TinyDecoder(2);
   decoder.blocks.resize(1);
-  decoder.config.sliding_window = 4;
+  decoder.config.windows = {4};
   const Tensor tail = torch::randint(64, {1, 4}, torch::kInt64);
   const Tensor near = Logits(decoder, tail)[0][3];
   const Tensor far =
@@ -85,14 +72,15 @@ TEST(DecoderTest, Llama3ScalingStretchesOnlyLowFrequencies) {
   const Tensor ids = torch::randint(64, {1, 12}, torch::kInt64);
   const Tensor plain = Logits(decoder, ids);
   // Every frequency far above the threshold: nothing changes.
-  decoder.config.rope_scaling =
+  decoder.config.rotary.scaling =
       model_info::RopeScaling{model_info::RopeScaling::Kind::kLlama3, 8, 1e-9, 1e-8, 8192};
   EXPECT_TRUE(torch::allclose(Logits(decoder, ids), plain, 1e-5, 1e-5));
   // Every frequency far below it: the same as dividing all positions by the factor.
-  decoder.config.rope_scaling =
+  decoder.config.rotary.scaling =
       model_info::RopeScaling{model_info::RopeScaling::Kind::kLlama3, 8, 1e8, 1e9, 8192};
   const Tensor stretched = Logits(decoder, ids);
-  decoder.config.rope_scaling = model_info::RopeScaling{model_info::RopeScaling::Kind::kLinear, 8};
+  decoder.config.rotary.scaling =
+      model_info::RopeScaling{model_info::RopeScaling::Kind::kLinear, 8};
   EXPECT_TRUE(torch::allclose(stretched, Logits(decoder, ids), 1e-5, 1e-5));
   EXPECT_FALSE(torch::allclose(stretched, plain, 1e-3, 1e-3));
 }

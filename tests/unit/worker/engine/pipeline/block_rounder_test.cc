@@ -8,7 +8,6 @@
 namespace teq::pipeline {
 namespace {
 
-using model_info::Role;
 using torch::Tensor;
 
 class BlockRounderTest : public testing::Test {
@@ -16,7 +15,7 @@ class BlockRounderTest : public testing::Test {
   BlockRounderTest()
       : decoder_(TinyDecoder(4)), grids_(UniformGrids(decoder_, {true, 3, 16, false})) {
     windows_ = RandomWindows(32, 32);
-    adjustments_.resize(decoder_.blocks.size());
+    adjustments_.assign(decoder_.blocks.size(), transform::BlockAdjustments(7));
   }
 
   static teq::v1::Rounding Gptq() {
@@ -32,9 +31,9 @@ class BlockRounderTest : public testing::Test {
     model::Decoder rounded = decoder_;
     for (std::size_t i = 0; i < decoder_.blocks.size(); ++i) {
       codes_ = rounder.Round(decoder_.blocks[i], grids_[i], adjustments_[i]);
-      for (std::size_t role = 0; role < codes_.size(); ++role) {
-        if (!codes_[role].codes.defined()) continue;
-        rounded.blocks[i].linears[role].weight = quant::Dequantize(codes_[role]);
+      for (std::size_t layer = 0; layer < codes_.size(); ++layer) {
+        if (!codes_[layer].codes.defined()) continue;
+        rounded.blocks[i].linears[layer].weight = quant::Dequantize(codes_[layer]);
       }
     }
     notes_ = rounder.notes();
@@ -76,15 +75,15 @@ TEST_F(BlockRounderTest, GptqBringsTheModelCloserToTheFloatOne) {
 
 TEST_F(BlockRounderTest, FloatLayersHaveNoCodes) {
   for (transform::BlockGrids& block : grids_) {
-    block[static_cast<std::size_t>(Role::kKey)].quantized = false;
+    block[kKey].quantized = false;
   }
   static_cast<void>(Round(Gptq()));
-  EXPECT_FALSE(codes_[static_cast<std::size_t>(Role::kKey)].codes.defined());
-  EXPECT_TRUE(codes_[static_cast<std::size_t>(Role::kQuery)].codes.defined());
+  EXPECT_FALSE(codes_[kKey].codes.defined());
+  EXPECT_TRUE(codes_[kQuery].codes.defined());
 }
 
 TEST_F(BlockRounderTest, InputsThatAreNeverActiveAreNoted) {
-  for (model::Block& block : decoder_.blocks) block.mlp_norm.weight[3] = 0;
+  for (model::Block& block : decoder_.blocks) block.at(model_info::NormPlace::kMlp).weight[3] = 0;
   static_cast<void>(Round(Gptq()));
   EXPECT_THAT(notes_, testing::Contains(testing::HasSubstr("1 of 32 inputs are never active")));
 }

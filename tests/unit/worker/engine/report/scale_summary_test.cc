@@ -11,7 +11,7 @@ namespace {
 
 TEST(ScaleSummaryTest, SaysWhoAbsorbsWhatAndHowFarItSpreads) {
   const model::Decoder decoder = TinyDecoder(1);
-  const transform::ScaleGroup group{1, transform::Producer::kUp, {model_info::Role::kDown}, 5};
+  const transform::ScaleGroup group{.block = 1, .linear = kUp, .consumers = {kDown}, .width = 5};
   // Powers of two by bins of half a power from 2^-4 to 2^4.
   const torch::Tensor logs =
       torch::tensor({-5.0F, -0.9F, 0.1F, 1.1F, 6.0F}) * static_cast<float>(std::log(2.0));

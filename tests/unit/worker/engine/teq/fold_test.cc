@@ -7,7 +7,7 @@
 namespace teq::transform {
 namespace {
 
-using model_info::Role;
+using model_info::NormPlace;
 using torch::Tensor;
 
 constexpr LayerGrid kGrid{true, 4, 8, false};
@@ -16,8 +16,9 @@ model::Decoder Folded(const model::Decoder& decoder, const std::vector<ScaleGrou
                       const std::vector<Tensor>& log_scales, torch::ScalarType stored) {
   model::Decoder folded = decoder;
   for (std::size_t i = 0; i < folded.blocks.size(); ++i) {
-    folded.blocks[i] = FoldBlock(decoder.blocks[i],
-                                 ResolveScales(decoder.blocks[i], i, groups, log_scales, stored));
+    folded.blocks[i] = FoldBlock(
+        decoder.blocks[i],
+        ResolveScales(decoder.blocks[i], decoder.config.norm, groups, log_scales, stored));
   }
   return folded;
 }
@@ -52,34 +53,35 @@ TEST(FoldTest, AScaleThatItsProducerDoesNotAbsorbWouldChangeTheFunction) {
   const auto groups = ScaleGroups(decoder.config, UniformGrids(decoder, kGrid));
   const Tensor ids = torch::randint(64, {3, 20}, torch::kInt64);
   model::Decoder folded = Folded(decoder, groups, RandomScales(groups), torch::kFloat32);
-  folded.blocks[0].mlp_norm = decoder.blocks[0].mlp_norm;
+  folded.blocks[0].at(NormPlace::kMlp) = decoder.blocks[0].at(NormPlace::kMlp);
   EXPECT_GT(RelativeDifference(model::Logits(folded, ids), model::Logits(decoder, ids)), 1e-2);
 }
 
 TEST(FoldTest, StoredNormsAreValuesOfThePublishedType) {
   const model::Decoder decoder = TinyDecoder(5);
   const auto groups = ScaleGroups(decoder.config, UniformGrids(decoder, kGrid));
-  const BlockScales scales =
-      ResolveScales(decoder.blocks[0], 0, groups, RandomScales(groups), torch::kFloat16);
-  EXPECT_TRUE(
-      torch::equal(scales.mlp_norm, scales.mlp_norm.to(torch::kFloat16).to(torch::kFloat32)));
+  const BlockScales scales = ResolveScales(decoder.blocks[0], decoder.config.norm, groups,
+                                           RandomScales(groups), torch::kFloat16);
+  const Tensor& weight = scales.norms[static_cast<std::size_t>(NormPlace::kMlp)].weight;
+  EXPECT_TRUE(torch::equal(weight, weight.to(torch::kFloat16).to(torch::kFloat32)));
 }
 
 TEST(FoldTest, AChannelWhoseNormIsZeroKeepsItsColumns) {
   model::Decoder decoder = TinyDecoder(5);
-  decoder.blocks[0].attention_norm.weight[3] = 0;
+  decoder.blocks[0].at(NormPlace::kAttention).weight[3] = 0;
   const auto groups = ScaleGroups(decoder.config, UniformGrids(decoder, kGrid));
-  const BlockScales scales =
-      ResolveScales(decoder.blocks[0], 0, groups, RandomScales(groups), torch::kFloat16);
-  EXPECT_EQ(scales.attention_norm[3].item<float>(), 0);
-  EXPECT_EQ(scales.input[static_cast<int>(Role::kQuery)][3].item<float>(), 1);
+  const BlockScales scales = ResolveScales(decoder.blocks[0], decoder.config.norm, groups,
+                                           RandomScales(groups), torch::kFloat16);
+  EXPECT_EQ(scales.norms[static_cast<std::size_t>(NormPlace::kAttention)].weight[3].item<float>(),
+            0);
+  EXPECT_EQ(scales.input[kQuery][3].item<float>(), 1);
 }
 
 TEST(FoldTest, FakeQuantizedBlockIsTheFoldedBlockRounded) {
   const model::Decoder decoder = TinyDecoder(5);
   const auto grids = UniformGrids(decoder, {true, 8, -1, false});
   const auto groups = ScaleGroups(decoder.config, grids);
-  Parameters parameters = PlainParameters(groups, decoder.blocks.size(), torch::kFloat32);
+  Parameters parameters = PlainParameters(groups, grids, torch::kFloat32);
   parameters.log_scales = RandomScales(groups);
   const Tensor ids = torch::randint(64, {3, 20}, torch::kInt64);
   const model::Decoder rounded = FakeQuantizeDecoder(decoder, groups, parameters, grids,
@@ -101,7 +103,7 @@ TEST(ScaleGroupsTest, HaveOneScaleForEachOutputOfTheProducer) {
 
 // Heads 0 and 1 read key-value head 0, heads 2 and 3 head 1.
 TEST(ScaleGroupsTest, HeadsThatShareAKeyValueHeadShareItsScales) {
-  const ScaleGroup group{0, Producer::kValue, {Role::kAttentionOutput}, 4, 2, 2};
+  const ScaleGroup group{.width = 4, .head_size = 2, .repeat = 2};
   const Tensor scale = torch::tensor({1.0F, 2.0F, 3.0F, 4.0F});
   EXPECT_TRUE(torch::equal(ConsumerScale(group, scale),
                            torch::tensor({1.0F, 2.0F, 1.0F, 2.0F, 3.0F, 4.0F, 3.0F, 4.0F})));
@@ -113,10 +115,12 @@ TEST(ScaleGroupsTest, HeadsThatShareAKeyValueHeadShareItsScales) {
 TEST(ScaleGroupsTest, AGroupWithoutAQuantizedConsumerIsLeftOut) {
   const model::Decoder decoder = TinyDecoder(5);
   auto grids = UniformGrids(decoder, kGrid);
-  for (auto& block : grids) block[static_cast<int>(Role::kDown)].quantized = false;
+  for (auto& block : grids) block[kDown].quantized = false;
   const auto groups = ScaleGroups(decoder.config, grids);
   EXPECT_EQ(groups.size(), 6U);
-  for (const ScaleGroup& group : groups) EXPECT_NE(group.producer, Producer::kUp);
+  for (const ScaleGroup& group : groups) {
+    EXPECT_TRUE(group.norm || group.linear != kUp);
+  }
 }
 
 }  // namespace

@@ -8,29 +8,27 @@
 namespace teq::transform {
 namespace {
 
-using model_info::Role;
 using torch::Tensor;
 
 const LayerCallback kIgnore = [](std::int64_t, std::int64_t) {};
 const std::atomic<bool> kNotCancelled{false};
-constexpr auto kDown = static_cast<std::size_t>(Role::kDown);
 
 class SensitivityTest : public testing::Test {
  protected:
   SensitivityTest()
       : decoder_(TinyDecoder(5, /*biases=*/true)),
         grids_(UniformGrids(decoder_, {true, 4, 16, false})),
-        open_(2) {}
+        open_(2, BlockFlags(7)) {}
 
   absl::StatusOr<std::vector<BlockSensitivities>> Measure(const text::Windows& windows) {
     return MeasureSensitivities(decoder_, grids_, open_, windows, kIgnore, kNotCancelled);
   }
 
   /// The same by the definition: sum p log(p / q) of two whole models' softmaxes.
-  double Divergence(std::size_t block, std::size_t role, int bits, const Tensor& ids) {
+  double Divergence(std::size_t block, std::size_t layer, int bits, const Tensor& ids) {
     model::Decoder changed = decoder_;
-    Tensor& weight = changed.blocks[block].linears[role].weight;
-    LayerGrid grid = grids_[block][role];
+    Tensor& weight = changed.blocks[block].linears[layer].weight;
+    LayerGrid grid = grids_[block][layer];
     grid.bits = bits;
     weight = quant::Dequantize(quant::QuantizeToNearest(weight, grid));
     const Tensor p = torch::softmax(model::Logits(decoder_, ids).to(torch::kFloat64), -1);
@@ -50,23 +48,23 @@ Tensor Ids(const text::Windows& windows, std::int64_t count) {
 }
 
 TEST_F(SensitivityTest, IsTheDivergenceOfTheModelWithThatLayerAloneRounded) {
-  for (BlockFlags& block : open_) block.fill(true);
+  for (BlockFlags& block : open_) block.assign(7, true);
   grids_[1][kDown] = {true, 4, -1, true};
   const text::Windows windows = RandomWindows(8, 40);
   const auto found = Measure(windows);
   ASSERT_TRUE(found.ok()) << found.status();
   for (std::size_t block = 0; block < 2; ++block) {
-    for (std::size_t role = 0; role < model_info::kRoles; ++role) {
-      const std::vector<quant::Candidate>& candidates = (*found)[block][role];
+    for (std::size_t layer = 0; layer < 7; ++layer) {
+      const std::vector<quant::Candidate>& candidates = (*found)[block][layer];
       ASSERT_EQ(candidates.size(), 4);
       int width = 0;
       for (const int bits : {2, 3, 4, 8}) {
         const quant::Candidate& candidate = candidates[static_cast<std::size_t>(width++)];
         EXPECT_EQ(candidate.bits, bits);
-        const double expected = Divergence(block, role, bits, Ids(windows, 8));
+        const double expected = Divergence(block, layer, bits, Ids(windows, 8));
         EXPECT_GT(expected, 0);
         EXPECT_NEAR(candidate.error, expected, 1e-3 * expected)
-            << "block " << block << " role " << role << " bits " << bits;
+            << "block " << block << " layer " << layer << " bits " << bits;
       }
       EXPECT_GT(candidates.front().error, 100 * candidates.back().error);
     }
@@ -87,7 +85,7 @@ TEST_F(SensitivityTest, ReadsTheFirstWindowsOnly) {
 
 TEST_F(SensitivityTest, MeasuresOpenLayersOnlyAndTellsHowManyAreDone) {
   open_[0][kDown] = true;
-  open_[1][static_cast<std::size_t>(Role::kQuery)] = true;
+  open_[1][kQuery] = true;
   std::vector<std::pair<std::int64_t, std::int64_t>> calls;
   const auto found = MeasureSensitivities(
       decoder_, grids_, open_, RandomWindows(2, 12),
@@ -96,8 +94,8 @@ TEST_F(SensitivityTest, MeasuresOpenLayersOnlyAndTellsHowManyAreDone) {
   ASSERT_TRUE(found.ok());
   EXPECT_THAT(calls, testing::ElementsAre(std::pair(1, 2), std::pair(2, 2)));
   for (std::size_t block = 0; block < 2; ++block) {
-    for (std::size_t role = 0; role < model_info::kRoles; ++role) {
-      EXPECT_EQ((*found)[block][role].empty(), !open_[block][role]);
+    for (std::size_t layer = 0; layer < 7; ++layer) {
+      EXPECT_EQ((*found)[block][layer].empty(), !open_[block][layer]) << block << layer;
     }
   }
 }
@@ -105,7 +103,7 @@ TEST_F(SensitivityTest, MeasuresOpenLayersOnlyAndTellsHowManyAreDone) {
 // Every group holds -1, 0, 1 and 2: at 2 bits the scale is 1 and nothing is rounded.
 TEST_F(SensitivityTest, AWidthThatHoldsTheWeightsExactlyCostsNothing) {
   open_[0][kDown] = true;
-  decoder_.blocks[0].at(Role::kDown).weight =
+  decoder_.blocks[0].linears[kDown].weight =
       (torch::arange(32 * 48) % 4 - 1).to(torch::kFloat32).view({32, 48});
   const auto found = Measure(RandomWindows(3, 20));
   EXPECT_EQ((*found)[0][kDown][0].error, 0);
@@ -114,7 +112,7 @@ TEST_F(SensitivityTest, AWidthThatHoldsTheWeightsExactlyCostsNothing) {
 
 TEST_F(SensitivityTest, AModelThatIsNotFiniteIsToldByTheLayer) {
   open_[0][kDown] = true;
-  decoder_.blocks[0].at(Role::kDown).weight = torch::full({32, 48}, 1e9F);
+  decoder_.blocks[0].linears[kDown].weight = torch::full({32, 48}, 1e9F);
   const auto found = Measure(RandomWindows(2, 12));
   EXPECT_EQ(found.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(found.status().message(),
@@ -122,7 +120,7 @@ TEST_F(SensitivityTest, AModelThatIsNotFiniteIsToldByTheLayer) {
 }
 
 TEST_F(SensitivityTest, CanBeCancelled) {
-  for (BlockFlags& block : open_) block.fill(true);
+  for (BlockFlags& block : open_) block.assign(7, true);
   std::atomic<bool> cancelled{false};
   std::int64_t layers = 0;
   const auto found = MeasureSensitivities(

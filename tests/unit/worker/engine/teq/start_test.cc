@@ -8,7 +8,7 @@
 namespace teq::transform {
 namespace {
 
-using model_info::Role;
+using model_info::NormPlace;
 using torch::Tensor;
 
 class StartTest : public testing::Test {
@@ -39,12 +39,13 @@ class StartTest : public testing::Test {
   double RoundedError(const ScaleGroup& group, const Tensor& log_scale) {
     const Tensor scale = ConsumerScale(group, log_scale.exp());
     double error = 0;
-    for (const Role role : group.consumers) {
-      const Tensor& weight = decoder_.blocks[0].at(role).weight;
-      const Tensor rounded = quant::Dequantize(quant::QuantizeToNearest(
-                                 weight * scale, grids_[0][static_cast<std::size_t>(role)])) /
-                             scale;
-      error += OutputError(statistics_[static_cast<std::size_t>(role)], rounded - weight);
+    for (const std::size_t consumer : group.consumers) {
+      const model::Linear& linear = decoder_.blocks[0].linears[consumer];
+      const Tensor rounded =
+          quant::Dequantize(quant::QuantizeToNearest(linear.weight * scale, grids_[0][consumer])) /
+          scale;
+      error += OutputError(statistics_[static_cast<std::size_t>(linear.layer.input)],
+                           rounded - linear.weight);
     }
     return error;
   }
@@ -65,8 +66,8 @@ TEST_F(StartTest, OnesAreZeroLogarithms) {
 TEST_F(StartTest, WeightNormIsTheReciprocalMeanColumnWithGeometricMeanOne) {
   const Tensor start = Starts(teq::v1::INITIALIZATION_WEIGHT_NORM)[0];
   const model::Block& block = decoder_.blocks[0];
-  const Tensor columns = torch::cat({block.at(Role::kQuery).weight, block.at(Role::kKey).weight,
-                                     block.at(Role::kValue).weight})
+  const Tensor columns = torch::cat({block.linears[kQuery].weight, block.linears[kKey].weight,
+                                     block.linears[kValue].weight})
                              .abs()
                              .mean(0);
   const Tensor expected = -columns.log() + columns.log().mean();
@@ -75,7 +76,7 @@ TEST_F(StartTest, WeightNormIsTheReciprocalMeanColumnWithGeometricMeanOne) {
 
 TEST_F(StartTest, AwqIsNeverWorseThanWeightNormAndFarBetterThanOnesWithAnOutlier) {
   // An outlier channel, which is what AWQ is for.
-  decoder_.blocks[0].mlp_norm.weight[5] *= 40;
+  decoder_.blocks[0].at(NormPlace::kMlp).weight[5] *= 40;
   const std::vector<Tensor> awq = Starts(teq::v1::INITIALIZATION_AWQ);
   const std::vector<Tensor> norm = Starts(teq::v1::INITIALIZATION_WEIGHT_NORM);
   for (std::size_t i = 0; i < awq.size(); ++i) {
@@ -90,8 +91,8 @@ TEST_F(StartTest, AwqDoesNotDependOnHowChannelsAreScaled) {
   const std::vector<Tensor> before = Starts(teq::v1::INITIALIZATION_AWQ);
   const Tensor factor = (torch::rand({32}) * 4.6 - 2.3).exp();
   model::Block& block = decoder_.blocks[0];
-  block.mlp_norm.weight *= factor;
-  for (const Role role : {Role::kGate, Role::kUp}) block.at(role).weight /= factor;
+  block.at(NormPlace::kMlp).weight *= factor;
+  for (const TinyLayer layer : {kGate, kUp}) block.linears[layer].weight /= factor;
   const std::vector<Tensor> after = Starts(teq::v1::INITIALIZATION_AWQ);
   const Tensor expected = before[2] + factor.log() - factor.log().mean();
   EXPECT_TRUE(torch::allclose(after[2] - after[2].mean(), expected - expected.mean(), 1e-3, 1e-3));

@@ -31,7 +31,7 @@ class TrainTest : public testing::Test {
   }
 
   absl::Status Train() {
-    parameters_ = PlainParameters(groups_, grids_.size(), torch::kFloat32);
+    parameters_ = PlainParameters(groups_, grids_, torch::kFloat32);
     report_.Clear();
     const auto on_step = [this](const teq::v1::MetricSample& sample) {
       samples_.push_back(sample);
