@@ -112,6 +112,8 @@ ModelConfig Llama(ConfigReader& config) {
   model.activation = config.ReadActivation("hidden_act", "silu");
   AddLlamaBiases(config, model);
   AddRotary(config, model);
+  config.Require("rope_interleaved", false);
+  config.Ignore({"is_llama_config", "max_sequence_length"});
   return model;
 }
 
@@ -139,6 +141,7 @@ ModelConfig QwenLike(ConfigReader& config, const Defaults& defaults) {
   model.activation = config.ReadActivation("hidden_act", "silu");
   AddRotary(config, model);
   AddQwenWindows(config, model);
+  config.Require("use_mrope", false);
   return model;
 }
 
@@ -291,8 +294,7 @@ void AddGemma3Rotary(ConfigReader& config, ModelConfig& model) {
     const nlohmann::ordered_json one = {
         {"rope_parameters", both.value(layers, nlohmann::ordered_json::object())}};
     ConfigReader reader(one, config.where() + ": " + layers);
-    Rotary rotary =
-        ReadRotary(reader, model.head_size, model.max_positions, {.theta = theta});
+    Rotary rotary = ReadRotary(reader, model.head_size, model.max_positions, {.theta = theta});
     config.Adopt(reader.Finish());
     return rotary;
   };
@@ -620,7 +622,8 @@ ModelConfig Mpt(ConfigReader& config) {
   config.Require("no_bias", true);
   config.Require("learned_pos_emb", true);  // transformers reads it nowhere
   config.Require("norm_type", "low_precision_layernorm");
-  config.Ignore({"emb_pdrop", "embedding_fraction", "verbose", "logit_scale", "init_config"});
+  config.Require("logit_scale", nullptr);
+  config.Ignore({"emb_pdrop", "embedding_fraction", "verbose", "init_config", "tokenizer_name"});
   ConfigReader attention(config.Object("attn_config"), config.where() + ": attn_config");
   model.attention_scale = attention.Positive("softmax_scale", InverseRoot(model.head_size));
   model.qkv_clip = attention.Limit("clip_qkv");

@@ -28,13 +28,13 @@ recipe:
     teq:
       steps: 60
       batch_size: 8
-      learning_rate: 0.003
+      learning_rate: 0.002
       objective: BLOCK_MSE
       init: AWQ
       held_back_fraction: 0.0625
       end_to_end_steps: 60
   clipping: {learned: {}}
-  rounding: {learned: {learning_rate: 0.01}}
+  rounding: {learned: {learning_rate: 0.02}}
 )"},
     PresetText{teq::v1::PRESET_BEST, "a long joint training of scales, clipping and rounding", R"(
 recipe:
@@ -42,13 +42,13 @@ recipe:
     teq:
       steps: 200
       batch_size: 8
-      learning_rate: 0.003
+      learning_rate: 0.002
       objective: BLOCK_MSE
       init: AWQ
       held_back_fraction: 0.0625
       end_to_end_steps: 200
   clipping: {learned: {}}
-  rounding: {learned: {}}
+  rounding: {learned: {learning_rate: 0.01}}
 )"},
 };
 

@@ -17,7 +17,7 @@ METHODS = {
     "TEQ-KL": {"transform": {"teq": {"objective": "KL", "gradient": "FULL", "init": "AWQ"}}},
     # All scales stay 1.
     "LEARNED": {"schedule": _SHORT, "clipping": {"learned": {}},
-                "rounding": {"learned": {"learning_rate": 0.01}}},
+                "rounding": {"learned": {"learning_rate": 0.02}}},
     "FAST": {"preset": "FAST"},
     "BALANCED": {"preset": "BALANCED"},
     "BEST": {"preset": "BEST"},

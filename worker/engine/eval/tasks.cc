@@ -11,7 +11,8 @@
 #include "fmt/format.h"
 #include "proto/spec/error.h"
 #include "worker/engine/cancellation.h"
-#include "worker/engine/text/json_part.h"
+#include "worker/engine/text/data_error.h"
+#include "worker/engine/text/json_lines.h"
 
 namespace teq::eval {
 namespace {
@@ -46,21 +47,19 @@ struct Line {
   std::size_t answer = 0;
 };
 
-absl::StatusOr<Line> ParseLine(std::string_view where, std::string_view text) {
-  const auto json = text::ParseJson(text);
-  if (!json.ok()) return InvalidTask(where, std::string(json.status().message()));
-  if (!json->is_object()) {
+absl::StatusOr<Line> ParseLine(std::string_view where, const nlohmann::json& json) {
+  if (!json.is_object()) {
     return InvalidTask(where, "must be an object with context, choices and answer");
   }
   for (const char* key : {"context", "choices", "answer"}) {
-    if (!json->contains(key)) return InvalidTask(where, fmt::format("{} is missing", key));
+    if (!json.contains(key)) return InvalidTask(where, fmt::format("{} is missing", key));
   }
   Line line;
-  const auto& context = json->at("context");
+  const auto& context = json.at("context");
   if (!context.is_string()) return InvalidTask(where, "context is not a string");
   line.context = context.get<std::string>();
 
-  const auto& choices = json->at("choices");
+  const auto& choices = json.at("choices");
   if (!choices.is_array()) return InvalidTask(where, "choices is not a list");
   if (choices.size() < 2) {
     return InvalidTask(where, fmt::format("choices has {} texts; give at least 2", choices.size()));
@@ -75,7 +74,7 @@ absl::StatusOr<Line> ParseLine(std::string_view where, std::string_view text) {
     }
   }
 
-  const auto& answer = json->at("answer");
+  const auto& answer = json.at("answer");
   if (!answer.is_number_unsigned() || answer.get<std::uint64_t>() >= choices.size()) {
     return InvalidTask(where, fmt::format("answer is {}; give a whole number from 0 to {}",
                                           answer.is_number() ? answer.dump() : answer.type_name(),
@@ -95,12 +94,8 @@ struct Encoder {
     TEQ_ASSIGN_OR_RETURN(const auto own, tokenizer.Encode(text));
     std::vector<std::int32_t> ids = tokenizer.prefix();
     ids.insert(ids.end(), own.begin(), own.end());
-    for (const std::int32_t id : ids) {
-      if (id < config.vocabulary_size) continue;
-      return InvalidTask(where, fmt::format("the tokenizer gives the id {}, but the model has only "
-                                            "{} tokens; it belongs to another model",
-                                            id, config.vocabulary_size));
-    }
+    TEQ_RETURN_IF_ERROR(
+        text::CheckTokenizerIds("INVALID_TASK", where, ids, config.vocabulary_size));
     return ids;
   }
 
@@ -249,16 +244,14 @@ absl::StatusOr<Task> ReadTask(const std::string& uri, const std::filesystem::pat
   TEQ_ASSIGN_OR_RETURN(const std::string bytes, ReadBytes(file));
   const Encoder encoder{tokenizer, config};
   Task task{.uri = uri};
-  std::string_view rest = bytes;
-  for (int number = 1; !rest.empty(); ++number) {
-    const std::string_view text = rest.substr(0, rest.find('\n'));
-    rest.remove_prefix(std::min(rest.size(), text.size() + 1));
-    if (text.find_first_not_of(kWhiteSpace) == std::string_view::npos) continue;
-    const std::string where = fmt::format("{}:{}", file.string(), number);
-    TEQ_ASSIGN_OR_RETURN(const Line line, ParseLine(where, text));
-    TEQ_ASSIGN_OR_RETURN(Example example, encoder.EncodeLine(where, line));
-    task.examples.push_back(std::move(example));
-  }
+  TEQ_RETURN_IF_ERROR(text::ForEachJsonLine(
+      file.string(), bytes, "INVALID_TASK",
+      [&](std::string_view where, const nlohmann::json& json) -> absl::Status {
+        TEQ_ASSIGN_OR_RETURN(const Line line, ParseLine(where, json));
+        TEQ_ASSIGN_OR_RETURN(Example example, encoder.EncodeLine(where, line));
+        task.examples.push_back(std::move(example));
+        return absl::OkStatus();
+      }));
   if (task.examples.empty()) {
     return InvalidTask(file.string(),
                        "holds no example; write lines of {\"context\", \"choices\", \"answer\"}");

@@ -8,6 +8,7 @@
 #include "worker/engine/cancellation.h"
 #include "worker/engine/report/environment.h"
 #include "worker/engine/report/page.h"
+#include "worker/engine/text/missing_tokenizer.h"
 #include "worker/engine/text/tokenizer.h"
 #include "worker/engine/verify/packed_model.h"
 
@@ -136,7 +137,10 @@ absl::Status JobRun::FetchModel() {
 }
 
 absl::Status JobRun::FetchTexts() {
-  TEQ_ASSIGN_OR_RETURN(const auto tokenizer, text::OpenTokenizer(model_directory_));
+  auto opened = text::OpenTokenizer(model_directory_);
+  if (!opened.ok() && !absl::IsNotFound(opened.status())) return opened.status();
+  const std::unique_ptr<text::Tokenizer> tokenizer =
+      opened.ok() ? *std::move(opened) : std::make_unique<text::MissingTokenizer>(opened.status());
   TEQ_RETURN_IF_ERROR(CheckVocabulary(*tokenizer, config_));
   teq::v1::Inputs& inputs = *report_.mutable_inputs();
 
@@ -158,6 +162,7 @@ absl::Status JobRun::FetchTexts() {
   inputs.set_seed(calibration.seed());
   inputs.set_calibration_samples(static_cast<int>(calibration_.count));
   inputs.set_calibration_sequence_length(static_cast<int>(calibration_.length));
+  inputs.set_calibration_tokens(calibration_.count * calibration_.length);
 
   for (const std::string& uri : spec_.evaluation().uris()) {
     TEQ_RETURN_IF_ERROR(CheckCancelled(cancelled_));

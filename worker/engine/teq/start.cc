@@ -1,5 +1,6 @@
 #include "worker/engine/teq/start.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "worker/engine/quant/grid.h"
@@ -105,7 +106,11 @@ Tensor StartingScales(teq::v1::Initialization init, const ScaleGroup& group,
                       const model::Block& block, const BlockGrids& grids,
                       const BlockStatistics& statistics) {
   const torch::NoGradGuard no_gradient;
-  if (init == teq::v1::INITIALIZATION_ONES) {
+  // Layers that read nothing, as experts may, are best left to plain rounding.
+  const bool unread = std::ranges::all_of(group.consumers, [&](std::size_t consumer) {
+    return statistics[Input(block, consumer)].tokens == 0;
+  });
+  if (unread || init == teq::v1::INITIALIZATION_ONES) {
     return torch::zeros({group.width}, block.linears.front().weight.options());
   }
   const Tensor weight_norm = -CenteredLog(MeanColumnMagnitude(group, block));

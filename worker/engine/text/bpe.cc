@@ -1,6 +1,7 @@
 #include "worker/engine/text/bpe.h"
 
 #include <queue>
+#include <string>
 #include <tuple>
 
 #include "fmt/format.h"
@@ -38,10 +39,6 @@ absl::StatusOr<Vocabulary> ParseVocabulary(const JsonPart& part) {
 }  // namespace
 
 absl::StatusOr<Bpe> Bpe::Parse(const JsonPart& model) {
-  // Files of older versions do not name the type.
-  TEQ_ASSIGN_OR_RETURN(const std::string type,
-                       model["type"].StringOr(model["merges"].present() ? "BPE" : "(none)"));
-  if (type != "BPE") return model["type"].Unsupported(type, "BPE");
   if (model["dropout"].present()) {
     return model["dropout"].Invalid("makes ids random and is not supported; set it to null");
   }
@@ -98,7 +95,6 @@ absl::Status Bpe::AddMerge(const JsonPart& part, std::string_view left, std::str
   if (!right_id) return missing(right);
   if (!result) return missing(whole);
   // Of two equal merges the reference keeps the later.
-
   merges_.insert_or_assign(PairKey(*left_id, *right_id), Merge{next_rank_++, *result});
   return absl::OkStatus();
 }
@@ -200,14 +196,15 @@ void Bpe::MergeAll(const std::vector<std::int32_t>& symbols, std::vector<std::in
   }
 }
 
-void Bpe::Encode(std::string_view word, std::vector<std::int32_t>& ids) const {
+absl::Status Bpe::Encode(std::string_view word, std::vector<std::int32_t>& ids) const {
   if (ignore_merges_) {
     if (const auto id = FindToken(word)) {
       ids.push_back(*id);
-      return;
+      return absl::OkStatus();
     }
   }
   MergeAll(Characters(word), ids);
+  return absl::OkStatus();
 }
 
 }  // namespace teq::text

@@ -2,29 +2,20 @@
 
 #include <cstdint>
 #include <optional>
-#include <string>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "worker/engine/text/json_part.h"
+#include "worker/engine/text/word_model.h"
 
 namespace teq::text {
 
-/// Lets a map with string keys be searched by a view.
-struct StringHash {
-  using is_transparent = void;
-  std::size_t operator()(std::string_view text) const {
-    return std::hash<std::string_view>{}(text);
-  }
-};
-
-using Vocabulary = std::unordered_map<std::string, std::int32_t, StringHash, std::equal_to<>>;
-
 /// Byte-pair encoding as Hugging Face's tokenizers do it: of all neighbours the pair of the lowest
 /// rank is merged first, the leftmost of equals. Thread-safe.
-class Bpe {
+class Bpe : public WordModel {
  public:
   /// From tokenizer.json's `model`. A merge whose parts or result are not in the vocabulary,
   /// dropout, prefixes and suffixes of subwords are refused.
@@ -32,9 +23,10 @@ class Bpe {
 
   /// Appends the ids of a word of valid UTF-8. O(n log n) in its length. A character that neither
   /// the vocabulary, nor its bytes, nor an unknown token holds is dropped.
-  void Encode(std::string_view word, std::vector<std::int32_t>& ids) const;
+  [[nodiscard]] absl::Status Encode(std::string_view word,
+                                    std::vector<std::int32_t>& ids) const override;
 
-  [[nodiscard]] const Vocabulary& vocabulary() const { return vocabulary_; }
+  [[nodiscard]] const Vocabulary& vocabulary() const override { return vocabulary_; }
 
  private:
   struct Merge {

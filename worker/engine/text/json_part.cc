@@ -3,7 +3,9 @@
 #include <fstream>
 #include <iterator>
 #include <limits>
+#include <optional>
 #include <system_error>
+#include <unordered_set>
 #include <utility>
 
 #include "fmt/format.h"
@@ -27,7 +29,7 @@ absl::Status InvalidFile(const std::filesystem::path& file, std::string_view wha
 }  // namespace
 
 JsonPart JsonPart::operator[](std::string_view key) const {
-  const std::string separator = path_.ends_with(".json") ? ": " : ".";
+  const std::string separator = path_.find(": ") == std::string::npos ? ": " : ".";
   const std::string path = fmt::format("{}{}{}", path_, separator, key);
   if (value_ == nullptr || !value_->is_object()) return {nullptr, path};
   const auto found = value_->find(std::string(key));
@@ -46,6 +48,11 @@ absl::StatusOr<std::int32_t> JsonPart::Id() const {
     return Invalid(fmt::format("is {}, which is no token id", id));
   }
   return static_cast<std::int32_t>(id);
+}
+
+absl::StatusOr<double> JsonPart::Number() const {
+  if (!present() || !value_->is_number()) return WrongType("a number");
+  return value_->get<double>();
 }
 
 absl::StatusOr<std::vector<JsonPart>> JsonPart::List() const {
@@ -111,15 +118,23 @@ absl::StatusOr<nlohmann::json> ReadJsonFile(const std::filesystem::path& file) {
 }
 
 absl::StatusOr<nlohmann::json> ParseJson(std::string_view text) {
+  using Event = nlohmann::json::parse_event_t;
   bool too_deep = false;
-  const auto guard = [&too_deep](int depth, nlohmann::json::parse_event_t /*event*/,
-                                 nlohmann::json& /*parsed*/) {
+  std::vector<std::unordered_set<std::string>> keys;  // of the objects that are open
+  std::optional<std::string> twice;
+  const auto guard = [&](int depth, Event event, nlohmann::json& parsed) {
     too_deep = too_deep || depth > kMaxDepth;
+    if (event == Event::object_start) keys.emplace_back();
+    if (event == Event::object_end) keys.pop_back();
+    if (event == Event::key && !keys.back().insert(parsed.get<std::string>()).second) {
+      twice = parsed.get<std::string>();
+    }
     return depth <= kMaxDepth;
   };
   try {
     nlohmann::json json = nlohmann::json::parse(text, guard);
     if (too_deep) return Malformed(fmt::format("is nested deeper than {} levels", kMaxDepth));
+    if (twice) return Malformed(fmt::format("has the key \"{}\" twice in one object", *twice));
     return json;
   } catch (const nlohmann::json::parse_error& error) {
     return Malformed(fmt::format("is not JSON, at its byte {}", error.byte));

@@ -25,9 +25,13 @@ class JsonPart {
 
   [[nodiscard]] bool present() const { return value_ != nullptr; }
 
+  /// Where it stands: "tokenizer.json: model.merges[3]".
+  [[nodiscard]] const std::string& path() const { return path_; }
+
   /// The value in its type; an error where it is absent or of another type.
   [[nodiscard]] absl::StatusOr<std::string> String() const;
   [[nodiscard]] absl::StatusOr<std::int32_t> Id() const;
+  [[nodiscard]] absl::StatusOr<double> Number() const;
   [[nodiscard]] absl::StatusOr<std::vector<JsonPart>> List() const;
   [[nodiscard]] absl::StatusOr<const nlohmann::json::object_t*> Object() const;
 
@@ -53,7 +57,8 @@ class JsonPart {
 /// Reads a JSON file of at most 256 MB and of sane depth.
 [[nodiscard]] absl::StatusOr<nlohmann::json> ReadJsonFile(const std::filesystem::path& file);
 
-/// Parses JSON that may be hostile: INVALID_ARGUMENT without a reason, saying where and what.
+/// Parses JSON that may be hostile: INVALID_ARGUMENT without a reason, saying where and what. A key
+/// that an object has twice is refused: which of the two is meant nobody can tell.
 [[nodiscard]] absl::StatusOr<nlohmann::json> ParseJson(std::string_view text);
 
 }  // namespace teq::text

@@ -10,14 +10,17 @@
 #include "fmt/format.h"
 #include "proto/spec/error.h"
 #include "worker/engine/text/byte_level.h"
+#include "worker/engine/text/charsmap.h"
 #include "worker/engine/text/pattern.h"
+#include "worker/engine/text/unicode_age.h"
 #include "worker/engine/text/utf8.h"
 
 namespace teq::text {
 namespace {
 
 constexpr std::string_view kSupported =
-    "Sequence, Prepend, Replace, NFC, NFD, NFKC, NFKD, Lowercase, Strip, ByteLevel";
+    "Sequence, Prepend, Replace, NFC, NFD, NFKC, NFKD, Lowercase, Strip, StripAccents, "
+    "Precompiled, ByteLevel";
 
 using Steps = std::vector<NormalizerStep>;
 
@@ -26,22 +29,39 @@ absl::Status Failed(std::string_view step, std::string_view why) {
                fmt::format("the normalizer {} failed: {}", step, why));
 }
 
-// By utf8proc's tables, of Unicode 14 or later; the reference's are older, and leave newer
-// characters as they are.
-NormalizerStep UnicodeForm(std::string name, int options) {
-  return [name = std::move(name), options](Piece& piece) -> absl::Status {
-    utf8proc_uint8_t* result = nullptr;
-    const utf8proc_ssize_t size =
-        utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(piece.text.data()),
-                     static_cast<utf8proc_ssize_t>(piece.text.size()), &result,
-                     static_cast<utf8proc_option_t>(options | UTF8PROC_STABLE));
-    const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owner(result, &std::free);
-    if (size < 0) return Failed(name, utf8proc_errmsg(size));
-    piece.text.assign(reinterpret_cast<const char*>(result), static_cast<std::size_t>(size));
-    return absl::OkStatus();
-  };
+absl::Status AppendForm(std::string_view text, int options, std::string& result) {
+  utf8proc_uint8_t* form = nullptr;
+  const utf8proc_ssize_t size =
+      utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
+                   static_cast<utf8proc_ssize_t>(text.size()), &form,
+                   static_cast<utf8proc_option_t>(options | UTF8PROC_STABLE));
+  const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owner(form, &std::free);
+  if (size < 0) return Failed("to a Unicode normal form", utf8proc_errmsg(size));
+  result.append(reinterpret_cast<const char*>(form), static_cast<std::size_t>(size));
+  return absl::OkStatus();
 }
 
+absl::StatusOr<Steps> ParseUnicodeForm(int options) {
+  TEQ_ASSIGN_OR_RETURN(const auto unknown,
+                       Pattern::Regex(fmt::format("[{}]", kUnknownToNormalizers)));
+  return Steps{[unknown, options](Piece& piece) -> absl::Status {
+    TEQ_ASSIGN_OR_RETURN(const auto spans, unknown.Split(piece.text));
+    std::string result;
+    result.reserve(piece.text.size());
+    for (const Span& span : spans) {
+      const auto part = std::string_view(piece.text).substr(span.begin, span.end - span.begin);
+      if (span.matched) {
+        result += part;
+      } else {
+        TEQ_RETURN_IF_ERROR(AppendForm(part, options, result));
+      }
+    }
+    piece.text = std::move(result);
+    return absl::OkStatus();
+  }};
+}
+
+// By utf8proc's tables, of Unicode 15; the reference's have later letters too.
 absl::Status Lowercase(Piece& piece) {
   std::string lower;
   lower.reserve(piece.text.size());
@@ -113,6 +133,37 @@ absl::StatusOr<Steps> ParseStrip(const JsonPart& part) {
   }};
 }
 
+absl::StatusOr<Steps> ParseStripAccents() {
+  // Two letters were marks once.
+  TEQ_ASSIGN_OR_RETURN(const auto marks,
+                       Pattern::Regex(fmt::format("(?![{}])[\\p{{M}}\\x{{1CF2}}\\x{{1CF3}}]",
+                                                  kUnknownToNormalizers)));
+  return Steps{[marks](Piece& piece) {
+    TEQ_ASSIGN_OR_RETURN(const auto spans, marks.Split(piece.text));
+    std::string stripped;
+    stripped.reserve(piece.text.size());
+    for (const Span& span : spans) {
+      if (!span.matched) stripped.append(piece.text, span.begin, span.end - span.begin);
+    }
+    piece.text = std::move(stripped);
+    piece.at_start = piece.at_start && !spans.front().matched;
+    return absl::OkStatus();
+  }};
+}
+
+absl::StatusOr<Steps> ParsePrecompiled(const JsonPart& part) {
+  const JsonPart field = part["precompiled_charsmap"];
+  TEQ_ASSIGN_OR_RETURN(const std::string text, field.String());
+  const auto bytes = DecodeBase64(text);
+  if (!bytes) return field.Invalid("is not base64");
+  const auto charsmap = Charsmap::Create(*bytes);
+  if (!charsmap.ok()) return field.Invalid(std::string(charsmap.status().message()));
+  return Steps{[shared = std::make_shared<const Charsmap>(*charsmap)](Piece& piece) {
+    piece.text = shared->Normalize(piece.text);
+    return absl::OkStatus();
+  }};
+}
+
 absl::StatusOr<Steps> ParseSequence(const JsonPart& part) {
   Steps steps;
   TEQ_ASSIGN_OR_RETURN(const auto parts, part["normalizers"].List());
@@ -132,11 +183,13 @@ absl::StatusOr<Steps> ParseNormalizer(const JsonPart& part) {
   if (type == "Prepend") return ParsePrepend(part);
   if (type == "Replace") return ParseReplace(part);
   if (type == "Strip") return ParseStrip(part);
+  if (type == "StripAccents") return ParseStripAccents();
+  if (type == "Precompiled") return ParsePrecompiled(part);
   if (type == "Lowercase") return Steps{Lowercase};
-  if (type == "NFC") return Steps{UnicodeForm(type, UTF8PROC_COMPOSE)};
-  if (type == "NFD") return Steps{UnicodeForm(type, UTF8PROC_DECOMPOSE)};
-  if (type == "NFKC") return Steps{UnicodeForm(type, UTF8PROC_COMPOSE | UTF8PROC_COMPAT)};
-  if (type == "NFKD") return Steps{UnicodeForm(type, UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT)};
+  if (type == "NFC") return ParseUnicodeForm(UTF8PROC_COMPOSE);
+  if (type == "NFD") return ParseUnicodeForm(UTF8PROC_DECOMPOSE);
+  if (type == "NFKC") return ParseUnicodeForm(UTF8PROC_COMPOSE | UTF8PROC_COMPAT);
+  if (type == "NFKD") return ParseUnicodeForm(UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT);
   if (type == "ByteLevel") {
     return Steps{[](Piece& piece) {
       piece.text = BytesToCharacters(piece.text);

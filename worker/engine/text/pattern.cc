@@ -27,7 +27,7 @@ class Translator {
 
   absl::StatusOr<std::string> Run() {
     while (at_ < expression_.size()) {
-      const std::string_view problem = in_class_ ? InClass() : Outside();
+      const std::string_view problem = class_depth_ > 0 ? InClass() : Outside();
       if (!problem.empty()) return Invalid(expression_, problem);
     }
     return std::move(output_);
@@ -46,7 +46,7 @@ class Translator {
       Copy();
       if (Peek() == '^') Copy();
       if (Peek() == ']') Copy();
-      in_class_ = true;
+      class_depth_ = 1;
       return {};
     }
     if (c == '(' && Peek(1) == '?') return GroupOptions();
@@ -65,17 +65,56 @@ class Translator {
   std::string_view InClass() {
     const char c = Peek();
     if (c == '\\') return Escape();
-    if (c == '[' && Peek(1) != ':') return "nests one character class in another";
-    if (c == '[') {
-      const std::size_t end = expression_.find(":]", at_);
-      if (end == std::string_view::npos) return "has a class name without its end";
-      output_ += expression_.substr(at_, end + 2 - at_);
-      at_ = end + 2;
-      return {};
-    }
+    if (c == '[' && Peek(1) != ':') return OpenNestedClass();
+    if (c == '[') return ClassName();
     if (c == '&' && Peek(1) == '&') return "intersects character classes by &&";
-    if (c == ']') in_class_ = false;
+    if (c == ']' && class_depth_ > 1) return CloseNestedClass();
+    if (c == ']') class_depth_ = 0;
     Copy();
+    return {};
+  }
+
+  // [:name:], which PCRE2 reads more narrowly.
+  std::string_view ClassName() {
+    const std::size_t end = expression_.find(":]", at_);
+    if (end == std::string_view::npos) return "has a class name without its end";
+    const std::string_view name = expression_.substr(at_ + 2, end - at_ - 2);
+    at_ = end + 2;
+    if (name == "alpha") {
+      output_ += "\\p{Alphabetic}";
+    } else if (name == "alnum") {
+      output_ += "\\p{Alphabetic}\\p{Nd}";
+    } else if (name == "digit") {
+      output_ += "\\p{Nd}";
+    } else if (name == "space") {
+      output_ += "\\p{WSpace}";
+    } else if (name == "punct") {
+      output_ += "\\p{P}\\p{S}";
+    } else if (name == "upper") {
+      output_ += "\\p{Uppercase}";
+    } else if (name == "lower") {
+      output_ += "\\p{Lowercase}";
+    } else if (name == "word") {
+      output_ += kWord;
+    } else {
+      return "has a class name other than alpha, alnum, digit, space, punct, upper, lower, word";
+    }
+    return {};
+  }
+
+  // A class inside another adds its characters to it, so its brackets go, which PCRE2 would take
+  // for characters.
+  std::string_view OpenNestedClass() {
+    if (Peek(1) == '^') return "nests a negated character class in another";
+    if (Peek(1) == ']' || Peek(1) == '-' || output_.ends_with('-')) return kAmbiguousNesting;
+    ++class_depth_;
+    ++at_;
+    return {};
+  }
+  std::string_view CloseNestedClass() {
+    if (Peek(1) == '-' || output_.ends_with('-')) return kAmbiguousNesting;
+    --class_depth_;
+    ++at_;
     return {};
   }
 
@@ -103,10 +142,11 @@ class Translator {
         output_ += "\\P{WSpace}";
         return {};
       case 'w':
-        output_ += in_class_ ? std::string(kWord) : fmt::format("[{}{}]", kWord, kWordOutside);
+        output_ +=
+            class_depth_ > 0 ? std::string(kWord) : fmt::format("[{}{}]", kWord, kWordOutside);
         return {};
       case 'W':
-        if (in_class_) return "has \\W in a character class";
+        if (class_depth_ > 0) return "has \\W in a character class";
         output_ += fmt::format("[^{}{}]", kWord, kWordOutside);
         return {};
       case 'u':
@@ -160,13 +200,15 @@ class Translator {
     return compiled != nullptr;
   }
 
+  static constexpr std::string_view kAmbiguousNesting =
+      "nests a character class that is empty or stands beside a minus";
   static constexpr std::string_view kWord = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}";
   // Outside a class Oniguruma counts Latin-1's superscript digits and fractions too.
   static constexpr std::string_view kWordOutside = "\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}";
 
   std::string_view expression_;
   std::size_t at_ = 0;
-  bool in_class_ = false;
+  int class_depth_ = 0;
   std::string output_;
 };
 
@@ -187,19 +229,15 @@ struct CompileContextDeleter {
 class Search {
  public:
   Search(const pcre2_code* code, std::string_view text)
-      : code_(code),
-        text_(text),
-        data_(pcre2_match_data_create_from_pattern(code, nullptr)),
-        stack_(pcre2_jit_stack_create(kStackStart, kStackLimit, nullptr)),
-        context_(pcre2_match_context_create(nullptr)) {
-    pcre2_jit_stack_assign(context_.get(), nullptr, stack_.get());
-  }
+      : code_(code), text_(text), data_(pcre2_match_data_create_from_pattern(code, nullptr)) {}
 
   // The next match at or after `from`; nothing where there is none.
   absl::StatusOr<std::optional<Span>> Next(std::size_t from) {
-    // The text is known to be UTF-8; checking it again at every match would take quadratic time.
-    const int result = pcre2_match(code_, reinterpret_cast<PCRE2_SPTR>(text_.data()), text_.size(),
-                                   from, PCRE2_NO_UTF_CHECK, data_.get(), context_.get());
+    int result = Match(from);
+    if (result == PCRE2_ERROR_JIT_STACKLIMIT && stack_ == nullptr) {
+      GrowStack();
+      result = Match(from);
+    }
     if (result == PCRE2_ERROR_NOMATCH) return std::optional<Span>();
     if (result < 0) {
       std::array<PCRE2_UCHAR, 256> message{};
@@ -213,8 +251,21 @@ class Search {
   }
 
  private:
-  static constexpr std::size_t kStackStart = std::size_t{32} << 10;
+  static constexpr std::size_t kStackStart = std::size_t{256} << 10;
   static constexpr std::size_t kStackLimit = std::size_t{16} << 20;
+
+  int Match(std::size_t from) {
+    // The text is known to be UTF-8; checking it again at every match would take quadratic time.
+    return pcre2_match(code_, reinterpret_cast<PCRE2_SPTR>(text_.data()), text_.size(), from,
+                       PCRE2_NO_UTF_CHECK, data_.get(), context_.get());
+  }
+
+  // Few texts need more than the 32 KiB of the machine's stack that PCRE2 uses by itself.
+  void GrowStack() {
+    stack_.reset(pcre2_jit_stack_create(kStackStart, kStackLimit, nullptr));
+    context_.reset(pcre2_match_context_create(nullptr));
+    pcre2_jit_stack_assign(context_.get(), nullptr, stack_.get());
+  }
 
   const pcre2_code* code_;
   std::string_view text_;

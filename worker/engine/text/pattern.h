@@ -28,8 +28,9 @@ inline constexpr std::string_view kWordCharacters =
     R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{200C}\x{200D})";
 
 /// A pattern of a tokenizer.json. Hugging Face's tokenizers read them with Oniguruma; this is PCRE2
-/// made to agree with it, and what would mean something else is refused. Thread-safe; copies share
-/// the program.
+/// made to agree with it, and what would mean something else is refused. What Unicode 15 and 16
+/// added has no class here, as Debian 12's PCRE2 has Unicode 14. Thread-safe; copies share the
+/// program.
 class Pattern {
  public:
   /// INVALID_ARGUMENT without a reason: what in the expression is wrong or not supported.

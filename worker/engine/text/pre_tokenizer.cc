@@ -10,6 +10,7 @@
 #include "proto/spec/error.h"
 #include "worker/engine/text/byte_level.h"
 #include "worker/engine/text/pattern.h"
+#include "worker/engine/text/unicode_age.h"
 #include "worker/engine/text/utf8.h"
 
 namespace teq::text {
@@ -200,8 +201,10 @@ absl::StatusOr<Steps> ParseDigits(const JsonPart& part) {
 
 absl::StatusOr<Steps> ParsePunctuation(const JsonPart& part) {
   TEQ_ASSIGN_OR_RETURN(const Behavior behavior, ParseBehavior(part["behavior"], "Isolated"));
-  // ASCII's symbols count as punctuation.
-  return SplitAt("[\\p{P}$+<=>^`|~]", behavior);
+  // ASCII's symbols count as punctuation, and so do two characters that were such once.
+  return SplitAt(
+      fmt::format("(?![{}])[\\p{{P}}\\x{{166D}}\\x{{111C9}}$+<=>^`|~]", kUnknownToPunctuation),
+      behavior);
 }
 
 absl::StatusOr<Steps> ParseCharDelimiterSplit(const JsonPart& part) {

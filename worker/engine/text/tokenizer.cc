@@ -7,6 +7,7 @@
 #include "worker/engine/text/sentencepiece_tokenizer.h"
 #include "worker/engine/text/tokenizer_config.h"
 #include "worker/engine/text/tokenizer_json.h"
+#include "worker/engine/text/vocabulary_files.h"
 
 namespace teq::text {
 namespace {
@@ -18,12 +19,14 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Open(const std::filesystem::path& dir
   if (std::filesystem::exists(json, error)) return OpenTokenizerJson(json, config);
   const auto model = directory / "tokenizer.model";
   if (std::filesystem::exists(model, error)) return OpenSentencePieceTokenizer(model, config);
-  const bool slow = std::filesystem::exists(directory / "vocab.json", error);
+  const bool has_vocabulary = std::filesystem::exists(directory / "vocab.json", error);
+  if (has_vocabulary && std::filesystem::exists(directory / "merges.txt", error)) {
+    return OpenVocabularyFiles(directory, config);
+  }
   return Error(absl::StatusCode::kNotFound, "INVALID_TOKENIZER",
-               fmt::format("holds neither tokenizer.json nor tokenizer.model{}",
-                           slow ? "; vocab.json alone is not read: save the tokenizer with "
-                                  "transformers.AutoTokenizer, which writes tokenizer.json"
-                                : ""));
+               fmt::format("holds neither tokenizer.json, nor tokenizer.model, nor vocab.json with "
+                           "merges.txt{}; copy the tokenizer's files beside the weights",
+                           has_vocabulary ? " (only vocab.json)" : ""));
 }
 
 }  // namespace

@@ -29,7 +29,8 @@ class Tokenizer {
   [[nodiscard]] virtual std::int64_t vocabulary_size() const = 0;
 };
 
-/// The tokenizer of a checkpoint directory: tokenizer.json if present, else tokenizer.model.
+/// The tokenizer of a checkpoint directory: tokenizer.json if present, else tokenizer.model, else
+/// GPT-2's vocab.json and merges.txt.
 ///
 /// NOT_FOUND or INVALID_ARGUMENT, reason INVALID_TOKENIZER: names the file, the part and the value
 /// that is not supported ("model.type WordPiece"), and what is.

@@ -54,8 +54,10 @@ absl::StatusOr<TokenizerConfig> ReadTokenizerConfig(const std::filesystem::path&
   TEQ_ASSIGN_OR_RETURN(config.bos_token, ParseToken(root["bos_token"]));
   TEQ_ASSIGN_OR_RETURN(config.eos_token, ParseToken(root["eos_token"]));
   TEQ_ASSIGN_OR_RETURN(config.unk_token, ParseToken(root["unk_token"]));
+  TEQ_ASSIGN_OR_RETURN(config.pad_token, ParseToken(root["pad_token"]));
   TEQ_ASSIGN_OR_RETURN(config.add_bos_token, ParseFlag(root["add_bos_token"]));
   TEQ_ASSIGN_OR_RETURN(config.add_eos_token, ParseFlag(root["add_eos_token"]));
+  TEQ_ASSIGN_OR_RETURN(config.add_prefix_space, ParseFlag(root["add_prefix_space"]));
   TEQ_ASSIGN_OR_RETURN(config.added_tokens, ParseAddedTokens(root["added_tokens_decoder"]));
   return config;
 }

@@ -16,8 +16,10 @@ struct TokenizerConfig {
   std::string bos_token;
   std::string eos_token;
   std::string unk_token;
+  std::string pad_token;
   std::optional<bool> add_bos_token;
   std::optional<bool> add_eos_token;
+  std::optional<bool> add_prefix_space;
   std::vector<AddedToken> added_tokens;  // of added_tokens_decoder
 };
 

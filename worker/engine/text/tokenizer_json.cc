@@ -10,18 +10,16 @@
 
 #include "fmt/format.h"
 #include "proto/spec/error.h"
-#include "worker/engine/text/bpe.h"
 #include "worker/engine/text/json_part.h"
 #include "worker/engine/text/normalizer.h"
 #include "worker/engine/text/piece.h"
 #include "worker/engine/text/post_processor.h"
 #include "worker/engine/text/pre_tokenizer.h"
 #include "worker/engine/text/utf8.h"
+#include "worker/engine/text/word_model.h"
 
 namespace teq::text {
 namespace {
-
-constexpr std::string_view kFile = "tokenizer.json";
 
 // The stages of a tokenizer.json.
 struct Pipeline {
@@ -29,7 +27,7 @@ struct Pipeline {
   AddedTokenFinder normalized_tokens;  // and after normalization
   std::vector<NormalizerStep> normalizer;
   std::vector<PreTokenizerStep> pre_tokenizer;
-  Bpe model;
+  std::unique_ptr<const WordModel> model;
   Affixes affixes;
   std::int64_t vocabulary_size = 0;
 };
@@ -42,24 +40,25 @@ absl::Status Normalize(const std::vector<NormalizerStep>& steps, Piece& piece) {
 // Words repeat in a text; each of the shorter ones is encoded once.
 class WordCache {
  public:
-  explicit WordCache(const Bpe& model) : model_(model) {}
+  explicit WordCache(const WordModel& model) : model_(model) {}
 
-  void Encode(const std::string& word, std::vector<std::int32_t>& ids) {
+  absl::Status Encode(const std::string& word, std::vector<std::int32_t>& ids) {
     if (word.size() > kMaxBytes) return model_.Encode(word, ids);
     auto found = words_.find(word);
     if (found == words_.end()) {
       if (words_.size() == kMaxWords) words_.clear();
       found = words_.emplace(word, std::vector<std::int32_t>()).first;
-      model_.Encode(word, found->second);
+      TEQ_RETURN_IF_ERROR(model_.Encode(word, found->second));
     }
     ids.insert(ids.end(), found->second.begin(), found->second.end());
+    return absl::OkStatus();
   }
 
  private:
   static constexpr std::size_t kMaxBytes = 256;
   static constexpr std::size_t kMaxWords = 100'000;
 
-  const Bpe& model_;
+  const WordModel& model_;
   std::unordered_map<std::string, std::vector<std::int32_t>> words_;
 };
 
@@ -69,13 +68,13 @@ class JsonTokenizer : public Tokenizer {
 
   absl::StatusOr<std::vector<std::int32_t>> Encode(std::string_view text) const override {
     TEQ_ASSIGN_OR_RETURN(const auto pieces, Cut(RepairUtf8(text)));
-    WordCache cache(pipeline_.model);
+    WordCache cache(*pipeline_.model);
     std::vector<std::int32_t> ids;
     for (const Piece& piece : pieces) {
       if (piece.id) {
         ids.push_back(*piece.id);
       } else {
-        cache.Encode(piece.text, ids);
+        TEQ_RETURN_IF_ERROR(cache.Encode(piece.text, ids));
       }
     }
     return ids;
@@ -118,32 +117,30 @@ absl::StatusOr<std::vector<AddedToken>> ParseAddedTokens(const JsonPart& part,
   return tokens;
 }
 
-// All tokens by content; their ids must be 0, 1, 2 and so on, each once.
+// All tokens by content; no two have one id.
 absl::StatusOr<Vocabulary> WholeVocabulary(const Vocabulary& model,
-                                           const std::vector<AddedToken>& added) {
-  const auto invalid = [](std::string_view what) {
-    return Error(absl::StatusCode::kInvalidArgument, "INVALID_TOKENIZER",
-                 fmt::format("{}: {}", kFile, what));
-  };
+                                           const std::vector<AddedToken>& added,
+                                           std::string_view file) {
   Vocabulary all = model;
   for (const AddedToken& token : added) all.emplace(token.content, token.id);
-  std::vector<const std::string*> by_id(all.size(), nullptr);
+  std::unordered_map<std::int32_t, std::string_view> by_id;
   for (const auto& [token, id] : all) {
-    const auto index = static_cast<std::size_t>(id);
-    if (index >= by_id.size()) {
-      return invalid(
-          fmt::format("token \"{}\" has the id {}, but there are only {} tokens: the ids "
-                      "of model.vocab and added_tokens have gaps",
-                      token, id, by_id.size()));
-    }
-    if (by_id[index] != nullptr) {
-      return invalid(fmt::format("tokens \"{}\" and \"{}\" have the same id {}",
-                                 std::min(token, *by_id[index]), std::max(token, *by_id[index]),
-                                 id));
-    }
-    by_id[index] = &token;
+    const auto [known, is_new] = by_id.emplace(id, token);
+    if (is_new) continue;
+    return Error(absl::StatusCode::kInvalidArgument, "INVALID_TOKENIZER",
+                 fmt::format("{}: tokens \"{}\" and \"{}\" have the same id {}; give one of them "
+                             "another",
+                             file, std::min<std::string_view>(token, known->second),
+                             std::max<std::string_view>(token, known->second), id));
   }
   return all;
+}
+
+// Above every id. Ids need not be dense.
+std::int64_t EndOfIds(const Vocabulary& vocabulary) {
+  std::int64_t end = 0;
+  for (const auto& [token, id] : vocabulary) end = std::max<std::int64_t>(end, id + 1LL);
+  return end;
 }
 
 bool AddsBosByDefault(std::string_view tokenizer_class) {
@@ -159,9 +156,9 @@ absl::Status AppendConfigToken(std::string_view flag, const std::string& token,
   if (found == vocabulary.end()) {
     return Error(
         absl::StatusCode::kInvalidArgument, "INVALID_TOKENIZER",
-        fmt::format("tokenizer_config.json: {} asks for the token \"{}\", which {} does not "
-                    "have",
-                    flag, token, kFile));
+        fmt::format("tokenizer_config.json: {} asks for the token \"{}\", which the vocabulary "
+                    "does not have",
+                    flag, token));
   }
   ids.push_back(found->second);
   return absl::OkStatus();
@@ -169,14 +166,15 @@ absl::Status AppendConfigToken(std::string_view flag, const std::string& token,
 
 absl::StatusOr<Affixes> FindAffixes(const JsonPart& post_processor, const TokenizerConfig& config,
                                     const Vocabulary& vocabulary) {
+  const std::int64_t end = EndOfIds(vocabulary);
   const bool flags_given = config.add_bos_token || config.add_eos_token;
   if (post_processor.present() && !flags_given) {
     TEQ_ASSIGN_OR_RETURN(auto affixes, ParsePostProcessor(post_processor));
     for (const auto* ids : {&affixes.prefix, &affixes.suffix}) {
       for (const std::int32_t id : *ids) {
-        if (static_cast<std::size_t>(id) >= vocabulary.size()) {
+        if (id >= end) {
           return post_processor.Invalid(
-              fmt::format("adds the id {}; the vocabulary has {} tokens", id, vocabulary.size()));
+              fmt::format("adds the id {}; the vocabulary's ids are below {}", id, end));
         }
       }
     }
@@ -197,12 +195,13 @@ absl::StatusOr<Affixes> FindAffixes(const JsonPart& post_processor, const Tokeni
 
 absl::StatusOr<Pipeline> ParsePipeline(const JsonPart& root, const TokenizerConfig& config) {
   TEQ_RETURN_IF_ERROR(root.Object().status());
-  TEQ_ASSIGN_OR_RETURN(auto model, Bpe::Parse(root["model"]));
+  TEQ_ASSIGN_OR_RETURN(auto model, ParseWordModel(root["model"]));
   TEQ_ASSIGN_OR_RETURN(auto normalizer, ParseNormalizer(root["normalizer"]));
   TEQ_ASSIGN_OR_RETURN(auto pre_tokenizer, ParsePreTokenizer(root["pre_tokenizer"]));
   TEQ_ASSIGN_OR_RETURN(const auto added,
-                       ParseAddedTokens(root["added_tokens"], model.vocabulary()));
-  TEQ_ASSIGN_OR_RETURN(const auto vocabulary, WholeVocabulary(model.vocabulary(), added));
+                       ParseAddedTokens(root["added_tokens"], model->vocabulary()));
+  TEQ_ASSIGN_OR_RETURN(const auto vocabulary,
+                       WholeVocabulary(model->vocabulary(), added, root.path()));
   TEQ_ASSIGN_OR_RETURN(auto affixes, FindAffixes(root["post_processor"], config, vocabulary));
   std::vector<AddedToken> raw;
   std::vector<AddedToken> normalized;
@@ -218,22 +217,24 @@ absl::StatusOr<Pipeline> ParsePipeline(const JsonPart& root, const TokenizerConf
   }
   TEQ_ASSIGN_OR_RETURN(auto raw_tokens, AddedTokenFinder::Create(std::move(raw)));
   TEQ_ASSIGN_OR_RETURN(auto normalized_tokens, AddedTokenFinder::Create(std::move(normalized)));
-  return Pipeline{std::move(raw_tokens),
-                  std::move(normalized_tokens),
-                  std::move(normalizer),
-                  std::move(pre_tokenizer),
-                  std::move(model),
-                  std::move(affixes),
-                  static_cast<std::int64_t>(vocabulary.size())};
+  return Pipeline{std::move(raw_tokens), std::move(normalized_tokens),
+                  std::move(normalizer), std::move(pre_tokenizer),
+                  std::move(model),      std::move(affixes),
+                  EndOfIds(vocabulary)};
 }
 
 }  // namespace
 
+absl::StatusOr<std::unique_ptr<Tokenizer>> MakeTokenizer(const JsonPart& document,
+                                                         const TokenizerConfig& config) {
+  TEQ_ASSIGN_OR_RETURN(auto pipeline, ParsePipeline(document, config));
+  return std::make_unique<JsonTokenizer>(std::move(pipeline));
+}
+
 absl::StatusOr<std::unique_ptr<Tokenizer>> OpenTokenizerJson(const std::filesystem::path& file,
                                                              const TokenizerConfig& config) {
   TEQ_ASSIGN_OR_RETURN(const auto json, ReadJsonFile(file));
-  TEQ_ASSIGN_OR_RETURN(auto pipeline, ParsePipeline(JsonPart(json, kFile), config));
-  return std::make_unique<JsonTokenizer>(std::move(pipeline));
+  return MakeTokenizer(JsonPart(json, "tokenizer.json"), config);
 }
 
 }  // namespace teq::text

@@ -4,17 +4,22 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
+#include "worker/engine/text/json_part.h"
 #include "worker/engine/text/tokenizer.h"
 #include "worker/engine/text/tokenizer_config.h"
 
 namespace teq::text {
 
-/// The tokenizer of a tokenizer.json whose model is BPE, as Hugging Face's tokenizers run it: added
-/// tokens, normalizer, pre-tokenizer, model. Special tokens at the ends are as transformers 5 sets
-/// them: by the file's post_processor, unless tokenizer_config.json names add_bos_token or
-/// add_eos_token, or the file has no post_processor; then by those flags. Invalid UTF-8 becomes
-/// U+FFFD, as Python's errors="replace".
+/// The tokenizer of a tokenizer.json whose model is BPE or Unigram, as Hugging Face's tokenizers
+/// run it: added tokens, normalizer, pre-tokenizer, model. Special tokens at the ends are as
+/// transformers 5 sets them: by the file's post_processor, unless tokenizer_config.json names
+/// add_bos_token or add_eos_token, or the file has no post_processor; then by those flags. Invalid
+/// UTF-8 becomes U+FFFD, as Python's errors="replace".
 [[nodiscard]] absl::StatusOr<std::unique_ptr<Tokenizer>> OpenTokenizerJson(
     const std::filesystem::path& file, const TokenizerConfig& config);
+
+/// The same of a document that says what a tokenizer.json would.
+[[nodiscard]] absl::StatusOr<std::unique_ptr<Tokenizer>> MakeTokenizer(
+    const JsonPart& document, const TokenizerConfig& config);
 
 }  // namespace teq::text

@@ -3,8 +3,6 @@
 namespace teq::text {
 namespace {
 
-constexpr std::string_view kReplacement = "\xef\xbf\xbd";
-
 bool IsContinuation(char byte) { return (static_cast<unsigned char>(byte) & 0xC0) == 0x80; }
 
 // What may follow a lead byte: the range of the second byte, and the whole length (0: no lead
@@ -53,7 +51,7 @@ std::string RepairUtf8(std::string_view text) {
   while (!text.empty()) {
     bool complete = false;
     const std::size_t size = ValidPrefix(text, complete);
-    repaired += complete ? text.substr(0, size) : kReplacement;
+    repaired += complete ? text.substr(0, size) : kReplacementCharacter;
     text.remove_prefix(size == 0 ? 1 : size);
   }
   return repaired;

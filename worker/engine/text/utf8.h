@@ -7,6 +7,9 @@
 
 namespace teq::text {
 
+/// U+FFFD.
+inline constexpr std::string_view kReplacementCharacter = "\xef\xbf\xbd";
+
 /// `text` with every maximal part that is not UTF-8 replaced by U+FFFD: what Python reads with
 /// errors="replace", and what the WHATWG's decoder does.
 [[nodiscard]] std::string RepairUtf8(std::string_view text);

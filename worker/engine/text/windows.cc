@@ -1,44 +1,24 @@
 #include "worker/engine/text/windows.h"
 
 #include <algorithm>
-#include <fstream>
-#include <iterator>
-#include <numeric>
 #include <optional>
-#include <random>
 #include <string>
 #include <string_view>
-#include <system_error>
 #include <utility>
+#include <variant>
 
 #include "fmt/format.h"
 #include "proto/spec/error.h"
-#include "worker/engine/text/json_part.h"
+#include "worker/engine/text/data_error.h"
+#include "worker/engine/text/data_file.h"
+#include "worker/engine/text/id_tensor.h"
+#include "worker/engine/text/json_lines.h"
+#include "worker/engine/text/sampled_windows.h"
+#include "worker/engine/text/seeded_choice.h"
 #include "worker/engine/text/utf8.h"
 
 namespace teq::text {
 namespace {
-
-absl::Status InvalidText(std::string_view where, std::string_view what) {
-  return Error(absl::StatusCode::kInvalidArgument, "INVALID_TEXT",
-               fmt::format("{}: {}", where, what));
-}
-
-absl::StatusOr<std::string> ReadFile(const std::filesystem::path& file) {
-  std::error_code error;
-  const auto status = std::filesystem::status(file, error);
-  if (!std::filesystem::exists(status)) {
-    return Error(absl::StatusCode::kNotFound, "TEXT_NOT_FOUND",
-                 fmt::format("{}: no such file", file.string()));
-  }
-  if (std::filesystem::is_directory(status)) {
-    return InvalidText(file.string(), "is a directory; name a text file or a .jsonl file");
-  }
-  std::ifstream stream(file, std::ios::binary);
-  std::string bytes((std::istreambuf_iterator<char>(stream)), {});
-  if (!stream) return InvalidText(file.string(), "cannot be read; check its permissions");
-  return bytes;
-}
 
 // What a file's tokens are: one stream that is cut into windows, or windows of their own.
 struct Tokens {
@@ -50,76 +30,57 @@ struct Tokens {
 struct Reader {
   const Tokenizer& tokenizer;
   std::int64_t vocabulary_size;
-  std::int64_t length;
+  std::size_t length;
   Tokens tokens;
+  std::optional<std::size_t> kind;  // of the lines, an index of DataLine
 
   absl::Status Append(std::string_view where, std::string_view text) {
     TEQ_ASSIGN_OR_RETURN(const auto ids, tokenizer.Encode(text));
     for (const auto* part : {&tokenizer.prefix(), &ids}) {
-      for (const std::int32_t id : *part) {
-        if (id >= vocabulary_size) {
-          return InvalidText(where, fmt::format("the tokenizer gives the id {}, but the model has "
-                                                "only {} tokens; it belongs to another model",
-                                                id, vocabulary_size));
-        }
-      }
+      TEQ_RETURN_IF_ERROR(CheckTokenizerIds("INVALID_TEXT", where, *part, vocabulary_size));
       tokens.stream.insert(tokens.stream.end(), part->begin(), part->end());
     }
     return absl::OkStatus();
   }
 
-  absl::Status AppendIds(std::string_view where, const nlohmann::json& list) {
-    if (!list.is_array()) return InvalidText(where, "input_ids is not a list");
-    std::vector<std::int32_t> ids;
-    for (const auto& value : list) {
-      if (!value.is_number_unsigned() ||
-          value.get<std::uint64_t>() >= static_cast<std::uint64_t>(vocabulary_size)) {
-        return InvalidText(
-            where,
-            fmt::format("input_ids holds {}, which is no id below the vocabulary's "
-                        "size {}",
-                        value.is_number() ? value.dump() : value.type_name(), vocabulary_size));
-      }
-      ids.push_back(value.get<std::int32_t>());
-    }
+  void AppendIds(std::vector<std::int32_t> ids) {
     tokens.longest_line = std::max(tokens.longest_line, ids.size());
-    if (ids.size() < static_cast<std::size_t>(length)) return absl::OkStatus();
-    ids.resize(static_cast<std::size_t>(length));
+    if (ids.size() < length) return;
+    ids.resize(length);
     tokens.lines.push_back(std::move(ids));
-    return absl::OkStatus();
   }
 
-  absl::Status AppendLine(std::string_view where, std::string_view line, bool& has_ids) {
-    const auto json = ParseJson(line);
-    if (!json.ok()) return InvalidText(where, std::string(json.status().message()));
-    has_ids = json->is_object() && json->contains("input_ids");
-    const bool has_text = json->is_object() && json->contains("text");
-    if (has_ids == has_text) {
-      return InvalidText(where, "must be an object with either text or input_ids");
+  absl::Status AppendLine(std::string_view where, const nlohmann::json& json) {
+    TEQ_ASSIGN_OR_RETURN(DataLine line, ParseDataLine(where, json, vocabulary_size));
+    if (kind.value_or(line.index()) != line.index()) {
+      return DataError("INVALID_TEXT", where,
+                       "lines with text and lines with input_ids do not mix; give two files");
     }
-    if (has_ids) return AppendIds(where, (*json)["input_ids"]);
-    const auto& text = (*json)["text"];
-    if (!text.is_string()) return InvalidText(where, "text is not a string");
-    return Append(where, text.get_ref<const std::string&>());
-  }
-
-  absl::Status AppendLines(const std::filesystem::path& file, std::string_view bytes) {
-    std::optional<bool> file_has_ids;
-    for (int number = 1; !bytes.empty(); ++number) {
-      const std::string_view line = bytes.substr(0, bytes.find('\n'));
-      bytes.remove_prefix(std::min(bytes.size(), line.size() + 1));
-      if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-      const std::string where = fmt::format("{}:{}", file.string(), number);
-      bool has_ids = false;
-      TEQ_RETURN_IF_ERROR(AppendLine(where, line, has_ids));
-      if (file_has_ids.value_or(has_ids) != has_ids) {
-        return InvalidText(where, "lines with text and lines with input_ids do not mix");
-      }
-      file_has_ids = has_ids;
-    }
+    kind = line.index();
+    if (const auto* text = std::get_if<std::string>(&line)) return Append(where, *text);
+    AppendIds(std::get<std::vector<std::int32_t>>(std::move(line)));
     return absl::OkStatus();
   }
 };
+
+// A compressed or binary file, or text in another encoding, would only be noise to a model.
+absl::Status CheckIsText(const DataFile& file) {
+  constexpr std::uint64_t kLooked = std::uint64_t{64} << 10;
+  constexpr std::size_t kTolerated = 16;
+  TEQ_ASSIGN_OR_RETURN(const std::string bytes, file.Read(0, kLooked));
+  const std::string text = RepairUtf8(bytes);
+  std::size_t strange = static_cast<std::size_t>(std::ranges::count(text, '\0'));
+  for (std::size_t at = text.find(kReplacementCharacter); at != std::string::npos;
+       at = text.find(kReplacementCharacter, at + 1)) {
+    ++strange;
+  }
+  if (strange <= kTolerated || strange < bytes.size() / 10) return absl::OkStatus();
+  return DataError("INVALID_TEXT", file.path().string(),
+                   fmt::format("is no text: of its first {} bytes, {} are NUL or not UTF-8; give "
+                               "UTF-8 text (iconv -t UTF-8 converts, gunzip unpacks), .jsonl or "
+                               ".safetensors",
+                               bytes.size(), strange));
+}
 
 absl::StatusOr<Windows> Cut(const std::filesystem::path& file, const Tokens& tokens,
                             std::int64_t length) {
@@ -133,40 +94,63 @@ absl::StatusOr<Windows> Cut(const std::filesystem::path& file, const Tokens& tok
   }
   windows.count = static_cast<std::int64_t>(tokens.stream.size()) / length;
   if (windows.count == 0) {
-    const std::size_t found = std::max(tokens.stream.size(), tokens.longest_line);
-    return Error(
-        absl::StatusCode::kInvalidArgument, "TEXT_TOO_SHORT",
-        fmt::format("{}: has {} tokens{}, and one window needs {}; give a longer text or a "
-                    "smaller sequence_length",
-                    file.string(), found, tokens.longest_line > 0 ? " in its longest line" : "",
-                    length));
+    const bool has_lines = tokens.longest_line > 0;
+    return TooShort(
+        file,
+        fmt::format("{} tokens{}", has_lines ? tokens.longest_line : tokens.stream.size(),
+                    has_lines ? " in its longest line" : ""),
+        length);
   }
   windows.ids.assign(tokens.stream.begin(), tokens.stream.begin() + windows.count * length);
   return windows;
 }
 
-// Numbers below `bound`, each as likely, the same everywhere: what std::uniform_int_distribution
-// gives is each library's own choice.
-std::uint64_t DrawBelow(std::uint64_t bound, std::mt19937_64& random) {
-  const std::uint64_t excess = (std::mt19937_64::max() % bound + 1) % bound;
-  std::uint64_t draw = random();
-  while (draw > std::mt19937_64::max() - excess) draw = random();
-  return draw % bound;
+absl::StatusOr<Windows> CutWhole(const DataFile& file, const Tokenizer& tokenizer,
+                                 std::int64_t vocabulary_size, std::int64_t length) {
+  TEQ_ASSIGN_OR_RETURN(const std::string bytes, file.Read(0, file.size()));
+  // A file may be cut in the middle of a character, or hold a stray byte: neither is worth a failed
+  // job.
+  const std::string text = RepairUtf8(bytes);
+  const std::string name = file.path().string();
+  Reader reader{tokenizer, vocabulary_size, static_cast<std::size_t>(length), {}, {}};
+  if (file.path().extension() == ".jsonl") {
+    TEQ_RETURN_IF_ERROR(ForEachJsonLine(
+        name, text, "INVALID_TEXT", [&reader](std::string_view where, const nlohmann::json& line) {
+          return reader.AppendLine(where, line);
+        }));
+  } else if (!text.empty()) {
+    TEQ_RETURN_IF_ERROR(reader.Append(name, text));
+  }
+  return Cut(file.path(), reader.tokens, length);
 }
 
-// `samples` of the numbers below `count`, ascending.
-std::vector<std::int64_t> Choose(std::int64_t count, std::int64_t samples, std::int64_t seed) {
-  std::vector<std::int64_t> numbers(static_cast<std::size_t>(count));
-  std::iota(numbers.begin(), numbers.end(), 0);
-  std::mt19937_64 random(static_cast<std::uint64_t>(seed));
-  for (std::int64_t i = 0; i < samples; ++i) {
-    const auto other =
-        i + static_cast<std::int64_t>(DrawBelow(static_cast<std::uint64_t>(count - i), random));
-    std::swap(numbers[static_cast<std::size_t>(i)], numbers[static_cast<std::size_t>(other)]);
+// A text or .jsonl file.
+absl::StatusOr<DataFile> OpenText(const std::filesystem::path& path) {
+  TEQ_ASSIGN_OR_RETURN(DataFile file, DataFile::Open(path));
+  if (path.extension() != ".jsonl") TEQ_RETURN_IF_ERROR(CheckIsText(file));
+  return file;
+}
+
+absl::Status CheckLength(std::int64_t length) {
+  if (length > 0) return absl::OkStatus();
+  return Error(absl::StatusCode::kInvalidArgument, "INVALID_SPEC",
+               fmt::format("sequence_length is {}; it must be positive", length));
+}
+
+bool IsIdTensor(const std::filesystem::path& file) { return file.extension() == ".safetensors"; }
+
+// The windows of a tensor that `samples` and `seed` choose.
+absl::StatusOr<Windows> ChooseRows(const std::filesystem::path& file, std::int64_t vocabulary_size,
+                                   std::int64_t length, std::optional<std::int64_t> samples,
+                                   std::int64_t seed) {
+  TEQ_ASSIGN_OR_RETURN(const IdTensor tensor, IdTensor::Open(file, length));
+  Windows windows{.length = length};
+  for (const std::int64_t number :
+       ChooseBelow(tensor.count(), samples.value_or(tensor.count()), seed)) {
+    TEQ_RETURN_IF_ERROR(tensor.Read(number, vocabulary_size, windows.ids));
+    ++windows.count;
   }
-  numbers.resize(static_cast<std::size_t>(samples));
-  std::ranges::sort(numbers);
-  return numbers;
+  return windows;
 }
 
 }  // namespace
@@ -174,32 +158,26 @@ std::vector<std::int64_t> Choose(std::int64_t count, std::int64_t samples, std::
 absl::StatusOr<Windows> ReadEvaluationWindows(const std::filesystem::path& file,
                                               const Tokenizer& tokenizer,
                                               std::int64_t vocabulary_size, std::int64_t length) {
-  if (length <= 0) {
-    return Error(absl::StatusCode::kInvalidArgument, "INVALID_SPEC",
-                 fmt::format("sequence_length is {}; it must be positive", length));
-  }
-  TEQ_ASSIGN_OR_RETURN(const std::string bytes, ReadFile(file));
-  // A file may be cut in the middle of a character, or hold a stray byte: neither is worth a failed
-  // job.
-  const std::string text = RepairUtf8(bytes);
-  Reader reader{tokenizer, vocabulary_size, length, {}};
-  if (file.extension() == ".jsonl") {
-    TEQ_RETURN_IF_ERROR(reader.AppendLines(file, text));
-  } else if (!text.empty()) {
-    TEQ_RETURN_IF_ERROR(reader.Append(file.string(), text));
-  }
-  return Cut(file, reader.tokens, length);
+  TEQ_RETURN_IF_ERROR(CheckLength(length));
+  if (IsIdTensor(file)) return ChooseRows(file, vocabulary_size, length, std::nullopt, 0);
+  TEQ_ASSIGN_OR_RETURN(const DataFile text, OpenText(file));
+  return CutWhole(text, tokenizer, vocabulary_size, length);
 }
 
 absl::StatusOr<Windows> ReadCalibrationWindows(const std::filesystem::path& file,
                                                const Tokenizer& tokenizer,
                                                std::int64_t vocabulary_size, std::int64_t length,
                                                std::int64_t samples, std::int64_t seed) {
-  TEQ_ASSIGN_OR_RETURN(Windows all,
-                       ReadEvaluationWindows(file, tokenizer, vocabulary_size, length));
+  TEQ_RETURN_IF_ERROR(CheckLength(length));
+  if (IsIdTensor(file)) return ChooseRows(file, vocabulary_size, length, samples, seed);
+  TEQ_ASSIGN_OR_RETURN(const DataFile text, OpenText(file));
+  if (samples > 0 && IsSampled(text.size(), length, samples)) {
+    return SampleWindows(text, tokenizer, vocabulary_size, length, samples, seed);
+  }
+  TEQ_ASSIGN_OR_RETURN(Windows all, CutWhole(text, tokenizer, vocabulary_size, length));
   if (samples >= all.count) return all;
   Windows chosen{.count = std::max<std::int64_t>(samples, 0), .length = length};
-  for (const std::int64_t number : Choose(all.count, chosen.count, seed)) {
+  for (const std::int64_t number : ChooseBelow(all.count, chosen.count, seed)) {
     const auto begin = all.ids.begin() + number * length;
     chosen.ids.insert(chosen.ids.end(), begin, begin + length);
   }

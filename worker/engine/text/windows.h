@@ -21,17 +21,19 @@ struct Windows {
 /// is dropped. In a `.jsonl` file every line is an object with `text`, or with `input_ids`: a line
 /// of text is tokenized as a text of its own, and the texts' tokens are concatenated; a line of ids
 /// is a window of its own, cut to `length` (shorter lines are dropped), and text lines and id lines
-/// do not mix.
+/// do not mix. A `.safetensors` file holds ids: see IdTensor.
 ///
 /// NOT_FOUND, TEXT_NOT_FOUND. INVALID_ARGUMENT: TEXT_TOO_SHORT (names tokens found and needed),
-/// INVALID_TEXT (file, line and what is wrong; an id not below `vocabulary_size`).
+/// INVALID_TEXT (file, line or tensor and what is wrong; an id not below `vocabulary_size`).
 [[nodiscard]] absl::StatusOr<Windows> ReadEvaluationWindows(const std::filesystem::path& file,
                                                             const Tokenizer& tokenizer,
                                                             std::int64_t vocabulary_size,
                                                             std::int64_t length);
 
 /// Calibration: the windows of evaluation, of which `samples` are chosen by `seed` without
-/// repetition, in the order of the text. Fewer windows than samples: all of them. The same errors.
+/// repetition, in the order of the text. Fewer windows than samples: all of them. Of long files
+/// only the chosen places are read (SampleWindows says how, IsSampled which), and of a
+/// `.safetensors` file only the chosen windows. The same errors.
 [[nodiscard]] absl::StatusOr<Windows> ReadCalibrationWindows(
     const std::filesystem::path& file, const Tokenizer& tokenizer, std::int64_t vocabulary_size,
     std::int64_t length, std::int64_t samples, std::int64_t seed);

@@ -106,6 +106,66 @@ TEST(ModelConfigTest, AcceptsKeysThatChangeNothing) {
   EXPECT_TRUE(ParseModelConfig(json, "config.json").ok());
 }
 
+// The keys of published files: none may be unknown.
+TEST(ModelConfigTest, ReadsPublishedConfigs) {
+  const char* const published[] = {
+      // bigscience/bloom-560m
+      R"({"apply_residual_connection_post_layernorm": false, "attention_dropout": 0.0,
+          "attention_softmax_in_fp32": true, "bias_dropout_fusion": true, "bos_token_id": 1,
+          "eos_token_id": 2, "hidden_dropout": 0.0, "initializer_range": 0.02,
+          "layer_norm_epsilon": 1e-05, "masked_softmax_fusion": true, "model_type": "bloom",
+          "n_embed": 1024, "n_inner": null, "n_layer": 24, "num_attention_heads": 16,
+          "offset_alibi": 100, "pad_token_id": 3, "pretraining_tp": 1, "seq_length": 2048,
+          "skip_bias_add": true, "skip_bias_add_qkv": false, "unk_token_id": 0,
+          "use_cache": true, "vocab_size": 250880})",
+      // mosaicml/mpt-7b
+      R"({"attn_config": {"alibi": true, "alibi_bias_max": 8, "attn_impl": "torch", "attn_pdrop": 0,
+          "attn_type": "multihead_attention", "attn_uses_sequence_id": false, "clip_qkv": null,
+          "prefix_lm": false, "qk_ln": false, "softmax_scale": null}, "d_model": 4096,
+          "emb_pdrop": 0, "embedding_fraction": 1.0, "expansion_ratio": 4,
+          "init_config": {"name": "kaiming_normal_"}, "init_device": "cpu",
+          "learned_pos_emb": true, "logit_scale": null, "max_seq_len": 2048, "model_type": "mpt",
+          "n_heads": 32, "n_layers": 32, "no_bias": true, "norm_type": "low_precision_layernorm",
+          "resid_pdrop": 0, "tokenizer_name": "EleutherAI/gpt-neox-20b", "use_cache": false,
+          "verbose": 0, "vocab_size": 50432})",
+      // EleutherAI/gpt-j-6b
+      R"({"activation_function": "gelu_new", "attn_pdrop": 0.0, "bos_token_id": 50256,
+          "embd_pdrop": 0.0, "eos_token_id": 50256, "gradient_checkpointing": false,
+          "initializer_range": 0.02, "layer_norm_epsilon": 1e-05, "model_type": "gptj",
+          "n_embd": 4096, "n_head": 16, "n_inner": null, "n_layer": 28, "n_positions": 2048,
+          "resid_pdrop": 0.0, "rotary": true, "rotary_dim": 64, "scale_attn_weights": true,
+          "summary_activation": null, "summary_first_dropout": 0.1,
+          "summary_proj_to_labels": true, "summary_type": "cls_index", "summary_use_proj": true,
+          "task_specific_params": {}, "tie_word_embeddings": false,
+          "tokenizer_class": "GPT2Tokenizer", "use_cache": true, "vocab_size": 50400})",
+      // HuggingFaceTB/SmolLM2-135M
+      R"({"attention_bias": false, "attention_dropout": 0.0, "bos_token_id": 0, "eos_token_id": 0,
+          "hidden_act": "silu", "hidden_size": 576, "initializer_range": 0.041666666666666664,
+          "intermediate_size": 1536, "is_llama_config": true, "max_position_embeddings": 8192,
+          "model_type": "llama", "num_attention_heads": 9, "num_hidden_layers": 30,
+          "num_key_value_heads": 3, "pretraining_tp": 1, "rms_norm_eps": 1e-05,
+          "rope_interleaved": false, "rope_scaling": null, "rope_theta": 100000,
+          "tie_word_embeddings": true, "torch_dtype": "bfloat16", "use_cache": true,
+          "vocab_size": 49152})",
+      // google/gemma-3-1b-it
+      R"({"attention_bias": false, "attention_dropout": 0.0, "attn_logit_softcapping": null,
+          "bos_token_id": 2, "cache_implementation": "hybrid", "eos_token_id": [1, 106],
+          "final_logit_softcapping": null, "head_dim": 256,
+          "hidden_activation": "gelu_pytorch_tanh", "hidden_size": 1152,
+          "initializer_range": 0.02, "intermediate_size": 6912,
+          "max_position_embeddings": 32768, "model_type": "gemma3_text",
+          "num_attention_heads": 4, "num_hidden_layers": 26, "num_key_value_heads": 1,
+          "pad_token_id": 0, "query_pre_attn_scalar": 256, "rms_norm_eps": 1e-06,
+          "rope_local_base_freq": 10000, "rope_scaling": null, "rope_theta": 1000000,
+          "sliding_window": 512, "sliding_window_pattern": 6, "torch_dtype": "bfloat16",
+          "use_cache": true, "vocab_size": 262144})",
+  };
+  for (const char* text : published) {
+    const auto config = ParseModelConfig(Json::parse(text), "config.json");
+    EXPECT_TRUE(config.ok()) << config.status();
+  }
+}
+
 // Variants of a family that its table names.
 TEST(ModelConfigTest, RefusesVariantsByName) {
   Json gpt2 = {{"model_type", "gpt2"}, {"n_embd", 32},

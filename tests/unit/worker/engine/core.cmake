@@ -24,3 +24,11 @@ teq_test(engine_core_test LABEL unit
     teq/train_test.cc
   LIBRARIES teq_engine)
 target_precompile_headers(engine_core_test PRIVATE <torch/types.h> <gmock/gmock.h> <gtest/gtest.h>)
+
+# Every family through the whole pipeline.
+teq_test(families_run_test LABEL integration
+  SOURCES
+    model/family_case.cc
+    pipeline/families_run_test.cc
+  LIBRARIES teq_engine)
+target_precompile_headers(families_run_test PRIVATE <torch/types.h> <gmock/gmock.h> <gtest/gtest.h>)

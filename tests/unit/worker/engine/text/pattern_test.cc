@@ -57,9 +57,25 @@ TEST(PatternTest, ScriptsDoNotMeanTheirExtensions) {
 
 TEST(PatternTest, OpenLowerBoundIsZero) { EXPECT_EQ(Regex("ab{,2}", "abbbab"), "[abb]b[ab]"); }
 
+TEST(PatternTest, ClassInsideAClassAddsItsCharacters) {
+  // BLOOM's, in which the brackets, the bar and the group are characters or nesting.
+  EXPECT_EQ(Regex(" ?[^(\\s|[.,!?])]+", "ab cd, (e|f)g]"), "[ab][ cd], ([e]|[f])[g]]");
+  EXPECT_EQ(Regex("[a[b[c]]d]+", "abcd[]"), "[abcd][]");
+}
+
+TEST(PatternTest, NamedClassesAreUnicodes) {
+  EXPECT_EQ(Regex("[[:alpha:]]+", "aé日1_\u0300"), "[aé日]1_\u0300");
+  EXPECT_EQ(Regex("[[:punct:]]", "a¢。+"), "a[¢][。][+]");
+  EXPECT_EQ(Regex("[[:digit:][:space:]]", "1٢\u0085x"), "[1][٢][\u0085]x");
+}
+
 TEST(PatternTest, ConstructsThatPcre2ReadsOtherwiseAreRefused) {
   const std::vector<std::pair<std::string, std::string>> cases = {
-      {"[a[bc]]", "nests one character class"},
+      {"[a[^bc]]", "nests a negated character class"},
+      {"[a-[bc]]", "stands beside a minus"},
+      {"[[b-]c]", "stands beside a minus"},
+      {"[a[]]", "empty"},
+      {"[[:graph:]]", "a class name other than alpha"},
       {"[a-z&&[^b]]", "&&"},
       {"a{1,2}+", "+ after }"},
       {"(?m:.)", "option m"},
@@ -78,6 +94,11 @@ TEST(PatternTest, ConstructsThatPcre2ReadsOtherwiseAreRefused) {
     EXPECT_THAT(std::string(pattern.status().message()), HasSubstr("the pattern " + expression));
   }
   EXPECT_FALSE(Pattern::Literal("").ok());
+}
+
+TEST(PatternTest, LongMatchTakesTheStackThatItNeeds) {
+  const std::string text = std::string(10'000, 'a') + "c";
+  EXPECT_EQ(Regex("(?:a|ab)*c", text), "[" + text + "]");
 }
 
 TEST(PatternTest, HostilePatternFailsInsteadOfRunningForEver) {

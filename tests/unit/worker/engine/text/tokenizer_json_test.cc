@@ -158,19 +158,20 @@ TEST_F(TokenizerJsonTest, BosThatTheVocabularyLacksIsRefused) {
 }
 
 TEST_F(TokenizerJsonTest, DirectoryWithoutATokenizerIsNotFound) {
-  const TestDirectory& empty = directory_;
-  const auto tokenizer = OpenTokenizer(empty.path());
+  const auto tokenizer = OpenTokenizer(directory_.path());
   EXPECT_EQ(tokenizer.status().code(), absl::StatusCode::kNotFound);
-  ExpectInvalid(tokenizer.status(), "holds neither tokenizer.json nor tokenizer.model");
-  empty.Write("vocab.json", "{}");
-  ExpectInvalid(OpenTokenizer(empty.path()).status(), "save the tokenizer with");
+  ExpectInvalid(
+      tokenizer.status(),
+      "holds neither tokenizer.json, nor tokenizer.model, nor vocab.json with merges.txt; "
+      "copy the tokenizer's files");
+  directory_.Write("vocab.json", "{}");
+  ExpectInvalid(OpenTokenizer(directory_.path()).status(), "(only vocab.json)");
 }
 
 TEST_F(TokenizerJsonTest, PartsThatAreNotSupportedAreNamed) {
   ExpectInvalid(R"({"model": {"type": "WordPiece"}})",
-                "tokenizer.json: model.type WordPiece is not supported; supported: BPE");
-  ExpectInvalid(R"({"model": {"type": "Unigram"}})",
-                "tokenizer.json: model.type Unigram is not supported; supported: BPE");
+                "tokenizer.json: model.type WordPiece is not supported; supported: BPE, Unigram");
+  ExpectInvalid(R"({"model": {"type": "WordLevel"}})", "model.type WordLevel is not supported");
   ExpectInvalid(R"({"model": {"continuing_subword_prefix": "##"}})",
                 "model.continuing_subword_prefix \"##\" is not supported");
   ExpectInvalid(R"({"model": {"end_of_word_suffix": "</w>"}})",
@@ -209,12 +210,18 @@ TEST_F(TokenizerJsonTest, PartsThatContradictThemselvesAreRefused) {
   ExpectInvalid(R"({"post_processor": {"type": "TemplateProcessing",
                    "single": [{"SpecialToken": {"id": "x"}}, {"Sequence": {"id": "A"}}],
                    "special_tokens": {"x": {"ids": [99]}}}})",
-                "adds the id 99; the vocabulary has 9 tokens");
+                "adds the id 99; the vocabulary's ids are below 9");
 }
 
-TEST_F(TokenizerJsonTest, VocabularyWithGapsOrDuplicatesIsRefused) {
-  ExpectInvalid(R"({"model": {"vocab": {"z": 100}}})",
-                "\"z\" has the id 100, but there are only 10");
+TEST_F(TokenizerJsonTest, IdsMayHaveGaps) {
+  const auto tokenizer = Open(R"({"model": {"vocab": {"z": 100}}})");
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  EXPECT_EQ((*tokenizer)->vocabulary_size(), 101);
+}
+
+TEST_F(TokenizerJsonTest, VocabularyWithDuplicatesIsRefused) {
+  ExpectInvalidFile(R"({"model": {"vocab": {"a": 0, "a": 1}, "merges": []}})",
+                    "tokenizer.json has the key \"a\" twice in one object");
   ExpectInvalid(R"({"model": {"vocab": {"bc": 6}}})",
                 "tokens \"abcd\" and \"bc\" have the same id 6");
   ExpectInvalid(R"({"added_tokens": [{"id": 3, "content": "<s>"}]})",
@@ -259,6 +266,16 @@ TEST_F(TokenizerJsonTest, FilesThatAreNoJsonObjectsAreRefused) {
   ExpectInvalidFile(std::string(100'000, '['), "tokenizer.json");
   ExpectInvalidFile(std::string(1000, '[') + std::string(1000, ']'),
                     "nested deeper than 64 levels");
+}
+
+TEST_F(TokenizerJsonTest, NormalizersForUnigramAreReadOrRefused) {
+  EXPECT_THAT(Ids("a\u0301b", R"({"normalizer": {"type": "StripAccents"}})"), ElementsAre(4));
+  ExpectInvalid(R"({"normalizer": {"type": "Precompiled"}})", "precompiled_charsmap is missing");
+  ExpectInvalid(R"({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "a?=="}})",
+                "normalizer.precompiled_charsmap is not base64");
+  // A length of 255 and nothing after it.
+  ExpectInvalid(R"({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "/wAAAA=="}})",
+                "its trie has 255 bytes, and 0 follow");
 }
 
 TEST_F(TokenizerJsonTest, BrokenConfigIsRefused) {

@@ -123,6 +123,21 @@ TEST(TokenizerMutationTest, DamagedPipelineGivesAStatusOrATokenizer) {
   }
 }
 
+TEST(TokenizerMutationTest, DamagedUnigramGivesAStatusOrATokenizer) {
+  // A charsmap of one rule, a to b: units by Darts-clone's layout, made by hand.
+  constexpr const char* kFile = R"({"added_tokens": [{"id": 1, "content": "</s>"}],
+    "normalizer": {"type": "Sequence", "normalizers": [{"type": "StripAccents"},
+      {"type": "Precompiled", "precompiled_charsmap": "DAAAAACAAQBhDQAAAAAAgGIA"}]},
+    "pre_tokenizer": {"type": "Metaspace", "replacement": "_", "prepend_scheme": "always"},
+    "model": {"type": "Unigram", "unk_id": 0, "byte_fallback": true,
+      "vocab": [["<unk>", 0], ["</s>", 0], ["_", -1.5], ["a", -2], ["_a", -2.5e0], ["<0xC3>", -3]]}})";
+  const TestDirectory directory;
+  for (std::uint64_t seed = 0; seed < 1000; ++seed) {
+    directory.Write("tokenizer.json", Mutator(seed)(kFile));
+    ExpectStatusAndNoCrash(directory.path(), seed);
+  }
+}
+
 TEST(TokenizerMutationTest, DamagedConfigGivesAStatusOrATokenizer) {
   const TestDirectory directory;
   directory.Write("tokenizer.json",

@@ -1,5 +1,7 @@
 #include "worker/engine/text/windows.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <set>
@@ -7,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "byte_tokenizer.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "proto/spec/error.h"
@@ -18,23 +21,6 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::ElementsAreArray;
 using ::testing::HasSubstr;
-
-// A token for each byte, 300 before a text and 301 after it.
-class ByteTokenizer : public Tokenizer {
- public:
-  absl::StatusOr<std::vector<std::int32_t>> Encode(std::string_view text) const override {
-    std::vector<std::int32_t> ids;
-    for (const char byte : text) ids.push_back(static_cast<unsigned char>(byte));
-    return ids;
-  }
-  const std::vector<std::int32_t>& prefix() const override { return prefix_; }
-  const std::vector<std::int32_t>& suffix() const override { return suffix_; }
-  std::int64_t vocabulary_size() const override { return 302; }
-
- private:
-  std::vector<std::int32_t> prefix_ = {300};
-  std::vector<std::int32_t> suffix_ = {301};
-};
 
 class WindowsTest : public ::testing::Test {
  protected:
@@ -127,11 +113,31 @@ TEST_F(WindowsTest, DirectoryIsNoText) {
   EXPECT_THAT(std::string(windows.status().message()), HasSubstr("is a directory"));
 }
 
+TEST_F(WindowsTest, FileThatIsNoTextIsRefused) {
+  std::string compressed = "\x1f\x8b\x08";
+  for (int i = 0; i < 1000; ++i) compressed += static_cast<char>(i * i * 31 / 7);
+  ExpectInvalid("t.txt.gz", compressed, "t.txt.gz: is no text: of its first 1003 bytes, ");
+  std::string utf16;
+  for (const char c : std::string_view("a text in another encoding")) utf16 += {c, '\0'};
+  ExpectInvalid("t.txt", utf16, "26 are NUL or not UTF-8; give UTF-8 text");
+  // A few stray bytes are no reason.
+  EXPECT_TRUE(Evaluation("t.txt", std::string(500, 'a') + std::string(20, '\xff'), 2).ok());
+}
+
+TEST_F(WindowsTest, PipeIsNoText) {
+  const auto pipe = directory_.path() / "pipe";
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  const auto windows = ReadEvaluationWindows(pipe, tokenizer_, 302, 2);
+  EXPECT_EQ(ErrorReason(windows.status()), "INVALID_TEXT");
+  EXPECT_THAT(std::string(windows.status().message()), HasSubstr("is no regular file"));
+}
+
 TEST_F(WindowsTest, BadLineIsNamedByItsNumber) {
   ExpectInvalid("t.jsonl", "{\"text\": \"a\"}\nnonsense\n", "t.jsonl:2: is not JSON, at its byte");
   ExpectInvalid("t.jsonl", "\n[1]\n", "t.jsonl:2: must be an object with either");
   ExpectInvalid("t.jsonl", "{}", "t.jsonl:1: must be an object with either");
   ExpectInvalid("t.jsonl", R"({"text": "a", "input_ids": [1]})", "either text or input_ids");
+  ExpectInvalid("t.jsonl", R"({"text": "a", "text": "b"})", "has the key \"text\" twice");
   ExpectInvalid("t.jsonl", R"({"text": 1})", "t.jsonl:1: text is not a string");
   ExpectInvalid("t.jsonl", R"({"input_ids": "1 2"})", "t.jsonl:1: input_ids is not a list");
   ExpectInvalid("t.jsonl", "{\"text\": \"a\"}\n{\"input_ids\": [1, 2]}",

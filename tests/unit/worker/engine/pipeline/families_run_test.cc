@@ -1,0 +1,153 @@
+// Every family through the whole pipeline: the default recipe at 4 bits, the report, and the
+// published checkpoint, whose perplexity VERIFY measures.
+#include <gmock/gmock.h>
+
+#include <filesystem>
+#include <fstream>
+#include <random>
+#include <set>
+
+#include "proto/spec/validate.h"
+#include "tests/unit/worker/engine/model/family_case.h"
+#include "worker/engine/checkpoint/checkpoint.h"
+#include "worker/engine/pipeline/run.h"
+
+namespace teq::pipeline {
+namespace {
+
+constexpr int kWindow = 32;
+
+class FamilyRun {
+ public:
+  explicit FamilyRun(const std::string& name)
+      : directory_(testing::TempDir() + "teq-run-" + name + std::to_string(getpid())),
+        family_(ReadFamilyCase(name)) {}
+  virtual ~FamilyRun() { std::filesystem::remove_all(directory_); }
+
+  // The checkpoint has no tokenizer: data of ids needs none.
+  void WriteIds(const std::string& name, int lines, unsigned seed) {
+    std::mt19937 random(seed);
+    std::ofstream file(directory_ + "/" + name + ".jsonl");
+    for (int line = 0; line < lines; ++line) {
+      std::vector<unsigned> ids(kWindow);
+      for (unsigned& id : ids) id = random() % family_.config.at("vocab_size").get<unsigned>();
+      file << nlohmann::json{{"input_ids", ids}}.dump() << "\n";
+    }
+  }
+
+  /// The last event of a job over the case's checkpoint, at 4 bits.
+  teq::v1::EngineEvent RunJob() {
+    WriteCheckpoint(family_, directory_ + "/model");
+    WriteIds("calibration", 96, 1);
+    WriteIds("evaluation", 8, 2);
+    teq::v1::StartRun start;
+    teq::v1::JobSpec& spec = *start.mutable_spec();
+    const std::string base = "file://" + directory_;
+    spec.mutable_model()->set_uri(base + "/model");
+    spec.mutable_recipe()->mutable_weights()->set_bits(4);
+    spec.mutable_recipe()->mutable_weights()->set_group_size(16);
+    spec.mutable_recipe()->mutable_weights()->set_symmetric(false);
+    spec.mutable_calibration()->set_uri(base + "/calibration.jsonl");
+    spec.mutable_calibration()->set_sequence_length(kWindow);
+    spec.mutable_evaluation()->add_uris(base + "/evaluation.jsonl");
+    spec.mutable_evaluation()->set_sequence_length(kWindow);
+    spec.mutable_output()->set_uri(base + "/output");
+    spec = WithDefaults(spec);
+    start.set_attempt(1);
+    return pipeline::Run(
+        start, {.threads = 1}, [](const auto&) {}, not_cancelled_);
+  }
+
+  // Names of the tensors in the directory with a config.json below the output.
+  std::set<std::string> PublishedTensors() {
+    std::set<std::string> names;
+    for (const auto& entry :
+         std::filesystem::recursive_directory_iterator(directory_ + "/output")) {
+      if (entry.path().filename() != "config.json") continue;
+      const auto checkpoint = checkpoint::Checkpoint::Open(entry.path().parent_path());
+      EXPECT_TRUE(checkpoint.ok()) << checkpoint.status();
+      for (const auto& [name, info] : checkpoint->index().tensors) names.insert(name);
+    }
+    return names;
+  }
+
+  std::string directory_;
+  FamilyCase family_;
+
+ private:
+  const std::atomic<bool> not_cancelled_{false};
+};
+
+class FamilyRunTest : public FamilyRun, public testing::TestWithParam<std::string> {
+ protected:
+  FamilyRunTest() : FamilyRun(GetParam()) {}
+};
+
+TEST_P(FamilyRunTest, TheDefaultRecipePublishesItAtFourBits) {
+  const teq::v1::EngineEvent last = RunJob();
+  ASSERT_TRUE(last.has_finished()) << last.DebugString();
+  const teq::v1::Report& report = last.finished().report();
+  const teq::v1::Perplexity& perplexity = report.perplexity(0);
+  EXPECT_LT(perplexity.kl_divergence(), 0.95 * report.training().round_to_nearest_loss());
+
+  const model_info::ModelConfig config =
+      model_info::ParseModelConfig(family_.config, "config.json").value();
+  std::set<std::string> quantized;
+  for (const auto& layer : model_info::LinearLayers(config)) {
+    if (layer.quantizable) quantized.insert(layer.name);
+  }
+  std::set<std::string> reported;
+  for (const auto& layer : report.layers()) {
+    reported.insert(layer.name());
+    EXPECT_EQ(layer.bits(), 4);
+  }
+  EXPECT_EQ(reported, quantized);
+
+  // A loader of the family finds what it expects, with packed tensors in place of the weights.
+  std::set<std::string> expected;
+  for (const auto& [name, tensor] : family_.tensors) {
+    const std::string module = name.substr(0, name.rfind('.'));
+    if (!quantized.contains(module) || name.ends_with(".bias")) {
+      expected.insert(name);
+      continue;
+    }
+    for (const char* part : {".qweight", ".qzeros", ".scales", ".g_idx"}) {
+      expected.insert(module + part);
+    }
+  }
+  EXPECT_EQ(PublishedTensors(), expected);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, FamilyRunTest, testing::ValuesIn(FamilyCases()),
+                         [](const auto& each) {
+                           std::string name = each.param;
+                           std::ranges::replace(name, '-', '_');
+                           return name;
+                         });
+
+// A router whose last two rows are zero: one of the first two, which are opposite, is always ahead.
+TEST(StarvedExpertTest, IsRoundedToNearestAndReported) {
+  FamilyRun run("mixtral");
+  run.family_.config["num_experts_per_tok"] = 1;
+  for (auto& [name, tensor] : run.family_.tensors) {
+    if (!name.ends_with("block_sparse_moe.gate.weight")) continue;
+    tensor[1] = -tensor[0];
+    tensor.slice(0, 2).zero_();
+  }
+  const teq::v1::EngineEvent last = run.RunJob();
+  ASSERT_TRUE(last.has_finished()) << last.DebugString();
+  int starved = 0;
+  for (const auto& layer : last.finished().report().layers()) {
+    if (layer.name().find("experts.3") == std::string::npos) continue;
+    ++starved;
+    EXPECT_EQ(layer.changed_codes(), 0) << layer.name();
+    EXPECT_EQ(layer.clipping().min(), 1) << layer.name();
+    EXPECT_THAT(last.finished().report().notes(),
+                testing::Contains(layer.name() + ": no calibration token reached this expert; it "
+                                                 "was rounded to nearest"));
+  }
+  EXPECT_EQ(starved, 6);
+}
+
+}  // namespace
+}  // namespace teq::pipeline
