@@ -27,6 +27,7 @@ constexpr std::string_view kNeutralKeys[] = {
     "begin_suppress_tokens",
     "bias_dropout_fusion",
     "bos_token_id",
+    "custom_pipelines",
     "cache_implementation",
     "chunk_size_feed_forward",
     "classifier_dropout",
@@ -56,6 +57,7 @@ constexpr std::string_view kNeutralKeys[] = {
     "layerdrop",
     "length_penalty",
     "max_length",
+    "max_sequence_length",
     "min_length",
     "model_type",
     "no_repeat_ngram_size",
@@ -89,6 +91,7 @@ constexpr std::string_view kNeutralKeys[] = {
     "top_p",
     "torch_dtype",
     "torchscript",
+    "transformers.js_config",
     "transformers_version",
     "typical_p",
     "unk_token_id",
@@ -97,6 +100,27 @@ constexpr std::string_view kNeutralKeys[] = {
     "use_bfloat16",
     "use_cache",
 };
+
+constexpr std::int64_t kMostSize = std::int64_t{1} << 30;
+constexpr std::int64_t kMostNumber = 1 << 14;
+constexpr double kMostPositive = 1e12;
+
+/// A value as a message shows it: short, and in ASCII, so that cutting it leaves it readable.
+std::string Show(const Json& value) {
+  if (value.is_structured()) return value.type_name();
+  return value.dump(-1, ' ', /*ensure_ascii=*/true).substr(0, 60);
+}
+
+bool IsIntegerWithin(const Json& value, std::int64_t least, std::int64_t most) {
+  if (!value.is_number_integer()) return false;
+  // Read as a signed number it would wrap.
+  if (value.is_number_unsigned()) {
+    const auto number = value.get<std::uint64_t>();
+    return number >= static_cast<std::uint64_t>(least) &&
+           number <= static_cast<std::uint64_t>(most);
+  }
+  return value.get<std::int64_t>() >= least && value.get<std::int64_t>() <= most;
+}
 
 bool IsNeutral(std::string_view key) {
   return key.starts_with('_') || std::ranges::find(kNeutralKeys, key) != std::end(kNeutralKeys);
@@ -143,14 +167,13 @@ bool ConfigReader::Contains(const Key& key) {
 
 bool ConfigReader::Has(const Key& key) { return !Find(key).is_null(); }
 
-std::int64_t ConfigReader::Integer(const Key& key, std::int64_t fallback, std::int64_t least) {
+std::int64_t ConfigReader::Integer(const Key& key, std::int64_t fallback, std::int64_t least,
+                                   std::int64_t most) {
   const Json& value = Find(key);
   if (value.is_null()) return fallback;
-  // The bound keeps products of two sizes inside 64 bits.
-  if (!value.is_number_integer() || value.get<std::int64_t>() < least ||
-      value.get<std::int64_t>() > (std::int64_t{1} << 30)) {
-    Invalid(
-        fmt::format("{} is {}; it must be an integer from {} to 2^30", name_, value.dump(), least));
+  if (!IsIntegerWithin(value, least, most)) {
+    Invalid(fmt::format("{} is {}; it must be an integer from {} to {}", name_, Show(value), least,
+                        most));
     return fallback;
   }
   return value.get<std::int64_t>();
@@ -158,22 +181,32 @@ std::int64_t ConfigReader::Integer(const Key& key, std::int64_t fallback, std::i
 
 std::int64_t ConfigReader::Size(const Key& key) {
   if (!Has(key)) Invalid(fmt::format("{} is missing", key.names.front()));
-  return Integer(key, 1, 1);
+  return Size(key, 1);
 }
 
 std::int64_t ConfigReader::Size(const Key& key, std::int64_t fallback) {
-  return Integer(key, fallback, 1);
+  return Integer(key, fallback, 1, kMostSize);
+}
+
+std::int64_t ConfigReader::Number(const Key& key) {
+  if (!Has(key)) Invalid(fmt::format("{} is missing", key.names.front()));
+  return Number(key, 1);
+}
+
+std::int64_t ConfigReader::Number(const Key& key, std::int64_t fallback) {
+  return Integer(key, fallback, 1, kMostNumber);
 }
 
 std::int64_t ConfigReader::Count(const Key& key, std::int64_t fallback) {
-  return Integer(key, fallback, 0);
+  return Integer(key, fallback, 0, kMostSize);
 }
 
 double ConfigReader::Positive(const Key& key, double fallback) {
   const Json& value = Find(key);
   if (value.is_null()) return fallback;
-  if (!value.is_number() || !(value.get<double>() > 0)) {
-    Invalid(fmt::format("{} is {}; it must be positive", name_, value.dump()));
+  if (!value.is_number() || !(value.get<double>() > 0) || value.get<double>() > kMostPositive) {
+    Invalid(fmt::format("{} is {}; it must be positive, and at most {}", name_, Show(value),
+                        kMostPositive));
     return fallback;
   }
   return value.get<double>();
@@ -188,7 +221,7 @@ bool ConfigReader::Flag(const Key& key, bool fallback) {
   const Json& value = Find(key);
   if (value.is_null()) return fallback;
   if (!value.is_boolean()) {
-    Invalid(fmt::format("{} is {}; it must be true or false", name_, value.dump()));
+    Invalid(fmt::format("{} is {}; it must be true or false", name_, Show(value)));
     return fallback;
   }
   return value.get<bool>();
@@ -198,7 +231,7 @@ std::string ConfigReader::Text(const Key& key, const std::string& fallback) {
   const Json& value = Find(key);
   if (value.is_null()) return fallback;
   if (!value.is_string()) {
-    Invalid(fmt::format("{} is {}; it must be a string", name_, value.dump()));
+    Invalid(fmt::format("{} is {}; it must be a string", name_, Show(value)));
     return fallback;
   }
   return value.get<std::string>();
@@ -234,7 +267,8 @@ std::vector<double> ConfigReader::Numbers(const Key& key) {
 
 std::vector<std::int64_t> ConfigReader::Counts(const Key& key) {
   return List(
-      key, [](const Json& each) { return each.is_number_unsigned(); }, "integers from 0");
+      key, [](const Json& each) { return IsIntegerWithin(each, 0, kMostSize); },
+      "integers from 0 to 2^30");
 }
 
 std::vector<std::string> ConfigReader::Texts(const Key& key) {
@@ -256,7 +290,7 @@ const Json& ConfigReader::Object(const Key& key) {
 void ConfigReader::Require(const Key& key, const Json& value) {
   const Json& found = Find(key);
   if (found.is_null() || found == value) return;
-  Unsupported(fmt::format("{} is {}; only {} is supported", name_, found.dump(), value.dump()));
+  Unsupported(fmt::format("{} is {}; only {} is supported", name_, Show(found), Show(value)));
 }
 
 void ConfigReader::Ignore(std::initializer_list<const char*> keys) {
@@ -283,7 +317,7 @@ absl::Status ConfigReader::Finish() {
     Unsupported(
         fmt::format("key \"{}\" ({}) is not known for this model_type; if it does not change what "
                     "the model computes, remove it from the file",
-                    key, value.dump().substr(0, 60)));
+                    key, Show(value)));
   }
   return status_;
 }

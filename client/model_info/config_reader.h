@@ -32,8 +32,12 @@ class ConfigReader {
   [[nodiscard]] bool Contains(const Key& key);
   [[nodiscard]] bool Has(const Key& key);
 
+  /// From 1 to 2^30, so that products of two stay inside 64 bits.
   [[nodiscard]] std::int64_t Size(const Key& key);
   [[nodiscard]] std::int64_t Size(const Key& key, std::int64_t fallback);
+  /// From 1 to 2^14: of layers, heads or experts, each of which becomes an object.
+  [[nodiscard]] std::int64_t Number(const Key& key);
+  [[nodiscard]] std::int64_t Number(const Key& key, std::int64_t fallback);
   /// 0 is allowed too.
   [[nodiscard]] std::int64_t Count(const Key& key, std::int64_t fallback);
   [[nodiscard]] double Positive(const Key& key, double fallback);
@@ -70,7 +74,8 @@ class ConfigReader {
   const nlohmann::ordered_json& List(const Key& key,
                                      bool (*fits)(const nlohmann::ordered_json& element),
                                      const char* of_what);
-  std::int64_t Integer(const Key& key, std::int64_t fallback, std::int64_t least);
+  std::int64_t Integer(const Key& key, std::int64_t fallback, std::int64_t least,
+                       std::int64_t most);
 
   const nlohmann::ordered_json& json_;
   std::string where_;

@@ -23,10 +23,10 @@ struct Defaults {
   bool tied_embeddings = false;
 };
 
-std::int64_t HeadSize(ConfigReader& config, const ModelConfig& model, std::int64_t fallback = 0) {
-  if (config.Has("head_dim") || fallback > 0) return config.Size("head_dim", fallback);
+/// hidden over heads.
+std::int64_t UsualHeadSize(ConfigReader& config, const ModelConfig& model) {
   if (model.hidden_size % model.heads != 0) {
-    config.Invalid(fmt::format("hidden_size {} is no multiple of num_attention_heads {}",
+    config.Invalid(fmt::format("a hidden size of {} is no multiple of {} attention heads",
                                model.hidden_size, model.heads));
   }
   return std::max<std::int64_t>(1, model.hidden_size / model.heads);
@@ -80,14 +80,16 @@ ModelConfig LlamaLike(ConfigReader& config, const Defaults& defaults = {}) {
   model.prefix = "model.";
   model.hidden_size = config.Size("hidden_size");
   model.intermediate_size = config.Size("intermediate_size");
-  model.layers = config.Size("num_hidden_layers");
-  model.heads = config.Size("num_attention_heads");
+  model.layers = config.Number("num_hidden_layers");
+  model.heads = config.Number("num_attention_heads");
   // A null means one for every head; only an absent key means the class's own number.
-  model.kv_heads = config.Size("num_key_value_heads",
-                               defaults.kv_heads == 0 || config.Contains("num_key_value_heads")
-                                   ? model.heads
-                                   : defaults.kv_heads);
-  model.head_size = HeadSize(config, model, defaults.head_size);
+  model.kv_heads = config.Number("num_key_value_heads",
+                                 defaults.kv_heads == 0 || config.Contains("num_key_value_heads")
+                                     ? model.heads
+                                     : defaults.kv_heads);
+  model.head_size = config.Has("head_dim") || defaults.head_size > 0
+                        ? config.Size("head_dim", defaults.head_size)
+                        : UsualHeadSize(config, model);
   model.vocabulary_size = config.Size("vocab_size");
   model.max_positions = config.Size("max_position_embeddings", defaults.max_positions);
   model.norm_epsilon = config.Positive(defaults.norm_key, defaults.norm_epsilon);
@@ -113,7 +115,7 @@ ModelConfig Llama(ConfigReader& config) {
   AddLlamaBiases(config, model);
   AddRotary(config, model);
   config.Require("rope_interleaved", false);
-  config.Ignore({"is_llama_config", "max_sequence_length"});
+  config.Ignore({"is_llama_config"});
   return model;
 }
 
@@ -142,6 +144,11 @@ ModelConfig QwenLike(ConfigReader& config, const Defaults& defaults) {
   AddRotary(config, model);
   AddQwenWindows(config, model);
   config.Require("use_mrope", false);
+  // Acts on texts longer than its chunks only.
+  const nlohmann::ordered_json& chunks = config.Object("dual_chunk_attention_config");
+  ConfigReader chunk(chunks, config.where() + ": dual_chunk_attention_config");
+  model.max_positions =
+      std::min(model.max_positions, chunk.Size("chunk_size", model.max_positions));
   return model;
 }
 
@@ -169,8 +176,8 @@ void AddQwenExperts(ConfigReader& config, ModelConfig& model, std::int64_t per_t
   model.names.expert = {.gate = "layers.{}.mlp.experts.{}.gate_proj",
                         .up = "layers.{}.mlp.experts.{}.up_proj",
                         .down = "layers.{}.mlp.experts.{}.down_proj"};
-  model.experts.count = config.Size({"num_experts", "num_local_experts"});
-  model.experts.per_token = config.Size("num_experts_per_tok", per_token);
+  model.experts.count = config.Number({"num_experts", "num_local_experts"});
+  model.experts.per_token = config.Number("num_experts_per_tok", per_token);
   model.experts.intermediate_size = config.Size("moe_intermediate_size");
   model.experts.normalized = config.Flag("norm_topk_prob", false);
   const std::int64_t step = config.Size("decoder_sparse_step", 1);
@@ -219,8 +226,8 @@ ModelConfig Mixtral(ConfigReader& config) {
                         .up = "layers.{}.block_sparse_moe.experts.{}.w3",
                         .down = "layers.{}.block_sparse_moe.experts.{}.w2"};
   model.experts = {
-      .count = config.Size({"num_local_experts", "num_experts"}, 8),
-      .per_token = config.Size("num_experts_per_tok", 2),
+      .count = config.Number({"num_local_experts", "num_experts"}, 8),
+      .per_token = config.Number("num_experts_per_tok", 2),
       .intermediate_size = model.intermediate_size,
       .normalized = true,
       .sparse_blocks = std::vector<bool>(static_cast<std::size_t>(model.layers), true)};
@@ -241,7 +248,7 @@ ModelConfig GemmaLike(ConfigReader& config, std::int64_t kv_heads, std::int64_t 
 
 ModelConfig Gemma(ConfigReader& config) {
   ModelConfig model = GemmaLike(config, 16, 8192);
-  // Early files say "gelu" and mean the tanh form, which transformers then takes too.
+  // Early files say "gelu"; their weights were trained with the tanh form.
   config.Require("hidden_activation", "gelu_pytorch_tanh");
   const std::string activation = config.Text("hidden_act", "gelu_pytorch_tanh");
   if (activation != "gelu" && activation != "gelu_pytorch_tanh") {
@@ -275,8 +282,9 @@ ModelConfig Gemma2(ConfigReader& config) {
   model.attention_softcap = SoftCap(config, "attn_logit_softcapping", 50);
   model.logit_softcap = SoftCap(config, "final_logit_softcapping", 30);
   AddRotary(config, model);
-  model.windows = ReadWindows(config, model, config.Size("sliding_window", 4096),
-                              [](std::int64_t block) { return block % 2 == 0; });
+  model.windows =
+      ReadWindows(config, model, config.Size({"sliding_window", "sliding_window_size"}, 4096),
+                  [](std::int64_t block) { return block % 2 == 0; });
   return model;
 }
 
@@ -338,7 +346,8 @@ ModelConfig Phi3(ConfigReader& config) {
   model.names.query_key_value = "layers.{}.self_attn.qkv_proj";
   model.names.mlp = {.gate_up = "layers.{}.mlp.gate_up_proj", .down = "layers.{}.mlp.down_proj"};
   model.activation = config.ReadActivation("hidden_act", "silu");
-  config.Require("attention_bias", false);
+  for (const char* key : {"attention_bias", "mlp_bias", "lm_head_bias"}) config.Require(key, false);
+  for (const char* key : {"full_attn_mod", "interpolate_factor"}) config.Require(key, 1);
   AddRotary(config, model, {.original_positions = 4096, .yarn_is_longrope = true});
   const std::int64_t window = config.Size("sliding_window", 0);
   model.windows = ReadWindows(config, model, window, [](std::int64_t) { return true; });
@@ -381,9 +390,9 @@ ModelConfig Opt(ConfigReader& config) {
                  .mlp = {.up = "decoder.layers.{}.fc1", .down = "decoder.layers.{}.fc2"}};
   model.hidden_size = config.Size("hidden_size");
   model.intermediate_size = config.Size("ffn_dim");
-  model.layers = config.Size("num_hidden_layers");
-  model.heads = model.kv_heads = config.Size("num_attention_heads");
-  model.head_size = HeadSize(config, model);
+  model.layers = config.Number("num_hidden_layers");
+  model.heads = model.kv_heads = config.Number("num_attention_heads");
+  model.head_size = UsualHeadSize(config, model);
   model.vocabulary_size = config.Size("vocab_size");
   model.max_positions = config.Size("max_position_embeddings", 2048);
   model.embedding_size = config.Size("word_embed_proj_dim", model.hidden_size);
@@ -405,6 +414,8 @@ ModelConfig Opt(ConfigReader& config) {
   const bool bias = config.Flag("enable_bias", true);
   model.qkv_bias = model.attention_output_bias = model.mlp_bias = bias;
   config.Require("layer_norm_elementwise_affine", true);
+  config.Require("learned_embeddings", true);
+  config.Require("scale_embeddings", false);
   model.tied_embeddings = config.Flag("tie_word_embeddings", true);
   return model;
 }
@@ -423,9 +434,9 @@ ModelConfig Bloom(ConfigReader& config) {
                  .mlp = {.up = "h.{}.mlp.dense_h_to_4h", .down = "h.{}.mlp.dense_4h_to_h"}};
   model.hidden_size = config.Size({"hidden_size", "n_embed"});
   model.intermediate_size = 4 * model.hidden_size;
-  model.layers = config.Size({"n_layer", "num_hidden_layers"});
-  model.heads = model.kv_heads = config.Size({"n_head", "num_attention_heads"});
-  model.head_size = HeadSize(config, model);
+  model.layers = config.Number({"n_layer", "num_hidden_layers"});
+  model.heads = model.kv_heads = config.Number({"n_head", "num_attention_heads"});
+  model.head_size = UsualHeadSize(config, model);
   model.vocabulary_size = config.Size("vocab_size");
   model.max_positions = config.Size("seq_length", 2048);
   model.norm = NormKind::kLayer;
@@ -455,14 +466,14 @@ ModelConfig Falcon(ConfigReader& config) {
                  .mlp = {.up = "h.{}.mlp.dense_h_to_4h", .down = "h.{}.mlp.dense_4h_to_h"}};
   model.hidden_size = config.Size({"hidden_size", "n_embed"});
   model.intermediate_size = config.Size("ffn_hidden_size", 4 * model.hidden_size);
-  model.layers = config.Size({"num_hidden_layers", "n_layer"});
-  model.heads = config.Size({"num_attention_heads", "n_head"});
-  model.head_size = HeadSize(config, model);
+  model.layers = config.Number({"num_hidden_layers", "n_layer"});
+  model.heads = config.Number({"num_attention_heads", "n_head"});
+  model.head_size = UsualHeadSize(config, model);
   model.vocabulary_size = config.Size("vocab_size");
   model.max_positions = config.Size("max_position_embeddings", 2048);
   const bool newer = config.Flag("new_decoder_architecture", false);
   const bool single = config.Flag("multi_query", true);
-  const std::int64_t grouped = config.Size({"num_kv_heads", "n_head_kv"}, model.heads);
+  const std::int64_t grouped = config.Number({"num_kv_heads", "n_head_kv"}, model.heads);
   model.kv_heads = newer ? grouped : single ? 1 : model.heads;
   model.qkv_by_head = true;
   model.parallel = config.Flag("parallel_attn", true) || newer;
@@ -482,7 +493,7 @@ ModelConfig Falcon(ConfigReader& config) {
     model.positions = PositionKind::kAlibi;
     // Falcon adds the slopes before it scales the scores.
     model.alibi_scale = model.attention_scale;
-    config.Ignore({"rope_theta", "rope_scaling"});
+    config.Ignore({"rope_theta", "rope_scaling", "rope_parameters"});
   } else {
     AddRotary(config, model);
   }
@@ -509,9 +520,9 @@ ModelConfig GptNeoX(ConfigReader& config) {
       .mlp = {.up = "layers.{}.mlp.dense_h_to_4h", .down = "layers.{}.mlp.dense_4h_to_h"}};
   model.hidden_size = config.Size("hidden_size");
   model.intermediate_size = config.Size("intermediate_size");
-  model.layers = config.Size("num_hidden_layers");
-  model.heads = model.kv_heads = config.Size("num_attention_heads");
-  model.head_size = HeadSize(config, model);
+  model.layers = config.Number("num_hidden_layers");
+  model.heads = model.kv_heads = config.Number("num_attention_heads");
+  model.head_size = UsualHeadSize(config, model);
   model.vocabulary_size = config.Size("vocab_size");
   model.max_positions = config.Size("max_position_embeddings", 2048);
   model.norm = NormKind::kLayer;
@@ -537,9 +548,9 @@ ModelConfig GptLike(ConfigReader& config) {
   model.prefix = "transformer.";
   model.hidden_size = config.Size({"n_embd", "hidden_size"});
   model.intermediate_size = config.Size("n_inner", 4 * model.hidden_size);
-  model.layers = config.Size({"n_layer", "num_hidden_layers"});
-  model.heads = model.kv_heads = config.Size({"n_head", "num_attention_heads"});
-  model.head_size = HeadSize(config, model);
+  model.layers = config.Number({"n_layer", "num_hidden_layers"});
+  model.heads = model.kv_heads = config.Number({"n_head", "num_attention_heads"});
+  model.head_size = UsualHeadSize(config, model);
   model.vocabulary_size = config.Size("vocab_size");
   model.norm = NormKind::kLayer;
   model.norm_bias = model.mlp_bias = true;
@@ -547,9 +558,9 @@ ModelConfig GptLike(ConfigReader& config) {
   model.activation = config.ReadActivation("activation_function", "gelu_new");
   model.attention_scale = InverseRoot(model.head_size);
   config.Require("scale_attn_weights", true);
-  config.Require("add_cross_attention", false);
   config.Ignore({"n_ctx", "summary_activation", "summary_first_dropout", "summary_proj_to_labels",
-                 "summary_type", "summary_use_proj", "reorder_and_upcast_attn", "rotary"});
+                 "summary_type", "summary_use_proj", "reorder_and_upcast_attn", "n_special",
+                 "predict_special_tokens", "output_past"});
   return model;
 }
 
@@ -586,6 +597,7 @@ ModelConfig GptJ(ConfigReader& config) {
                  .mlp = {.up = "h.{}.mlp.fc_in", .down = "h.{}.mlp.fc_out"}};
   model.max_positions = config.Size({"n_positions", "max_position_embeddings"}, 2048);
   model.parallel = model.head_bias = true;
+  config.Require("rotary", true);
   model.rotary = {.dimensions = config.Size("rotary_dim", 64), .interleaved = true};
   if (model.rotary.dimensions > model.head_size || model.rotary.dimensions % 2 != 0) {
     config.Invalid(fmt::format("rotary_dim is {}; it must be even and at most the head's {}",
@@ -609,9 +621,9 @@ ModelConfig Mpt(ConfigReader& config) {
                  .mlp = {.up = "blocks.{}.ffn.up_proj", .down = "blocks.{}.ffn.down_proj"}};
   model.hidden_size = config.Size({"d_model", "hidden_size"});
   model.intermediate_size = config.Size("expansion_ratio", 4) * model.hidden_size;
-  model.layers = config.Size({"n_layers", "num_hidden_layers"});
-  model.heads = model.kv_heads = config.Size({"n_heads", "num_attention_heads"});
-  model.head_size = HeadSize(config, model);
+  model.layers = config.Number({"n_layers", "num_hidden_layers"});
+  model.heads = model.kv_heads = config.Number({"n_heads", "num_attention_heads"});
+  model.head_size = UsualHeadSize(config, model);
   model.vocabulary_size = config.Size("vocab_size");
   model.max_positions = config.Size("max_seq_len", 2048);
   model.norm = NormKind::kLayer;

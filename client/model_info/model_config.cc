@@ -26,10 +26,35 @@ absl::StatusOr<const Family*> FindFamily(const std::string& model_type, const st
                            fmt::join(known, ", ")));
 }
 
+// Far above any published file. An object's keys are looked up one by one, and nested values by
+// recursion.
+constexpr std::uintmax_t kMostBytes = 1 << 20;
+constexpr int kMostDepth = 32;
+// Layers of all experts.
+constexpr std::int64_t kMostExperts = 1 << 20;
+
+absl::Status InvalidConfig(const std::string& where, std::string_view message) {
+  return Error(absl::StatusCode::kInvalidArgument, "INVALID_MODEL_CONFIG",
+               fmt::format("{}: {}", where, message));
+}
+
+/// What no decoder's forward pass without a cache has.
+void RequirePlainDecoder(ConfigReader& config) {
+  for (const char* key :
+       {"is_decoder", "is_encoder_decoder", "tie_encoder_decoder", "add_cross_attention"}) {
+    config.Require(key, false);
+  }
+  config.Require("pruned_heads", Json::object());
+}
+
 void CheckConsistency(const ModelConfig& model, ConfigReader& config) {
   if (model.heads % model.kv_heads != 0) {
     config.Invalid(fmt::format("num_attention_heads {} is no multiple of num_key_value_heads {}",
                                model.heads, model.kv_heads));
+  }
+  if (model.layers * model.experts.count > kMostExperts) {
+    config.Invalid(fmt::format("{} layers of {} experts are more than {}", model.layers,
+                               model.experts.count, kMostExperts));
   }
   if (model.experts.per_token > model.experts.count) {
     config.Invalid(fmt::format("num_experts_per_tok {} is more than the {} experts",
@@ -40,9 +65,8 @@ void CheckConsistency(const ModelConfig& model, ConfigReader& config) {
 }  // namespace
 
 absl::StatusOr<ModelConfig> ParseModelConfig(const Json& json, const std::string& where) {
-  const Json object = json.is_object() ? json : Json::object();
-  ConfigReader reader(object, where);
-  if (!json.is_object()) reader.Invalid("it must be a JSON object");
+  if (!json.is_object()) return InvalidConfig(where, "it must be a JSON object");
+  ConfigReader reader(json, where);
   const std::string model_type = reader.Text("model_type", "");
   TEQ_RETURN_IF_ERROR(reader.status());
   TEQ_ASSIGN_OR_RETURN(const Family* family, FindFamily(model_type, where));
@@ -50,6 +74,7 @@ absl::StatusOr<ModelConfig> ParseModelConfig(const Json& json, const std::string
     reader.Unsupported(
         "the checkpoint is already quantized (quantization_config); give the original one");
   }
+  RequirePlainDecoder(reader);
   ModelConfig model = family->describe(reader);
   CheckConsistency(model, reader);
   TEQ_RETURN_IF_ERROR(reader.Finish());
@@ -69,11 +94,21 @@ absl::StatusOr<ModelConfig> ReadModelConfig(const std::filesystem::path& directo
                              "directory",
                              file.string()));
   }
-  const Json json = Json::parse(text.str(), nullptr, /*allow_exceptions=*/false);
-  if (json.is_discarded()) {
-    return Error(absl::StatusCode::kInvalidArgument, "INVALID_MODEL_CONFIG",
-                 fmt::format("{}: it is not JSON", file.string()));
+  if (text.view().size() > kMostBytes) {
+    return InvalidConfig(file.string(), fmt::format("it has more than {} bytes", kMostBytes));
   }
+  bool too_deep = false;
+  const Json json = Json::parse(
+      text.view(),
+      [&](int depth, Json::parse_event_t, Json&) {
+        too_deep |= depth > kMostDepth;
+        return depth <= kMostDepth;
+      },
+      /*allow_exceptions=*/false);
+  if (too_deep) {
+    return InvalidConfig(file.string(), fmt::format("it nests deeper than {}", kMostDepth));
+  }
+  if (json.is_discarded()) return InvalidConfig(file.string(), "it is not JSON");
   return ParseModelConfig(json, file.string());
 }
 

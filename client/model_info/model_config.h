@@ -134,7 +134,6 @@ struct ModelConfig {
   double attention_scale = 0;
   double attention_softcap = 0;  // cap * tanh(score / cap); 0: none
   double logit_softcap = 0;
-  double logit_scale = 1;
   double qkv_clip = 0;                // queries, keys and values stay within it; 0: anywhere
   std::vector<std::int64_t> windows;  // by block: tokens a position sees, itself included; 0: all
   bool qkv_by_head = false;           // fused rows: every kv head's queries, its key, its value

@@ -1,5 +1,6 @@
 #include "client/model_info/rotary.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "fmt/format.h"
@@ -30,13 +31,18 @@ void ReadYarn(ConfigReader& reader, std::int64_t max_positions, RopeScaling& sca
     scaling.factor =
         static_cast<double>(max_positions) / static_cast<double>(scaling.original_max_positions);
   }
-  scaling.beta_fast = reader.Positive("beta_fast", 32);
-  scaling.beta_slow = reader.Positive("beta_slow", 1);
+  // 0 means the default.
+  const auto either = [](double value, double fallback) { return value > 0 ? value : fallback; };
+  scaling.beta_fast = either(reader.Limit("beta_fast"), 32);
+  scaling.beta_slow = either(reader.Limit("beta_slow"), 1);
+  reader.Ignore({"finetuned"});
   scaling.truncate = reader.Flag("truncate", true);
   double temperature = YarnTemperature(scaling.factor, 1);
-  if (reader.Has("mscale") && reader.Has("mscale_all_dim")) {
-    temperature = YarnTemperature(scaling.factor, reader.Positive("mscale", 1)) /
-                  YarnTemperature(scaling.factor, reader.Positive("mscale_all_dim", 1));
+  const double scale = reader.Limit("mscale");
+  const double scale_all = reader.Limit("mscale_all_dim");
+  if (scale > 0 && scale_all > 0) {
+    temperature =
+        YarnTemperature(scaling.factor, scale) / YarnTemperature(scaling.factor, scale_all);
   }
   scaling.attention_factor = reader.Positive("attention_factor", temperature);
 }
@@ -103,7 +109,11 @@ Rotary ReadRotary(ConfigReader& config, std::int64_t head_size, std::int64_t max
       scaling.Positive("rope_theta", config.Positive(defaults.theta_key, defaults.theta));
   const double fraction = scaling.Positive(
       "partial_rotary_factor", config.Positive(defaults.fraction_key, defaults.fraction));
-  rotary.dimensions = static_cast<std::int64_t>(static_cast<double>(head_size) * fraction);
+  if (fraction > 1) config.Invalid(fmt::format("{} of a head's dimensions turn", fraction));
+  if (rotary.theta <= 1)
+    config.Invalid(fmt::format("rope_theta is {}; it must be above 1", rotary.theta));
+  rotary.dimensions =
+      static_cast<std::int64_t>(static_cast<double>(head_size) * std::min(fraction, 1.0));
   const std::int64_t original =
       config.Size("original_max_position_embeddings",
                   defaults.original_positions > 0 ? defaults.original_positions : max_positions);
@@ -119,7 +129,9 @@ Rotary ReadRotary(ConfigReader& config, std::int64_t head_size, std::int64_t max
 
 std::int64_t UsablePositions(const Rotary& rotary, std::int64_t max_positions) {
   if (!rotary.scaling || rotary.scaling->kind != Kind::kDynamic) return max_positions;
-  return static_cast<std::int64_t>(static_cast<double>(max_positions) * rotary.scaling->factor);
+  constexpr double kMost = 1 << 30;
+  return static_cast<std::int64_t>(
+      std::min(static_cast<double>(max_positions) * rotary.scaling->factor, kMost));
 }
 
 }  // namespace teq::model_info

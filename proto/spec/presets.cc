@@ -40,13 +40,13 @@ recipe:
 recipe:
   transform:
     teq:
-      steps: 200
+      steps: 250
       batch_size: 8
       learning_rate: 0.002
       objective: BLOCK_MSE
       init: AWQ
       held_back_fraction: 0.0625
-      end_to_end_steps: 200
+      end_to_end_steps: 250
   clipping: {learned: {}}
   rounding: {learned: {learning_rate: 0.01}}
 )"},

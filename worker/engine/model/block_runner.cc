@@ -21,10 +21,8 @@ Tensor Apply(const Linear& linear, const Tensor& input) {
 Tensor Apply(const Norm& norm, const Tensor& input, const ModelConfig& config) {
   if (!norm.weight.defined()) return input;
   if (config.norm == NormKind::kLayer) {
-    const Tensor centered = input - input.mean(-1, /*keepdim=*/true);
-    const Tensor scale =
-        torch::rsqrt(centered.square().mean(-1, /*keepdim=*/true) + config.norm_epsilon);
-    const Tensor normed = centered * scale * norm.weight;
+    const Tensor normed =
+        torch::layer_norm(input, {input.size(-1)}, {}, {}, config.norm_epsilon) * norm.weight;
     return norm.bias.defined() ? normed + norm.bias : normed;
   }
   const Tensor scale =
@@ -133,7 +131,7 @@ Tensor RunExperts(const ModelConfig& config, const Block& block, const Tensor& i
     if (observer) observer(model_info::ExpertInput(expert), routed);
     const Tensor result =
         RunMlp(config, block, expert, model_info::ExpertHidden(expert), routed, observer);
-    output = output.index_add(0, rows, result * weights.index({rows, found[1]}).unsqueeze(-1));
+    output.index_add_(0, rows, result * weights.index({rows, found[1]}).unsqueeze(-1));
   }
   if (block.Find(Role::kDown) != nullptr) {
     Tensor shared = RunMlp(config, block, -1, model_info::kMlpHidden, tokens, observer);
@@ -161,9 +159,10 @@ BlockRunner::BlockRunner(const Decoder& decoder, std::int64_t length) : decoder_
     if (config.local_rotary) local_rotary_ = MakeRotaryTable(*config.local_rotary, length, device);
   }
   for (const Block& block : decoder.blocks) {
-    Tensor& bias = bias_[config.Window(block.number)];
-    if (!bias.defined()) bias = AttentionBias(config, config.Window(block.number), length, device);
+    Tensor& mask = mask_[config.Window(block.number)];
+    if (!mask.defined()) mask = AttentionMask(config.Window(block.number), length, device);
   }
+  if (config.positions == PositionKind::kAlibi) alibi_ = AlibiBias(config, length, device);
 }
 
 Tensor BlockRunner::Embed(const Tensor& ids) const {
@@ -199,9 +198,10 @@ Tensor BlockRunner::Attend(const Block& block, const Tensor& input,
   const Tensor grouped = query.reshape({batch, config.kv_heads, group * length, config.head_size});
   const Tensor scores = torch::matmul(grouped * config.attention_scale, key.transpose(-1, -2))
                             .view({batch, config.kv_heads, group, length, length});
+  Tensor seen = SoftCap(scores, config.attention_softcap) + mask_.at(window);
+  if (alibi_.defined()) seen = seen + alibi_;
   const Tensor weights =
-      torch::softmax(SoftCap(scores, config.attention_softcap) + bias_.at(window), -1)
-          .view({batch, config.kv_heads, group * length, length});
+      torch::softmax(seen, -1).view({batch, config.kv_heads, group * length, length});
   const Tensor mixed = torch::matmul(weights, value)
                            .view({batch, config.heads, length, config.head_size})
                            .transpose(1, 2)
@@ -248,10 +248,8 @@ Tensor HiddenStates(const Decoder& decoder, const Tensor& ids) {
 }
 
 Tensor HeadLogits(const Decoder& decoder, const Tensor& states) {
-  const ModelConfig& config = decoder.config;
-  Tensor logits = torch::linear(states, decoder.head, decoder.head_bias);
-  if (config.logit_scale != 1) logits = logits * config.logit_scale;
-  return SoftCap(logits, config.logit_softcap);
+  return SoftCap(torch::linear(states, decoder.head, decoder.head_bias),
+                 decoder.config.logit_softcap);
 }
 
 Tensor Logits(const Decoder& decoder, const Tensor& ids) {

@@ -33,7 +33,8 @@ class BlockRunner {
   const Decoder& decoder_;
   RotaryTable rotary_;
   RotaryTable local_rotary_;                    // of blocks with a window, where they have one
-  std::map<std::int64_t, torch::Tensor> bias_;  // of attention's scores, by window
+  std::map<std::int64_t, torch::Tensor> mask_;  // of attention's scores, by window
+  torch::Tensor alibi_;                         // added to them; or undefined
 };
 
 /// What the head reads, [batch, sequence, embedding_size]. `ids`: int64 [batch, sequence], each

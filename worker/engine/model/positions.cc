@@ -132,22 +132,23 @@ std::vector<double> AlibiSlopes(std::int64_t heads, double alibi_max) {
   return slopes;
 }
 
-Tensor AttentionBias(const model_info::ModelConfig& config, std::int64_t window,
-                     std::int64_t length, const torch::Device& device) {
+Tensor AttentionMask(std::int64_t window, std::int64_t length, const torch::Device& device) {
   const auto options = torch::TensorOptions().device(device);
   Tensor hidden = torch::ones({length, length}, options.dtype(torch::kBool)).triu(1);
   if (window > 0 && window < length) {
     hidden |= torch::ones({length, length}, options.dtype(torch::kBool)).tril(-window);
   }
-  const Tensor mask = torch::zeros({length, length}, options.dtype(torch::kFloat32))
-                          .masked_fill(hidden, -std::numeric_limits<float>::infinity());
-  if (config.positions != model_info::PositionKind::kAlibi) return mask;
+  return torch::zeros({length, length}, options.dtype(torch::kFloat32))
+      .masked_fill(hidden, -std::numeric_limits<float>::infinity());
+}
+
+Tensor AlibiBias(const model_info::ModelConfig& config, std::int64_t length,
+                 const torch::Device& device) {
+  const auto options = torch::TensorOptions().device(device).dtype(torch::kFloat32);
   const Tensor slopes = torch::tensor(AlibiSlopes(config.heads, config.alibi_max), options)
-                            .to(torch::kFloat32)
                             .view({config.kv_heads, -1, 1, 1});
   // Softmax forgets what is the same for all keys, so the distance from the last one will do.
-  const Tensor distance = torch::arange(1 - length, 1, options).to(torch::kFloat32);
-  return mask + slopes * distance * config.alibi_scale;
+  return slopes * torch::arange(1 - length, 1, options) * config.alibi_scale;
 }
 
 }  // namespace teq::model

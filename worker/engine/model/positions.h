@@ -24,11 +24,13 @@ struct RotaryTable {
 /// power of two.
 [[nodiscard]] std::vector<double> AlibiSlopes(std::int64_t heads, double alibi_max);
 
-/// What is added to attention's scores: 0 where position i sees position j, minus infinity
-/// elsewhere, [length, length]; with ALiBi plus its slopes, [kv_heads, heads / kv_heads, length,
-/// length]. `window`: tokens that a position sees, itself included; 0: all before it.
-[[nodiscard]] torch::Tensor AttentionBias(const model_info::ModelConfig& config,
-                                          std::int64_t window, std::int64_t length,
+/// 0 where position i sees position j, minus infinity elsewhere, [length, length]. `window`: tokens
+/// that a position sees, itself included; 0: all before it.
+[[nodiscard]] torch::Tensor AttentionMask(std::int64_t window, std::int64_t length,
                                           const torch::Device& device);
+
+/// What ALiBi adds to the scores, [kv_heads, heads / kv_heads, 1, length].
+[[nodiscard]] torch::Tensor AlibiBias(const model_info::ModelConfig& config, std::int64_t length,
+                                      const torch::Device& device);
 
 }  // namespace teq::model

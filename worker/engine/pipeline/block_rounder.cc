@@ -1,5 +1,8 @@
 #include "worker/engine/pipeline/block_rounder.h"
 
+#include <algorithm>
+#include <ranges>
+
 #include "fmt/format.h"
 #include "worker/engine/model/windows_tensor.h"
 #include "worker/engine/quant/gptq.h"
@@ -36,11 +39,17 @@ BlockCodes BlockRounder::RoundSequentially(const model::Block& folded,
   BlockCodes codes(folded.linears.size());
   model::Block rounded = folded;
   for (int step = 0; step < model_info::kSteps; ++step) {
+    const auto rounds = [&](std::size_t layer) {
+      return grids[layer].quantized &&
+             model_info::StepOf(folded.linears[layer].layer.input) == step;
+    };
+    const auto layers = std::views::iota(std::size_t{0}, codes.size());
+    if (std::ranges::none_of(layers, rounds)) continue;
     const transform::BlockStatistics statistics =
         transform::GatherStep(runner_, rounded, states_, step);
-    for (std::size_t i = 0; i < codes.size(); ++i) {
+    for (const std::size_t i : layers) {
+      if (!rounds(i)) continue;
       const model::Linear& linear = folded.linears[i];
-      if (!grids[i].quantized || model_info::StepOf(linear.layer.input) != step) continue;
       codes[i] = RoundByGptq(linear, statistics[static_cast<std::size_t>(linear.layer.input)].gram,
                              grids[i], adjustments[i].clip);
       rounded.linears[i].weight = quant::Dequantize(codes[i]);
@@ -65,7 +74,7 @@ quant::Quantized BlockRounder::RoundByGptq(const model::Linear& linear, const Te
     notes_.push_back(fmt::format("{}: the Hessian is singular; damping was raised from {} to {}",
                                  linear.layer.name, gptq.damping(), result.damping));
   }
-  if (result.dead_columns > 0) {
+  if (result.dead_columns > 0 && result.dead_columns < linear.weight.size(1)) {
     notes_.push_back(fmt::format("{}: {} of {} inputs are never active on the calibration text",
                                  linear.layer.name, result.dead_columns, linear.weight.size(1)));
   }

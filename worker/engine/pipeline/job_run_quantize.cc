@@ -22,8 +22,8 @@ using torch::Tensor;
 // Tokens that pass through a block at once while statistics are gathered.
 constexpr std::int64_t kStatisticsBatchTokens = 2048;
 // The end-to-end pass moves at this share of the learning rates: it starts where the blocks ended,
-// and at their rates it would first lose what they had won.
-constexpr double kEndToEndRate = 0.1;
+// and at their rates, or a tenth of them, it may first lose what they had won.
+constexpr double kEndToEndRate = 0.05;
 
 std::int64_t BatchSize(const text::Windows& windows) {
   return std::max<std::int64_t>(1, kStatisticsBatchTokens / windows.length);

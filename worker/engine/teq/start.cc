@@ -68,7 +68,9 @@ double RoundedError(const ScaleGroup& group, const model::Block& block, const Bl
     const Tensor& weight = block.linears[consumer].weight;
     const Tensor rounded =
         quant::Dequantize(quant::QuantizeToNearest(weight * scale, grid)) / scale;
-    error += OutputError(statistics[Input(block, consumer)], rounded - weight);
+    const InputStatistics& input = statistics[Input(block, consumer)];
+    // A sum over tokens: an expert weighs by how many it reads.
+    error += OutputError(input, rounded - weight) * static_cast<double>(input.tokens);
   }
   return error;
 }

@@ -1,6 +1,10 @@
 #include "client/model_info/model_config.h"
 
 #include <gmock/gmock.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
 
 #include "proto/spec/error.h"
 
@@ -106,9 +110,79 @@ TEST(ModelConfigTest, AcceptsKeysThatChangeNothing) {
   EXPECT_TRUE(ParseModelConfig(json, "config.json").ok());
 }
 
+// What users write must neither wrap, nor overflow, nor become millions of objects.
+TEST(ModelConfigTest, RefusesSizesOutOfReason) {
+  Json json = TinyConfig();
+  json["num_hidden_layers"] = 1 << 30;
+  ExpectError(json, "INVALID_MODEL_CONFIG", "num_hidden_layers is 1073741824");
+  json = TinyConfig();
+  json["hidden_size"] = 18446744073709551615U;
+  ExpectError(json, "INVALID_MODEL_CONFIG", "hidden_size is 18446744073709551615");
+  json = TinyConfig();
+  json["partial_rotary_factor"] = 1e300;
+  ExpectError(json, "INVALID_MODEL_CONFIG", "partial_rotary_factor");
+  json = TinyConfig();
+  json["rope_theta"] = 1.0;
+  ExpectError(json, "INVALID_MODEL_CONFIG", "rope_theta is 1; it must be above 1");
+  Json mixture = TinyConfig();
+  mixture["model_type"] = "qwen3_moe";
+  mixture["num_experts"] = 4;
+  mixture["num_experts_per_tok"] = 2;
+  mixture["moe_intermediate_size"] = 32;
+  mixture["mlp_only_layers"] = {18446744073709551615U};
+  ExpectError(mixture, "INVALID_MODEL_CONFIG", "mlp_only_layers must be a list of integers");
+  mixture["mlp_only_layers"] = {7};  // beyond the last layer: no layer
+  EXPECT_TRUE(ParseModelConfig(mixture, "config.json").ok());
+  mixture["num_experts_per_tok"] = 5;
+  ExpectError(mixture, "INVALID_MODEL_CONFIG", "num_experts_per_tok 5 is more than the 4 experts");
+}
+
+TEST(ModelConfigTest, RefusesFilesThatAreTooLargeOrTooDeep) {
+  const std::string directory = testing::TempDir() + "teq-config-" + std::to_string(getpid());
+  std::filesystem::create_directories(directory);
+  const auto read = [&](const std::string& text) {
+    std::ofstream(directory + "/config.json") << text;
+    return std::string(ReadModelConfig(directory).status().message());
+  };
+  const std::string deep(100000, '[');
+  EXPECT_THAT(read(R"({"model_type": "llama", "x": )" + deep), HasSubstr("nests deeper than 32"));
+  EXPECT_THAT(read("{\"x\": \"" + std::string(2 << 20, 'a') + "\"}"), HasSubstr("more than"));
+  EXPECT_THAT(read("{"), HasSubstr("it is not JSON"));
+  std::filesystem::remove_all(directory);
+}
+
+TEST(ModelConfigTest, AMessageNeverCutsACharacter) {
+  Json json = TinyConfig();
+  std::string text;
+  for (int i = 0; i < 60; ++i) text += "\u00e9";
+  json["comment"] = text;
+  ExpectError(json, "UNSUPPORTED_MODEL", R"(key "comment" ("\u00e9\u00e9)");
+}
+
 // The keys of published files: none may be unknown.
 TEST(ModelConfigTest, ReadsPublishedConfigs) {
   const char* const published[] = {
+      // openai-community/gpt2-medium
+      R"({"activation_function": "gelu_new", "architectures": ["GPT2LMHeadModel"],
+          "attn_pdrop": 0.1, "bos_token_id": 50256, "embd_pdrop": 0.1, "eos_token_id": 50256,
+          "initializer_range": 0.02, "layer_norm_epsilon": 1e-05, "model_type": "gpt2",
+          "n_ctx": 1024, "n_embd": 1024, "n_head": 16, "n_layer": 24, "n_positions": 1024,
+          "n_special": 0, "predict_special_tokens": true, "resid_pdrop": 0.1,
+          "summary_activation": null, "summary_first_dropout": 0.1,
+          "summary_proj_to_labels": true, "summary_type": "cls_index", "summary_use_proj": true,
+          "task_specific_params": {"text-generation": {"do_sample": true, "max_length": 50}},
+          "vocab_size": 50257})",
+      // microsoft/Phi-4-mini-instruct, its 48 factors left out
+      R"({"attention_bias": false, "attention_dropout": 0.0, "bos_token_id": 199999,
+          "embd_pdrop": 0.0, "eos_token_id": 199999, "full_attn_mod": 1, "hidden_act": "silu",
+          "hidden_size": 3072, "initializer_range": 0.02, "intermediate_size": 8192,
+          "interpolate_factor": 1, "lm_head_bias": false, "max_position_embeddings": 131072,
+          "mlp_bias": false, "model_type": "phi3", "num_attention_heads": 24,
+          "num_hidden_layers": 32, "num_key_value_heads": 8,
+          "original_max_position_embeddings": 4096, "pad_token_id": 199999,
+          "partial_rotary_factor": 0.75, "resid_pdrop": 0.0, "rms_norm_eps": 1e-05,
+          "rope_theta": 10000.0, "sliding_window": 262144, "tie_word_embeddings": true,
+          "torch_dtype": "bfloat16", "use_cache": true, "vocab_size": 200064})",
       // bigscience/bloom-560m
       R"({"apply_residual_connection_post_layernorm": false, "attention_dropout": 0.0,
           "attention_softmax_in_fp32": true, "bias_dropout_fusion": true, "bos_token_id": 1,
