@@ -16,6 +16,39 @@ struct UriPolicy {
   std::vector<std::string> allowed_prefixes;
 };
 
+/// What a URI names.
+struct Location {
+  enum class Scheme {
+    kFile,   // file:///path
+    kS3,     // s3://bucket/prefix
+    kHttps,  // https://host[:port]/path
+    kHub,    // hf://owner/name[@revision]
+  };
+  Scheme scheme = Scheme::kFile;
+  std::filesystem::path path;  // kFile: absolute, lexically normal
+  std::string authority;       // kS3: the bucket; kHttps: host[:port]; kHub: owner/name
+  std::string key;             // kS3, kHttps: percent-decoded, without slashes at its ends
+  std::string revision;        // kHub: "main" where the URI names none
+};
+
+/// What a URI may be used for.
+enum class UriUse {
+  kModel,   // every scheme
+  kData,    // every scheme but kHub
+  kOutput,  // kFile and kS3
+};
+
+/// A URI of any supported scheme, taken apart. Pure: touches no disk and no network. The rules of
+/// ParseFileUri hold for the path of every scheme. INVALID_ARGUMENT, INVALID_URI, also where the
+/// scheme cannot serve `use`; names those that can.
+[[nodiscard]] absl::StatusOr<Location> ParseUri(std::string_view uri, UriUse use);
+
+/// As ParseUri, and PERMISSION_DENIED, URI_NOT_ALLOWED, unless the policy allows it. Prefixes of
+/// every scheme are compared by whole path segments; for files as ResolveUri says, whose path the
+/// location then has.
+[[nodiscard]] absl::StatusOr<Location> ResolveLocation(std::string_view uri, UriUse use,
+                                                       const UriPolicy& policy);
+
 /// The absolute path that a `file://` URI names, lexically normal. Pure: touches no disk.
 ///
 /// INVALID_ARGUMENT, reason INVALID_URI: another scheme, a host, a relative path, a `..` or `.`

@@ -101,7 +101,7 @@ Json GptqConfig(const std::vector<model_info::PlannedLayer>& plan) {
 absl::StatusOr<std::map<std::string, std::string>> WriteGptqDirectory(
     const PackableModel& model, const std::filesystem::path& directory) {
   const Json quantization = GptqConfig(model.plan);
-  Json config = model.config;
+  Json config = model.config.source;
   config["torch_dtype"] = TypeName(model.floats.front().second.scalar_type());
   config["quantization_config"] = quantization;
   TEQ_RETURN_IF_ERROR(

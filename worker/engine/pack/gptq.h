@@ -10,6 +10,7 @@
 #include "client/model_info/plan.h"
 #include "nlohmann/json.hpp"
 #include "torch/types.h"
+#include "worker/engine/pack/packable_model.h"
 #include "worker/engine/quant/grid.h"
 
 namespace teq::pack {
@@ -23,16 +24,6 @@ namespace teq::pack {
 /// config.json's quantization_config. The most common grid is the general one; other grids and
 /// float layers become rules of `dynamic`, as GPTQModel and vLLM read them.
 [[nodiscard]] nlohmann::ordered_json GptqConfig(const std::vector<model_info::PlannedLayer>& plan);
-
-/// A model that is ready to be written.
-struct PackableModel {
-  nlohmann::ordered_json config;  // the source's config.json
-  std::filesystem::path source;   // for tokenizer and generation files
-  std::vector<model_info::PlannedLayer> plan;
-  std::map<std::string, quant::Quantized> layers;  // by module name
-  std::vector<std::pair<std::string, torch::Tensor>>
-      floats;  // all other tensors, in their stored type
-};
 
 /// Writes a directory that a loader can be given: config.json, quantize_config.json,
 /// model.safetensors, and the source's tokenizer and generation files. Returns each file's sha256.

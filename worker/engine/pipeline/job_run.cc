@@ -120,7 +120,7 @@ absl::Status JobRun::FetchModel() {
   TEQ_ASSIGN_OR_RETURN(packable_.plan, model_info::PlanLayers(spec_, config_));
   TEQ_ASSIGN_OR_RETURN(vocabulary_,
                        model_info::FindVocabularyTensors(config_, checkpoint_->index()));
-  packable_.config = config_.source;
+  packable_.config = config_;
   packable_.source = model_directory_;
   grids_ = transform::GridsByBlock(packable_.plan);
   const auto source = [this](const std::string& name) { return checkpoint_->Read(name); };
