@@ -56,13 +56,16 @@ absl::StatusOr<teq::agent::WorkerConfig> ReadConfig(const CLI::App& app, const F
   if (given("--threads")) config.threads = flags.config.threads;
   if (given("--uri-prefix")) config.uri_prefixes = flags.config.uri_prefixes;
   if (given("--hpu-plugin")) config.hpu_plugin = flags.config.hpu_plugin;
+  if (given("--data")) config.data = flags.config.data;
+  if (given("--cache-gib")) config.cache_gib = flags.config.cache_gib;
   return config;
 }
 
 // This program again, as the engine.
 std::vector<std::string> EngineCommand(const teq::agent::WorkerConfig& config) {
-  std::vector<std::string> command = {"/proc/self/exe", "--threads",
-                                      std::to_string(config.threads)};
+  std::vector<std::string> command = {
+      "/proc/self/exe", "--threads",   std::to_string(config.threads),  "--data",
+      config.data,      "--cache-gib", std::to_string(config.cache_gib)};
   for (const std::string& prefix : config.uri_prefixes) {
     command.insert(command.end(), {"--uri-prefix", prefix});
   }
@@ -76,7 +79,10 @@ std::vector<std::string> EngineCommand(const teq::agent::WorkerConfig& config) {
 int RunEngine(const teq::agent::WorkerConfig& config) {
   const teq::pipeline::Options options{.threads = config.threads,
                                        .uri_policy = {.allowed_prefixes = config.uri_prefixes},
-                                       .hpu_plugin = config.hpu_plugin};
+                                       .hpu_plugin = config.hpu_plugin,
+                                       .data = config.data,
+                                       .cache_bytes = static_cast<std::uint64_t>(config.cache_gib)
+                                                      << 30};
   return teq::agent::ServeEngine(
       teq::agent::kEngineDescriptor,
       [&options](const teq::v1::StartRun& start, const teq::pipeline::EventSink& sink,
@@ -89,7 +95,8 @@ int RunWithoutServer(const teq::agent::WorkerConfig& config, const Flags& flags)
   return teq::agent::RunJob({.job_file = flags.job_file,
                              .report_file = flags.report_file,
                              .engine_command = EngineCommand(config),
-                             .uri_policy = {.allowed_prefixes = config.uri_prefixes}});
+                             .uri_policy = {.allowed_prefixes = config.uri_prefixes},
+                             .data = config.data});
 }
 
 int RunAgent(const teq::agent::WorkerConfig& config, const Flags& flags) {
@@ -111,6 +118,7 @@ int RunAgent(const teq::agent::WorkerConfig& config, const Flags& flags) {
                                          .engine_version = TEQ_VERSION,
                                          .devices = teq::model::AvailableDevices(config.hpu_plugin),
                                          .uri_policy = {.allowed_prefixes = config.uri_prefixes},
+                                         .data = config.data,
                                          .max_jobs = flags.max_jobs,
                                          .exit_when_idle = flags.exit_when_idle};
   return teq::agent::RunAgent(options, {.metrics = &metrics, .log = log});
@@ -127,6 +135,10 @@ void AddFlags(CLI::App& app, Flags& flags) {
                  "A prefix of URIs that jobs may name; may be repeated")
       ->allow_extra_args(false);
   app.add_option("--hpu-plugin", flags.config.hpu_plugin, "Shared object of the HPU device");
+  app.add_option("--data", flags.config.data, "Directory of fetched models and staged results");
+  app.add_option("--cache-gib", flags.config.cache_gib,
+                 "The most that fetched models and texts may take, GiB")
+      ->check(CLI::PositiveNumber);
   app.add_option("--max-jobs", flags.max_jobs, "Stop after so many jobs; 0: never")
       ->check(CLI::NonNegativeNumber);
   app.add_flag("--exit-when-idle", flags.exit_when_idle, "Stop when there is nothing to do");

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -28,6 +29,8 @@ struct AgentOptions {
   std::string engine_version;
   std::vector<teq::v1::Device> devices = {teq::v1::DEVICE_CPU};
   UriPolicy uri_policy;
+  /// The directory that results are staged below before they go to an object store.
+  std::filesystem::path data = "teqd-data";
 
   /// Stop after so many jobs whose outcome was reported; 0: never.
   int max_jobs = 0;

@@ -17,6 +17,7 @@ namespace teq::agent {
 namespace {
 
 constexpr int kMaxThreads = 4096;
+constexpr std::int64_t kMaxCacheGib = 1 << 20;
 
 absl::Status Invalid(std::string_view file, const YAML::Mark& mark, std::string_view what) {
   return Error(absl::StatusCode::kInvalidArgument, "INVALID_CONFIG",
@@ -46,6 +47,18 @@ Reader Threads(int& target) {
   };
 }
 
+Reader Gibibytes(std::int64_t& target) {
+  return [&target](const YAML::Node& node) -> std::string {
+    std::int64_t value = 0;
+    if (!node.IsScalar() || !YAML::convert<std::int64_t>::decode(node, value) || value < 1 ||
+        value > kMaxCacheGib) {
+      return fmt::format("must be a number from 1 to {}", kMaxCacheGib);
+    }
+    target = value;
+    return {};
+  };
+}
+
 Reader Texts(std::vector<std::string>& target) {
   return [&target](const YAML::Node& node) -> std::string {
     if (!node.IsSequence()) return "must be a list of texts";
@@ -66,7 +79,9 @@ absl::StatusOr<WorkerConfig> Read(const YAML::Node& root, std::string_view file)
                                                  {"threads", Threads(config.threads)},
                                                  {"http", Text(config.http)},
                                                  {"uri_prefixes", Texts(config.uri_prefixes)},
-                                                 {"hpu_plugin", Text(config.hpu_plugin)}};
+                                                 {"hpu_plugin", Text(config.hpu_plugin)},
+                                                 {"data", Text(config.data)},
+                                                 {"cache_gib", Gibibytes(config.cache_gib)}};
   std::set<std::string> seen;
   for (const auto& entry : root) {
     const std::string name = entry.first.IsScalar() ? entry.first.Scalar() : "(not a name)";

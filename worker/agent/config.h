@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <string>
 #include <string_view>
@@ -17,6 +18,8 @@ struct WorkerConfig {
   std::string http;                       // host:port of /metrics; empty: none
   std::vector<std::string> uri_prefixes;  // what jobs may name; empty: every path
   std::string hpu_plugin;                 // a shared object that registers the HPU device
+  std::string data = "teqd-data";         // what the worker keeps: fetched models, staged results
+  std::int64_t cache_gib = 100;           // the most that fetched models and texts may take
 };
 
 /// INVALID_ARGUMENT, reason INVALID_CONFIG: "worker.yaml:3: servr: unknown field; known: ...".

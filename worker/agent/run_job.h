@@ -25,6 +25,8 @@ struct RunJobOptions {
   /// Program and arguments of the engine process.
   std::vector<std::string> engine_command;
   UriPolicy uri_policy;
+  /// The directory that results are staged below before they go to an object store.
+  std::filesystem::path data = "teqd-data";
   /// From asking the engine to stop to killing it.
   Duration cancel_grace = std::chrono::seconds(10);
   std::FILE* out = stdout;       // perplexities and artifacts

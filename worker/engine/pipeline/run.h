@@ -1,6 +1,8 @@
 #pragma once
 
 #include <atomic>
+#include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <string>
 
@@ -18,6 +20,8 @@ struct Options {
   int threads = 0;  // 0: the machine's cores
   UriPolicy uri_policy;
   std::string hpu_plugin;  // a shared object that registers the HPU device; empty: none
+  std::filesystem::path data = "teqd-data";  // below it: fetched models, staged results
+  std::uint64_t cache_bytes = 100ULL << 30;  // the most that fetched models and texts may take
 };
 
 /// Runs one job from its checkpoint to its committed content: FETCH, BASELINE_EVAL, CALIBRATE,
