@@ -16,6 +16,7 @@
 #include "spdlog/spdlog.h"
 #include "worker/agent/agent.h"
 #include "worker/agent/config.h"
+#include "worker/agent/crash_point.h"
 #include "worker/agent/engine_host.h"
 #include "worker/agent/metrics.h"
 #include "worker/agent/run_job.h"
@@ -82,7 +83,8 @@ int RunEngine(const teq::agent::WorkerConfig& config) {
                                        .hpu_plugin = config.hpu_plugin,
                                        .data = config.data,
                                        .cache_bytes = static_cast<std::uint64_t>(config.cache_gib)
-                                                      << 30};
+                                                      << 30,
+                                       .step_hook = teq::agent::CrashPoint};
   return teq::agent::ServeEngine(
       teq::agent::kEngineDescriptor,
       [&options](const teq::v1::StartRun& start, const teq::pipeline::EventSink& sink,

@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "client/objects/file.h"  // IWYU pragma: export
+#include "client/objects/object_store.h"
 #include "proto/spec/uri.h"
 #include "teq/v1/report.pb.h"
 
@@ -25,14 +26,26 @@ struct Publisher {
   std::int64_t fence = 1;
 };
 
-/// Told a step's name just before it is taken: "publish_rename" (once for each entry that moves),
-/// "publish_manifest", "publish_cleanup". For tests that stop a process there.
+/// Told a step's name just before it is taken: "upload_file" (once for each), "upload_manifest",
+/// "publish_rename" (once for each entry that moves), "publish_manifest", "publish_cleanup". For
+/// tests that stop a process there.
 using StepHook = std::function<void(std::string_view)>;
 
 /// Writes a report as a page for people, HTML.
 using PageWriter = std::function<std::string(const teq::v1::Report&)>;
 
-/// One attempt's files under an output directory, from the first byte to the root manifest:
+/// One attempt's files on their way to an output, from the first byte to the root manifest:
+///
+///   Begin -> files below StagingDirectory -> Seal -> Upload -> (the content is committed) ->
+///   Publish
+///
+/// Readers trust only <output>/manifest.json, which never changes. Other files that the run puts
+/// beside the formats' directories are listed and published as report.json is.
+///
+/// The process that called Begin holds a lock while any copy of its Publication lives; copies are
+/// the same publication. Not thread-safe.
+///
+/// A `file://` output holds everything itself:
 ///
 ///   <output>/<attempt>-<fence>/owner.json        written by Begin: whose directory this is
 ///   <output>/<attempt>-<fence>/<format>/...      written by the run
@@ -42,81 +55,107 @@ using PageWriter = std::function<std::string(const teq::v1::Report&)>;
 ///   <output>/<format>/, <output>/report.{json,html}  moved there by Publish
 ///   <output>/manifest.json                       written by Publish, last
 ///
-/// Readers trust only <output>/manifest.json, which never changes. Other files that the run puts
-/// into the attempt's directory are listed and moved as report.json is.
+/// An object store moves nothing, so the attempt's prefix is the final place. Files are staged
+/// below <data>/staging, in a directory of the attempt's own, and uploaded when they are sealed:
 ///
-/// The process that called Begin holds a lock on the attempt's directory while any copy of its
-/// Publication lives. Not thread-safe.
+///   <output>/<attempt>-<fence>/owner.json        written by Begin
+///   <output>/<attempt>-<fence>/<format>/..., report.json, report.html   written by Upload
+///   <output>/<attempt>-<fence>/manifest.json     written by Upload, last
+///   <output>/manifest.json                       the same bytes, written by Publish from the store
 class Publication {
  public:
-  /// Checks that `output_uri` can take this publisher's result and creates the attempt's directory.
+  /// Checks that `output_uri` can take this publisher's result and makes room for the attempt.
   ///
-  /// Removed first: directories named <attempt>-<fence> that carry an owner.json of this job with a
-  /// lower fence, or of another job or run that neither holds their lock nor sealed them. Nothing
-  /// else is ever removed, and no symbolic link below the output is followed.
+  /// Removed first: what attempts of this job with a lower fence left there, unfinished uploads
+  /// too; in a directory also what another job or run left that neither holds its lock nor was
+  /// sealed; below <data>/staging what dead processes left. Nothing else is ever removed, and no
+  /// symbolic link below the output is followed.
   ///
   /// FAILED_PRECONDITION, OUTPUT_IN_USE, names what lies there and the remedy: any root manifest
-  /// (it never changes, so it could not be replaced at the end); a stray final directory of one of
-  /// `format_directories`, or a stray report.json or report.html; another job's or run's attempt
-  /// that is alive or sealed. ABORTED, LEASE_LOST: a newer attempt of this job is there.
-  /// PERMISSION_DENIED, OUTPUT_NOT_WRITABLE. RESOURCE_EXHAUSTED, DISK_FULL. And as ResolveUri.
+  /// (it never changes, so it could not be replaced at the end); in a directory a stray final one
+  /// of `format_directories`, or a stray report.json or report.html; another job's or run's attempt
+  /// that is alive or sealed, in an object store any. ABORTED, LEASE_LOST: a newer attempt of this
+  /// job is there. PERMISSION_DENIED, OUTPUT_NOT_WRITABLE. RESOURCE_EXHAUSTED, DISK_FULL. And as
+  /// ResolveUri or OpenStore, and the store's own.
   [[nodiscard]] static absl::StatusOr<Publication> Begin(
       const std::string& output_uri, const UriPolicy& policy, const Publisher& publisher,
-      const std::vector<std::string>& format_directories);
+      const std::vector<std::string>& format_directories,
+      const std::filesystem::path& data = "teqd-data");
 
   /// The same attempt's files, found again by another process, to publish or to abandon them. OK
-  /// also where nothing is left of them. Errors as ResolveUri.
-  [[nodiscard]] static absl::StatusOr<Publication> Find(const std::string& output_uri,
-                                                        const UriPolicy& policy,
-                                                        const Publisher& publisher);
+  /// also where nothing is left of them. Errors as ResolveUri or OpenStore.
+  [[nodiscard]] static absl::StatusOr<Publication> Find(
+      const std::string& output_uri, const UriPolicy& policy, const Publisher& publisher,
+      const std::filesystem::path& data = "teqd-data");
 
   /// Where the run writes one format's files, such as <output>/1-1/gptq. Exists after Begin.
-  [[nodiscard]] std::filesystem::path StagingDirectory(const std::string& format_directory) const;
-
-  /// Where that directory will lie after Publish.
-  [[nodiscard]] std::filesystem::path FinalDirectory(const std::string& format_directory) const;
-
-  /// The directory above the staging directories, such as <output>/1-1.
-  [[nodiscard]] std::filesystem::path AttemptDirectory() const;
+  [[nodiscard]] std::filesystem::path StagingDirectory(const std::string& format_directory) const {
+    return attempt_->StagingDirectory(format_directory);
+  }
 
   /// Syncs every staged file and directory to disk, and writes the attempt's manifest: schema
   /// "teqd.manifest.v1", job, job_uid, spec_digest, attempt, fence, artifacts (format, path, bytes,
   /// sha256), files (path relative to the output, bytes, sha256), report. Returns its sha256.
-  /// Fills `report.artifacts` (path: FinalDirectory) first, so that the manifest's report and the
-  /// caller's are one. An artifact's sha256 is that of the lines "<sha256>  <path below the
-  /// directory>\n" of its files in name order, as sha256sum prints them. Also writes report.json,
-  /// the same report, and report.html, what `page` makes of it; without a `page`, none.
+  /// Fills `report.artifacts` (path: the final place, as a loader would be given it) first, so that
+  /// the manifest's report and the caller's are one. An artifact's sha256 is that of the lines
+  /// "<sha256>  <path below the directory>\n" of its files in name order, as sha256sum prints them.
+  /// Also writes report.json, the same report, and report.html, what `page` makes of it; without a
+  /// `page`, none.
   ///
   /// RESOURCE_EXHAUSTED, DISK_FULL. FAILED_PRECONDITION, UNEXPECTED_FILE: a symbolic link or
   /// another thing that is neither file nor directory was staged, or a format's directory is empty.
   [[nodiscard]] absl::StatusOr<std::string> Seal(teq::v1::Report& report,
-                                                 const PageWriter& page = {});
+                                                 const PageWriter& page = {}) {
+    return attempt_->Seal(report, page);
+  }
 
-  /// Moves the attempt's entries to their final places and links the attempt's manifest as the root
-  /// manifest, never replacing anything; then removes the attempt's directory. Each step is synced
-  /// to disk before the next. Can be repeated after a crash at any point, also by another process,
-  /// and while another process does the same. OK where the root manifest already has
+  /// Brings the sealed files to where Publish needs them, the attempt's manifest last, and removes
+  /// the staged ones. Nothing to do for a directory. `progress` counts the bytes of all files;
+  /// CANCELLED where it returns false. ABORTED, LEASE_LOST, where a newer attempt of this job has
+  /// begun meanwhile: Abandon then removes what came after it looked. Other errors are the store's.
+  [[nodiscard]] absl::Status Upload(const TransferProgress& progress = {},
+                                    const StepHook& hook = {}) {
+    return attempt_->Upload(progress, hook);
+  }
+
+  /// Makes the committed content the output's: moves a directory's entries to their final places,
+  /// and writes the root manifest, never replacing anything. Can be repeated after a crash at any
+  /// point, also by another process, on another machine where the output is an object store, and
+  /// while another process does the same. OK where the root manifest already has
   /// `manifest_sha256`.
   ///
   /// DATA_LOSS, MANIFEST_MISMATCH: the attempt's manifest has another sha256, or it or a file that
   /// it lists is missing or of another size. FAILED_PRECONDITION, OUTPUT_IN_USE: another root
-  /// manifest, or something else in a final place, came first. RESOURCE_EXHAUSTED, DISK_FULL.
-  [[nodiscard]] absl::Status Publish(const std::string& manifest_sha256, const StepHook& hook = {});
+  /// manifest, or something else in a final place, came first. RESOURCE_EXHAUSTED, DISK_FULL. And
+  /// the store's.
+  [[nodiscard]] absl::Status Publish(const std::string& manifest_sha256,
+                                     const StepHook& hook = {}) {
+    return attempt_->Publish(manifest_sha256, hook);
+  }
 
-  /// Removes the attempt's directory, and the output directory where that leaves it empty and a run
-  /// of this publisher made it. For a run that failed: never after its content was committed. OK
-  /// where nothing is left; leaves alone what another publisher owns.
-  [[nodiscard]] absl::Status Abandon();
+  /// Removes the attempt's files and unfinished uploads, and an output directory where that leaves
+  /// it empty and a run of this publisher made it. For a run that failed: never after its content
+  /// was committed. OK where nothing is left; leaves alone what another publisher owns.
+  [[nodiscard]] absl::Status Abandon() { return attempt_->Abandon(); }
+
+  /// How one kind of output does it; each function as above.
+  class Attempt {
+   public:
+    virtual ~Attempt() = default;
+    [[nodiscard]] virtual std::filesystem::path StagingDirectory(
+        const std::string& format_directory) const = 0;
+    [[nodiscard]] virtual absl::StatusOr<std::string> Seal(teq::v1::Report& report,
+                                                           const PageWriter& page) = 0;
+    [[nodiscard]] virtual absl::Status Upload(const TransferProgress& progress,
+                                              const StepHook& hook) = 0;
+    [[nodiscard]] virtual absl::Status Publish(const std::string& manifest_sha256,
+                                               const StepHook& hook) = 0;
+    [[nodiscard]] virtual absl::Status Abandon() = 0;
+  };
+  explicit Publication(std::shared_ptr<Attempt> attempt) : attempt_(std::move(attempt)) {}
 
  private:
-  struct Lock;
-
-  Publication(std::filesystem::path output, Publisher publisher)
-      : output_(std::move(output)), publisher_(std::move(publisher)) {}
-
-  std::filesystem::path output_;
-  Publisher publisher_;
-  std::shared_ptr<const Lock> lock_;
+  std::shared_ptr<Attempt> attempt_;
 };
 
 }  // namespace teq::objects

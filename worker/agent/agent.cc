@@ -375,7 +375,8 @@ class Agent {
                                        .job_uid = lease.job_uid(),
                                        .spec_digest = Digest(lease.spec()),
                                        .attempt = attempt,
-                                       .fence = fence});
+                                       .fence = fence},
+                                      options_.data);
   }
 
   // Runs `task` where it may wait for a disk, then `then` on this thread if the lease still

@@ -38,6 +38,7 @@ teq::v1::FailureClass ClassOf(const absl::Status& publish_error) {
     case absl::StatusCode::kFailedPrecondition:
     case absl::StatusCode::kPermissionDenied:
     case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kNotFound:  // of a bucket
     case absl::StatusCode::kDataLoss:  // no other worker will find what is gone
       return teq::v1::FAILURE_CLASS_USER_ERROR;
     default:
@@ -126,11 +127,13 @@ Actions LeaseMachine::OnEngineExit(const std::string& how, TimePoint /*now*/) {
   engine_lives_ = false;
   kill_at_.reset();
   overdue_at_.reset();
+  if (phase_ != Phase::kRunning && phase_ != Phase::kStopping) return Take();
   if (lost_) {
-    Finish(Outcome::kLost);
+    // Nobody knows of its files, and a later attempt would not find those that came after it
+    // looked.
+    Clean();
     return Take();
   }
-  if (phase_ != Phase::kRunning && phase_ != Phase::kStopping) return Take();
   if (!finished_ && !failed_ && goal_ == Goal::kOutcome) {
     teq::v1::RunFailed& died = failed_.emplace();
     *died.mutable_status() = ToProto(

@@ -81,12 +81,12 @@ enum class Outcome {
 ///
 /// What holds:
 ///  - A heartbeat goes out at least every third of the lease, and within `news_delay` of the
-///  engine's
-///    news; one at a time. One whose answer was lost is repeated unchanged under its number.
+///    engine's news; one at a time. One whose answer was lost is repeated unchanged under its
+///    number.
 ///  - The time to live runs from the moment when the confirmed request was sent.
 ///  - When the server says that the lease is lost (ABANDON, LEASE_LOST, a job that is gone), the
-///  engine
-///    is killed and nothing more is written or removed: from the commit on the files are the next
+///    engine is killed and nothing more is written. What it has uploaded is removed: no other
+///    attempt touches it. From the commit on nothing is removed either: the files are the next
 ///    lease holder's.
 ///  - When the server cannot be reached, the engine goes on beyond the time to live. It writes only
 ///    below its own attempt's prefix, which no other attempt touches, and a server that comes back

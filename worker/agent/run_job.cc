@@ -241,7 +241,7 @@ int RunJob(const RunJobOptions& options) {
     return kRunInvalid;
   }
   absl::StatusOr<objects::Publication> publication = objects::Publication::Find(
-      spec->output().uri(), options.uri_policy, {.spec_digest = Digest(*spec)});
+      spec->output().uri(), options.uri_policy, {.spec_digest = Digest(*spec)}, options.data);
   if (!publication.ok()) {
     PrintError(options.progress, publication.status());
     return kRunInvalid;

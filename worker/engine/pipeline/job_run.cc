@@ -98,7 +98,7 @@ absl::Status JobRun::Fetch() {
                                      start_.attempt(), start_.fence()};
   TEQ_ASSIGN_OR_RETURN(publication_,
                        objects::Publication::Begin(spec_.output().uri(), options_.uri_policy,
-                                                   publisher, {kGptqDirectory}));
+                                                   publisher, {kGptqDirectory}, options_.data));
   teq::v1::Inputs& inputs = *report_.mutable_inputs();
   inputs.set_recipe_sha256(Digest(recipe()));
   *report_.mutable_recipe() = recipe();
@@ -220,7 +220,26 @@ absl::Status JobRun::Seal() {
   stage_ = teq::v1::STAGE_PUBLISH;
   SendProgress(0, 0, "");
   TEQ_ASSIGN_OR_RETURN(manifest_sha256_, publication_->Seal(report_, report::ReportPage));
-  return absl::OkStatus();
+  return Upload();
+}
+
+absl::Status JobRun::Upload() {
+  using Clock = std::chrono::steady_clock;
+  constexpr auto kInterval = std::chrono::milliseconds(250);
+  stage_start_ = Clock::now();
+  Clock::time_point told;
+  // Told from the store's threads, one at a time, while this one waits for them.
+  const auto progress = [&](std::uint64_t done, std::uint64_t total) {
+    const Clock::time_point now = Clock::now();
+    if (done == total || now - told >= kInterval) {
+      told = now;
+      SendProgress(static_cast<std::int64_t>(done), static_cast<std::int64_t>(total), "bytes");
+    }
+    return !cancelled_;
+  };
+  const absl::Status status = publication_->Upload(progress, options_.step_hook);
+  // However far it came, and whatever the store says of a transfer that was ended.
+  return absl::IsCancelled(status) ? CheckCancelled(cancelled_) : status;
 }
 
 }  // namespace teq::pipeline

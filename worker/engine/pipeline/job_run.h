@@ -91,6 +91,7 @@ class JobRun {
   absl::Status Pack();
   absl::Status Verify();
   absl::Status Seal();
+  absl::Status Upload();
 
   absl::StatusOr<model::Decoder> ReadPublished(const std::filesystem::path& directory) const;
   absl::StatusOr<eval::Evaluation> Measure(const model::Decoder& decoder,

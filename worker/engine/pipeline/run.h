@@ -13,7 +13,7 @@
 
 namespace teq::pipeline {
 
-/// Where a run's events go. Called from the run's thread only; must not block for long.
+/// Where a run's events go. Called by one thread at a time; must not block for long.
 using EventSink = std::function<void(const teq::v1::EngineEvent&)>;
 
 struct Options {
@@ -22,14 +22,17 @@ struct Options {
   std::string hpu_plugin;  // a shared object that registers the HPU device; empty: none
   std::filesystem::path data = "teqd-data";  // below it: fetched models, staged results
   std::uint64_t cache_bytes = 100ULL << 30;  // the most that fetched models and texts may take
+  objects::StepHook step_hook;               // told of the steps of an upload
 };
 
 /// Runs one job from its checkpoint to its committed content: FETCH, BASELINE_EVAL, CALIBRATE,
-/// TRANSFORM, ROUND, PACK, VERIFY, and the attempt's sealed manifest. The last event is `finished`
-/// or `failed`; it is returned as well as sent. A failed run leaves nothing under the attempt's
-/// prefix. The caller publishes (client/objects/publication.h).
+/// TRANSFORM, ROUND, PACK, VERIFY, and PUBLISH as far as the attempt's sealed manifest, uploaded
+/// where the output is an object store. The last event is `finished` or `failed`; it is returned as
+/// well as sent. A failed run leaves nothing under the attempt's prefix. The caller makes the
+/// content the output's (client/objects/publication.h).
 ///
-/// `cancelled` is looked at between training steps, evaluation windows and layers.
+/// `cancelled` is looked at between training steps, evaluation windows and layers, and as bytes are
+/// uploaded.
 teq::v1::EngineEvent Run(const teq::v1::StartRun& start, const Options& options,
                          const EventSink& sink, const std::atomic<bool>& cancelled);
 

@@ -318,6 +318,9 @@ TEST_F(LeaseMachineTest, ServerThatComesBackAndRefusesTheLeaseEndsTheEngine) {
   Pass(120);
   EXPECT_TRUE(Take<KillEngine>());
   Exit("was killed by signal 9 (Killed)");
+  EXPECT_TRUE(Take<RemoveAttempt>());
+  EXPECT_FALSE(machine_->outcome());
+  Add(machine_->OnAttemptRemoved(now_));
   EXPECT_EQ(machine_->outcome(), Outcome::kLost);
   EXPECT_TRUE(actions_.empty());
 }
@@ -345,12 +348,15 @@ TEST_F(LeaseMachineTest, TimeToLiveRunsFromWhenTheRequestWasSent) {
   EXPECT_TRUE(Take<KillEngine>());
 }
 
-TEST_F(LeaseMachineTest, AbandonKillsTheEngineAndWritesNothingMore) {
+TEST_F(LeaseMachineTest, AbandonKillsTheEngineRemovesItsFilesAndWritesNothingMore) {
   Begin();
   Take<StartEngine>();
   Obey(v1::DIRECTIVE_ABANDON);
   EXPECT_TRUE(Take<KillEngine>());
   Exit("was killed by signal 9 (Killed)");
+  EXPECT_TRUE(Take<RemoveAttempt>());
+  EXPECT_FALSE(machine_->outcome());
+  Add(machine_->OnAttemptRemoved(now_));
   EXPECT_EQ(machine_->outcome(), Outcome::kLost);
   EXPECT_TRUE(actions_.empty());
 }
