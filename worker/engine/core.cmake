@@ -8,6 +8,12 @@ add_library(teq_engine STATIC
   model/positions.cc
   model/windows_tensor.cc
   pack/bit_packing.cc
+  pack/gguf.cc
+  pack/gguf_blocks.cc
+  pack/gguf_container.cc
+  pack/gguf_metadata.cc
+  pack/gguf_tensors.cc
+  pack/gguf_vocabulary.cc
   pack/gptq.cc
   pipeline/block_rounder.cc
   pipeline/job_run.cc

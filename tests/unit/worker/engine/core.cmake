@@ -7,6 +7,8 @@ teq_test(engine_core_test LABEL unit
     model/family_case.cc
     model/tiny_decoder.cc
     pack/bit_packing_test.cc
+    pack/gguf_blocks_test.cc
+    pack/gguf_test.cc
     pack/gptq_test.cc
     pipeline/block_rounder_test.cc
     quant/bit_choice_test.cc
