@@ -3,8 +3,9 @@
 A group of weights w has the range lo = min(w, 0) to hi = max(w, 0); one of zeros has -1 to 1.
 Asymmetric: scale = (hi - lo) / (2^bits - 1), zero = round(-lo / scale), from 1 to 2^bits - 1.
 Symmetric: scale = max(-lo, hi) / (2^(bits-1) - 1), zero = 2^(bits-1).
-code = round(w / scale) + zero, from 0 to 2^bits - 1. All in float32, with the scale as float16 stores
-it from the start, and half to even; a scale that float16 would store as 0 is its smallest number.
+code = round(w / scale) + zero, from 0 to 2^bits - 1. All in float32, with the scale as float16
+stores it from the start, and half to even; a scale that float16 would store as 0 is its smallest
+number.
 """
 
 import numpy
@@ -18,11 +19,10 @@ def round_to_nearest(weight, scheme):
     outputs, inputs = weight.shape
     size = inputs if scheme.group_size == -1 else scheme.group_size
     grouped = weight.reshape(outputs, inputs // size, size)
-    zero_weight = numpy.float32(0)
-    low = numpy.minimum(grouped.min(-1), zero_weight)
-    high = numpy.maximum(grouped.max(-1), zero_weight)
+    low = numpy.minimum(grouped.min(-1), numpy.float32(0))
+    high = numpy.maximum(grouped.max(-1), numpy.float32(0))
     empty = (low == 0) & (high == 0)
-    low, high = numpy.where(empty, numpy.float32(-1), low), numpy.where(empty, numpy.float32(1), high)
+    low[empty], high[empty] = -1, 1
 
     top = (1 << scheme.bits) - 1
     if scheme.symmetric:

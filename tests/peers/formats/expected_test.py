@@ -11,7 +11,8 @@ from reader import Scheme
 def rounded(row, bits, symmetric=False, group_size=-1):
     """Codes, zero points and bits of the scales of a matrix of one row."""
     layer = expected.round_to_nearest([row], Scheme(bits, group_size, symmetric))
-    return layer.codes[0].tolist(), layer.zeros[0].tolist(), layer.scales.view(numpy.uint16)[0].tolist()
+    scales = layer.scales.view(numpy.uint16)
+    return layer.codes[0].tolist(), layer.zeros[0].tolist(), scales[0].tolist()
 
 
 class ExpectedTest(unittest.TestCase):
@@ -29,7 +30,7 @@ class ExpectedTest(unittest.TestCase):
         self.assertEqual(rounded([-1, 0.6, 0.4], 2, True), ([1, 3, 2], [2], [0x3C00]))
 
     def test_the_scale_is_rounded_before_anything_is_made_from_it(self):
-        # 1 / 3 is 0.333251953125 as float16: 0.5 is 1.5004 steps, more than a half; 0.16665 is 0.50007.
+        # 1 / 3 is 0.333251953125 as float16: 0.5 is 1.5004 steps, and 0.16665 is 0.50007.
         self.assertEqual(rounded([1, 0.5, 0.16665], 2), ([3, 3, 2], [1], [0x3555]))
 
     def test_halves_go_to_even(self):

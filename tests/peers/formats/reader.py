@@ -1,8 +1,9 @@
-"""A reader of quantized checkpoint directories: GPTQ v1, AWQ gemm, compressed-tensors pack-quantized,
-and plain floats. Written from the formats' descriptions; shares no line with the engine.
+"""A reader of quantized checkpoint directories: GPTQ v1, AWQ gemm, compressed-tensors
+pack-quantized, and plain floats. Written from the formats' descriptions; shares no line with the
+engine.
 
-It takes nothing on trust: a tensor of the wrong type or shape, a missing or additional part, a packed
-layer that the configuration calls float, or a setting that it does not know is a FormatError.
+It takes nothing on trust: a tensor of the wrong type or shape, a missing or additional part, a
+packed layer that the configuration calls float, or an unknown setting is a FormatError.
 """
 
 import json
@@ -108,7 +109,7 @@ def _layer(codes, zeros, scales, scheme, group_of_column=None):
 
 
 class Gptq:
-    """Checkpoint format v1: zero points are stored less one, without a carry into their neighbours."""
+    """Checkpoint format v1: zero points are stored less one, field by field."""
 
     parts = {"qweight", "qzeros", "scales", "g_idx"}
 
@@ -129,7 +130,8 @@ class Gptq:
                 continue
             if rule.startswith("-:"):
                 return None
-            require(set(changes) <= {"bits", "group_size", "sym"}, f"{rule} changes {sorted(changes)}")
+            require(set(changes) <= {"bits", "group_size", "sym"},
+                    f"{rule} changes {sorted(changes)}")
             return Scheme(changes.get("bits", self._base.bits),
                           changes.get("group_size", self._base.group_size),
                           changes.get("sym", self._base.symmetric))
@@ -187,8 +189,8 @@ class Awq:
 
 
 class CompressedTensors:
-    """pack-quantized: signed codes, stored plus 2^(bits-1), so that fields and zero points are those of
-    the other formats."""
+    """pack-quantized: signed codes are stored plus 2^(bits-1), so fields are codes, and zero points
+    are those of the other formats."""
 
     parts = {"weight_packed", "weight_scale", "weight_zero_point", "weight_shape", "weight_g_idx"}
 
@@ -215,7 +217,7 @@ class CompressedTensors:
 
     @staticmethod
     def _rank(module, target):
-        """How closely a target names a linear layer: 0 by name, 1 by pattern, 2 by class; or None."""
+        """How closely a target names a linear layer: 0 by name, 1 by pattern, 2 by class."""
         if target.startswith("re:"):
             return 1 if re.match(target[3:], module) else None
         return {module: 0, "Linear": 2}.get(target)

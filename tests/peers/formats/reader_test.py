@@ -156,7 +156,8 @@ class GptqTest(DirectoryTest):
             count = 32 * len(row) // bits
             layer = self.layer(gptq_settings(bits, sym=True), {
                 "m.qweight": words([[word] * count for word in row]),
-                "m.qzeros": words([MIDDLE_LESS_ONE[bits]]), "m.scales": halves(TOY_SCALE, [1, count]),
+                "m.qzeros": words([MIDDLE_LESS_ONE[bits]]),
+                "m.scales": halves(TOY_SCALE, [1, count]),
                 "m.g_idx": Tensor("I32", numpy.zeros(count, numpy.int32))})
             self.assertEqual(layer.codes.tolist(), [list(codes) * (count // len(codes))] * count)
             self.assertEqual(layer.zeros.tolist(), [[1 << (bits - 1)]] * count)
@@ -205,7 +206,8 @@ class GptqTest(DirectoryTest):
         self.assert_refused("groups of 3", gptq_settings(group_size=3), toy)
         # 10 fields of 3 bits in a word, as some programs pack them: 4 words for 32 columns.
         self.assert_refused(r"qweight is \[4, 32\], not \[3, 32\]", gptq_settings(3, sym=True), {
-            "m.qweight": words([[word] * 32 for word in (0x08FAC688, 0x1A23EB1A, 0x2C688FAC, 0x3E)]),
+            "m.qweight": words([[word] * 32
+                                for word in (0x08FAC688, 0x1A23EB1A, 0x2C688FAC, 0x3E)]),
             "m.qzeros": words([MIDDLE_LESS_ONE[3]]), "m.scales": halves(TOY_SCALE, [1, 32]),
             "m.g_idx": Tensor("I32", numpy.zeros(32, numpy.int32))})
 
@@ -289,9 +291,10 @@ class CompressedTensorsTest(DirectoryTest):
                             {name: toy[name] for name in toy if name != "m.weight_zero_point"})
         self.assert_refused("weight_g_idx", settings,
                             toy | {"m.weight_g_idx": Tensor("I32", numpy.zeros(8, numpy.int32))})
-        self.assert_refused("leaves it float", compressed_settings(group_settings(), ignore=["m"]), toy)
+        self.assert_refused("leaves it float",
+                            compressed_settings(group_settings(), ignore=["m"]), toy)
         self.assert_refused("several schemes", compressed_settings(
-            group_settings(4, None, False, ["re:m"]), group_settings(8, None, False, ["re:.*"])), toy)
+            group_settings(4, targets=["re:m"]), group_settings(8, targets=["re:.*"])), toy)
         self.assert_refused("weight_packed is", settings,
                             toy | {"m.weight_shape": Tensor("I64", numpy.array([2, 16]))})
 
@@ -319,7 +322,8 @@ class TensorsTest(DirectoryTest):
             {"metadata": {"total_size": total}, "weight_map": places}))
 
     def test_shards_are_what_their_index_says(self):
-        places = {"a": "model-0.safetensors", "b": "model-0.safetensors", "c": "model-1.safetensors"}
+        places = {"a": "model-0.safetensors", "b": "model-0.safetensors",
+                  "c": "model-1.safetensors"}
         self.write_shards(places, 12)
         self.assertEqual(set(tensors.read_directory(self.directory)), {"a", "b", "c"})
         for wrong, total, words_ in (
