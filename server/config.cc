@@ -152,6 +152,16 @@ absl::Status ReadDocument(const YAML::Node& document, std::string_view file, Con
                  file);
 }
 
+absl::Status CheckPlaintext(std::string_view key, const http::HostPort& address,
+                            const Config& config) {
+  if (config.allow_plaintext || address.IsLoopback()) return absl::OkStatus();
+  return Error(absl::StatusCode::kFailedPrecondition, "PLAINTEXT_NOT_ALLOWED",
+               fmt::format("{}: other machines can reach {} and nothing is encrypted; listen on "
+                           "127.0.0.1, or, where the network is trusted, set allow_plaintext: true "
+                           "in the config file or give --allow-plaintext",
+                           key, address.ToString()));
+}
+
 }  // namespace
 
 absl::StatusOr<Config> ParseConfig(std::string_view yaml, std::string_view file) {
@@ -179,27 +189,20 @@ absl::StatusOr<Config> ReadConfig(const std::filesystem::path& file) {
 
 absl::Status CheckConfig(const Config& config) {
   TEQ_ASSIGN_OR_RETURN(const http::HostPort listen, http::ParseHostPort(config.listen));
-  TEQ_RETURN_IF_ERROR(http::ParseHostPort(config.http).status());
+  TEQ_ASSIGN_OR_RETURN(const http::HostPort http, http::ParseHostPort(config.http));
   for (const std::string& prefix : config.uri_prefixes) {
     const absl::Status status = CheckUriPrefix(prefix);
     if (!status.ok()) return WithContext(status, "uri_prefixes");
   }
-  if (listen.IsLoopback()) return absl::OkStatus();
-  if (config.uri_prefixes.empty()) {
+  if (!listen.IsLoopback() && config.uri_prefixes.empty()) {
     return Error(absl::StatusCode::kFailedPrecondition, "URI_PREFIXES_REQUIRED",
                  fmt::format("listen: other machines can reach {}, and jobs could name any file; "
                              "list the directories they may use in uri_prefixes, or listen on "
                              "127.0.0.1",
                              config.listen));
   }
-  if (!config.allow_plaintext) {
-    return Error(absl::StatusCode::kFailedPrecondition, "PLAINTEXT_NOT_ALLOWED",
-                 fmt::format("listen: other machines can reach {} and calls are not encrypted; "
-                             "listen on 127.0.0.1, or set allow_plaintext: true where the network "
-                             "is trusted",
-                             config.listen));
-  }
-  return absl::OkStatus();
+  TEQ_RETURN_IF_ERROR(CheckPlaintext("listen", listen, config));
+  return CheckPlaintext("http", http, config);
 }
 
 }  // namespace teq::server

@@ -25,7 +25,7 @@ struct Config {
   std::string listen = "127.0.0.1:8470";  // gRPC; port 0: any free one
   std::string http = "127.0.0.1:8471";    // metrics and health; port 0: any free one
   std::filesystem::path data = "./teqd-data";
-  /// Serve other machines without encryption.
+  /// Serve other machines without encryption, on both ports.
   bool allow_plaintext = false;
   /// What jobs may name, by prefix (`file:///models/`). Empty: everything, on loopback only.
   std::vector<std::string> uri_prefixes;

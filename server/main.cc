@@ -28,6 +28,7 @@ struct Flags {
   std::optional<std::string> listen;
   std::optional<std::string> http;
   std::optional<std::string> data;
+  bool allow_plaintext = false;
 };
 
 absl::StatusOr<teq::server::Config> ConfigOf(const Flags& flags) {
@@ -38,6 +39,7 @@ absl::StatusOr<teq::server::Config> ConfigOf(const Flags& flags) {
   if (flags.listen) config.listen = *flags.listen;
   if (flags.http) config.http = *flags.http;
   if (flags.data) config.data = *flags.data;
+  if (flags.allow_plaintext) config.allow_plaintext = true;
   TEQ_RETURN_IF_ERROR(teq::server::CheckConfig(config));
   return config;
 }
@@ -103,6 +105,8 @@ int main(int argc, char** argv) {
   app.add_option("--listen", flags.listen, "address of the gRPC API (127.0.0.1:8470)");
   app.add_option("--http", flags.http, "address of /metrics, /healthz, /readyz (127.0.0.1:8471)");
   app.add_option("--data", flags.data, "directory of the database (./teqd-data)");
+  app.add_flag("--allow-plaintext", flags.allow_plaintext,
+               "serve other machines, too, without encryption");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

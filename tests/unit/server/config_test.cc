@@ -104,6 +104,17 @@ TEST(ConfigTest, OpenAddressNeedsAnAllowListAndPlaintextByName) {
   const absl::Status plain = CheckConfig(config);
   EXPECT_EQ(ErrorReason(plain), "PLAINTEXT_NOT_ALLOWED");
   EXPECT_THAT(std::string(plain.message()), HasSubstr("allow_plaintext: true"));
+  EXPECT_THAT(std::string(plain.message()), HasSubstr("--allow-plaintext"));
+}
+
+TEST(ConfigTest, MetricsForOtherMachinesNeedPlaintextByNameToo) {
+  Config config;
+  config.http = "[::]:8471";
+  const absl::Status plain = CheckConfig(config);
+  EXPECT_EQ(ErrorReason(plain), "PLAINTEXT_NOT_ALLOWED");
+  EXPECT_THAT(std::string(plain.message()), HasSubstr("http: other machines can reach [::]:8471"));
+  config.allow_plaintext = true;
+  EXPECT_TRUE(CheckConfig(config).ok());
 }
 
 TEST(ConfigTest, BadAddressesAndPrefixesAreRefused) {
