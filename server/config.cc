@@ -181,7 +181,7 @@ absl::Status CheckConfig(const Config& config) {
   TEQ_ASSIGN_OR_RETURN(const http::HostPort listen, http::ParseHostPort(config.listen));
   TEQ_RETURN_IF_ERROR(http::ParseHostPort(config.http).status());
   for (const std::string& prefix : config.uri_prefixes) {
-    const absl::Status status = ParseFileUri(prefix).status();
+    const absl::Status status = CheckUriPrefix(prefix);
     if (!status.ok()) return WithContext(status, "uri_prefixes");
   }
   if (listen.IsLoopback()) return absl::OkStatus();

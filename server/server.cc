@@ -36,10 +36,12 @@ constexpr auto kReapInterval = std::chrono::milliseconds(500);
 /// What the model's headers tell at submission. A model that this machine does not see is the
 /// worker's to check.
 absl::Status CheckInputs(const teq::v1::JobSpec& spec, const UriPolicy& policy) {
-  TEQ_ASSIGN_OR_RETURN(const auto directory, ResolveUri(spec.model().uri(), policy));
+  TEQ_ASSIGN_OR_RETURN(const Location model,
+                       ResolveLocation(spec.model().uri(), UriUse::kModel, policy));
+  if (model.scheme != Location::Scheme::kFile) return absl::OkStatus();
   std::error_code unseen;
-  if (!std::filesystem::exists(directory / "config.json", unseen)) return absl::OkStatus();
-  return model_info::CheckModel(spec, directory);
+  if (!std::filesystem::exists(model.path / "config.json", unseen)) return absl::OkStatus();
+  return model_info::CheckModel(spec, model.path);
 }
 
 queue::QueueOptions QueueOptionsOf(const Config& config) {

@@ -5,16 +5,14 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <initializer_list>
-#include <memory>
 #include <random>
 #include <system_error>
 #include <utility>
 
+#include "client/objects/digest.h"
 #include "fmt/format.h"
-#include "openssl/evp.h"
 #include "proto/spec/error.h"
 
 namespace teq::objects {
@@ -65,24 +63,6 @@ int ReadParts(const fs::path& path, const Consume& consume) {
     consume(std::string_view(buffer.data(), static_cast<std::size_t>(count)));
   }
 }
-
-class Hasher {
- public:
-  Hasher() { EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr); }
-  void Add(std::string_view text) { EVP_DigestUpdate(context_.get(), text.data(), text.size()); }
-  [[nodiscard]] std::string Hex() {
-    std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
-    unsigned int size = 0;
-    EVP_DigestFinal_ex(context_.get(), digest.data(), &size);
-    std::string hex;
-    for (unsigned int i = 0; i < size; ++i) hex += fmt::format("{:02x}", digest[i]);
-    return hex;
-  }
-
- private:
-  std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context_{EVP_MD_CTX_new(),
-                                                                   &EVP_MD_CTX_free};
-};
 
 // Returns 0 or the error number.
 int WriteAll(int fd, std::string_view content) {
@@ -157,7 +137,7 @@ absl::StatusOr<std::string> ReadFile(const fs::path& path) {
 }
 
 absl::StatusOr<std::string> FileSha256(const fs::path& path) {
-  Hasher hasher;
+  Sha256Digest hasher;
   if (const int error = ReadParts(path, [&](std::string_view part) { hasher.Add(part); })) {
     return ReadError(error, path);
   }
@@ -165,7 +145,7 @@ absl::StatusOr<std::string> FileSha256(const fs::path& path) {
 }
 
 std::string Sha256(std::string_view text) {
-  Hasher hasher;
+  Sha256Digest hasher;
   hasher.Add(text);
   return hasher.Hex();
 }

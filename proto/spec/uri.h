@@ -10,8 +10,9 @@
 
 namespace teq {
 
-/// Which URIs a process may touch, by prefix (`file:///models/`); DESIGN section 8. With no prefix
-/// every supported scheme and path is allowed.
+/// Which URIs a process may touch, by prefix: `file:///models/`, `s3://bucket/models`,
+/// `https://host/path`, `hf://owner`, `hf://owner/name[@revision]`, or a scheme alone (`s3://`).
+/// With no prefix every supported scheme and path is allowed.
 struct UriPolicy {
   std::vector<std::string> allowed_prefixes;
 };
@@ -29,12 +30,14 @@ struct Location {
   std::string authority;       // kS3: the bucket; kHttps: host[:port]; kHub: owner/name
   std::string key;             // kS3, kHttps: percent-decoded, without slashes at its ends
   std::string revision;        // kHub: "main" where the URI names none
+
+  bool operator==(const Location&) const = default;
 };
 
 /// What a URI may be used for.
 enum class UriUse {
   kModel,   // every scheme
-  kData,    // every scheme but kHub
+  kData,    // every scheme but kHub; names one object, so that a bucket or a host alone is refused
   kOutput,  // kFile and kS3
 };
 
@@ -48,6 +51,18 @@ enum class UriUse {
 /// location then has.
 [[nodiscard]] absl::StatusOr<Location> ResolveLocation(std::string_view uri, UriUse use,
                                                        const UriPolicy& policy);
+
+/// Whether a policy can hold `prefix`: OK, or INVALID_ARGUMENT, INVALID_URI.
+[[nodiscard]] absl::Status CheckUriPrefix(std::string_view prefix);
+
+/// The URI of a location, in one spelling: escapes are upper case and only where they must be,
+/// hosts lower case, the port 443 and the revision "main" left out. ParseUri reads it back as the
+/// same.
+[[nodiscard]] std::string UriOf(const Location& location);
+
+/// Whether `inner` is `outer` or lies below it. Locations of two schemes, buckets, hosts or
+/// repositories never do. Lexical.
+[[nodiscard]] bool IsWithin(const Location& inner, const Location& outer);
 
 /// The absolute path that a `file://` URI names, lexically normal. Pure: touches no disk.
 ///

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <filesystem>
 #include <optional>
 #include <set>
 #include <utility>
@@ -260,22 +259,24 @@ void CheckRecipe(const Recipe& recipe, Violations& violations) {
   CheckOverrides(recipe, violations);
 }
 
-// The path that a URI names, where it is a good one.
-std::optional<std::filesystem::path> CheckUri(std::string field, const std::string& uri,
-                                              Violations& violations) {
+// What a URI names, where it is a good one.
+std::optional<Location> CheckUri(std::string field, const std::string& uri, UriUse use,
+                                 Violations& violations) {
   if (uri.empty()) {
-    violations.Add(std::move(field), "is missing; write file:// and an absolute path");
+    violations.Add(std::move(field),
+                   "is missing; write file:// and an absolute path, or another "
+                   "URI");
     return std::nullopt;
   }
-  auto path = ParseFileUri(uri);
-  if (path.ok()) return *std::move(path);
-  violations.Add(std::move(field), Text(path.status()));
+  auto location = ParseUri(uri, use);
+  if (location.ok()) return *std::move(location);
+  violations.Add(std::move(field), Text(location.status()));
   return std::nullopt;
 }
 
 void CheckCalibration(const JobSpec& spec, Violations& violations) {
   const auto& calibration = spec.calibration();
-  CheckUri("calibration.uri", calibration.uri(), violations);
+  CheckUri("calibration.uri", calibration.uri(), UriUse::kData, violations);
   violations.CheckRange("calibration.sequence_length", calibration.sequence_length(), 2, 1 << 20);
   if (Trains(spec.recipe()) && calibration.samples() == 1) {
     violations.Add("calibration.samples",
@@ -293,11 +294,11 @@ void CheckFiles(const std::string& field, std::string_view what,
     violations.Add(field,
                    fmt::format("has {} {}s; at most {}", uris.size(), what, kMaxEvaluationUris));
   }
-  std::set<std::filesystem::path> seen;
+  std::set<std::string> seen;
   for (int i = 0; i < uris.size(); ++i) {
     const std::string item = fmt::format("{}[{}]", field, i);
-    const auto path = CheckUri(item, uris[i], violations);
-    if (path && !seen.insert(*path).second) {
+    const auto location = CheckUri(item, uris[i], UriUse::kData, violations);
+    if (location && !seen.insert(UriOf(*location)).second) {
       violations.Add(item, fmt::format("{} is given twice; give each {} once", uris[i], what));
     }
   }
@@ -319,8 +320,8 @@ void CheckEvaluation(const teq::v1::Evaluation& evaluation, Violations& violatio
 }
 
 void CheckOutput(const JobSpec& spec, Violations& violations) {
-  const auto model = CheckUri("model.uri", spec.model().uri(), violations);
-  const auto output = CheckUri("output.uri", spec.output().uri(), violations);
+  const auto model = CheckUri("model.uri", spec.model().uri(), UriUse::kModel, violations);
+  const auto output = CheckUri("output.uri", spec.output().uri(), UriUse::kOutput, violations);
   if (model && output && (IsWithin(*output, *model) || IsWithin(*model, *output))) {
     violations.Add("output.uri", fmt::format("{} and the model's directory {} lie in one another; "
                                              "give a directory of its own",
@@ -416,8 +417,8 @@ absl::Status ValidateAttributes(const teq::v1::Job& job) {
 }
 
 absl::Status CheckUris(const JobSpec& spec, const UriPolicy& policy) {
-  const auto check = [&policy](const std::string& field, const std::string& uri) {
-    const absl::Status problem = ResolveUri(uri, policy).status();
+  const auto check = [&policy](const std::string& field, const std::string& uri, UriUse use) {
+    const absl::Status problem = ResolveLocation(uri, use, policy).status();
     absl::Status status = WithContext(problem, field);
     google::rpc::BadRequest request;
     auto* violation = request.add_field_violations();
@@ -426,15 +427,17 @@ absl::Status CheckUris(const JobSpec& spec, const UriPolicy& policy) {
     AddDetail(status, request);
     return status;
   };
-  TEQ_RETURN_IF_ERROR(check("model.uri", spec.model().uri()));
-  TEQ_RETURN_IF_ERROR(check("calibration.uri", spec.calibration().uri()));
+  TEQ_RETURN_IF_ERROR(check("model.uri", spec.model().uri(), UriUse::kModel));
+  TEQ_RETURN_IF_ERROR(check("calibration.uri", spec.calibration().uri(), UriUse::kData));
   for (int i = 0; i < spec.evaluation().uris_size(); ++i) {
-    TEQ_RETURN_IF_ERROR(check(fmt::format("evaluation.uris[{}]", i), spec.evaluation().uris(i)));
+    TEQ_RETURN_IF_ERROR(
+        check(fmt::format("evaluation.uris[{}]", i), spec.evaluation().uris(i), UriUse::kData));
   }
   for (int i = 0; i < spec.evaluation().tasks_size(); ++i) {
-    TEQ_RETURN_IF_ERROR(check(fmt::format("evaluation.tasks[{}]", i), spec.evaluation().tasks(i)));
+    TEQ_RETURN_IF_ERROR(
+        check(fmt::format("evaluation.tasks[{}]", i), spec.evaluation().tasks(i), UriUse::kData));
   }
-  return check("output.uri", spec.output().uri());
+  return check("output.uri", spec.output().uri(), UriUse::kOutput);
 }
 
 std::string Digest(const google::protobuf::Message& message) {

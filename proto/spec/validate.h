@@ -16,7 +16,7 @@ namespace teq {
 [[nodiscard]] teq::v1::JobSpec WithDefaults(teq::v1::JobSpec spec);
 
 /// Checks a spec with its defaults filled in: required fields, ranges, bits in {2,3,4,8} or
-/// target_bits, group_size -1 or a positive multiple of 8, URIs (by ParseFileUri), patterns that
+/// target_bits, group_size -1 or a positive multiple of 8, URIs (by ParseUri), patterns that
 /// compile, a schedule only where it means something, formats, evaluation texts and tasks given
 /// once, a gate only with an evaluation text.
 ///

@@ -110,8 +110,8 @@ std::string BodyDigest(const CreateJobRequest& request, const Job& job) {
 }
 
 absl::StatusOr<std::string> NormalOutput(const std::string& uri) {
-  TEQ_ASSIGN_OR_RETURN(const std::filesystem::path path, ParseFileUri(uri));
-  return FileUri(path);
+  TEQ_ASSIGN_OR_RETURN(const Location location, ParseUri(uri, UriUse::kOutput));
+  return UriOf(location);
 }
 
 std::string ListDigest(const teq::v1::ListJobsRequest& request) {

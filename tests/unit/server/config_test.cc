@@ -113,6 +113,17 @@ TEST(ConfigTest, BadAddressesAndPrefixesAreRefused) {
   config = {};
   config.uri_prefixes = {"/models"};
   EXPECT_EQ(ErrorReason(CheckConfig(config)), "INVALID_URI");
+  config.uri_prefixes = {"s3://Bucket"};
+  EXPECT_EQ(ErrorReason(CheckConfig(config)), "INVALID_URI");
+}
+
+TEST(ConfigTest, PrefixesOfEverySchemeAreTaken) {
+  Config config;
+  config.listen = "0.0.0.0:8470";
+  config.allow_plaintext = true;
+  config.uri_prefixes = {"file:///models", "s3://bucket/out", "https://models.internal",
+                         "hf://org"};
+  EXPECT_TRUE(CheckConfig(config).ok()) << CheckConfig(config);
 }
 
 }  // namespace

@@ -108,8 +108,20 @@ INSTANTIATE_TEST_SUITE_P(
         BadSpec{"NoOutput", [](JobSpec& s) { s.clear_output(); }, "output.uri: is missing"},
         BadSpec{"NoCalibration", [](JobSpec& s) { s.mutable_calibration()->clear_uri(); },
                 "calibration.uri: is missing"},
-        BadSpec{"OtherScheme", [](JobSpec& s) { s.mutable_model()->set_uri("s3://b/m"); },
-                "model.uri: \"s3://b/m\" has scheme \"s3\", which is not supported; write file://"},
+        BadSpec{"OtherScheme", [](JobSpec& s) { s.mutable_model()->set_uri("ftp://b/m"); },
+                "model.uri: \"ftp://b/m\" has scheme \"ftp\", which is not supported; write "
+                "file://, s3://, https:// or hf://"},
+        BadSpec{"ModelsOnlyScheme",
+                [](JobSpec& s) { s.mutable_calibration()->set_uri("hf://owner/texts"); },
+                "calibration.uri: \"hf://owner/texts\" cannot serve here: hf:// is for models only; "
+                "write file://, s3:// or https://"},
+        BadSpec{"BucketAsText",
+                [](JobSpec& s) { s.mutable_calibration()->set_uri("s3://bucket/"); },
+                "calibration.uri: \"s3://bucket/\" names no object"},
+        BadSpec{"OutputOnTheWeb",
+                [](JobSpec& s) { s.mutable_output()->set_uri("https://host/out"); },
+                "output.uri: \"https://host/out\" cannot serve here: https:// is for input only; "
+                "write file:// or s3://"},
         BadSpec{"DotDot", [](JobSpec& s) { s.mutable_output()->set_uri("file:///a/../b"); },
                 "output.uri: \"file:///a/../b\" has a \"..\" segment"},
         BadSpec{"FiveBits", [](JobSpec& s) { s.mutable_recipe()->mutable_weights()->set_bits(5); },
@@ -297,8 +309,14 @@ INSTANTIATE_TEST_SUITE_P(
                   s.mutable_evaluation()->add_uris("file:///a b");
                 },
                 "evaluation.uris[1]: file:///a b is given twice; give each text once"},
-        BadSpec{"BadText", [](JobSpec& s) { s.mutable_evaluation()->add_uris("https://x/y.txt"); },
-                "evaluation.uris[0]: \"https://x/y.txt\" has scheme \"https\""},
+        BadSpec{"BadText", [](JobSpec& s) { s.mutable_evaluation()->add_uris("http://x/y.txt"); },
+                "evaluation.uris[0]: \"http://x/y.txt\" has scheme \"http\""},
+        BadSpec{"TextTwiceOnTheWeb",
+                [](JobSpec& s) {
+                  s.mutable_evaluation()->add_uris("https://Host:443/a%2Db");
+                  s.mutable_evaluation()->add_uris("https://host/a-b");
+                },
+                "evaluation.uris[1]: https://host/a-b is given twice"},
         BadSpec{"ManyTexts",
                 [](JobSpec& s) {
                   for (int i = 0; i < 33; ++i) {
@@ -330,6 +348,19 @@ INSTANTIATE_TEST_SUITE_P(
         BadSpec{"NanGate",
                 [](JobSpec& s) { s.mutable_evaluation()->set_max_perplexity_delta(kNan); },
                 "evaluation.max_perplexity_delta: nan is not a finite number"},
+        BadSpec{"OutputInsideModelInABucket",
+                [](JobSpec& s) {
+                  s.mutable_model()->set_uri("s3://bucket/models/llama");
+                  s.mutable_output()->set_uri("s3://bucket/models/llama/w4");
+                },
+                "output.uri: s3://bucket/models/llama/w4 and the model's directory "
+                "s3://bucket/models/llama lie in one another"},
+        BadSpec{"ModelInsideOutputThatIsAWholeBucket",
+                [](JobSpec& s) {
+                  s.mutable_model()->set_uri("s3://bucket/models/llama");
+                  s.mutable_output()->set_uri("s3://bucket");
+                },
+                "output.uri: s3://bucket and the model's directory"},
         BadSpec{"OutputInsideModel",
                 [](JobSpec& s) { s.mutable_output()->set_uri("file:///models/llama/w4"); },
                 "output.uri: file:///models/llama/w4 and the model's directory "
