@@ -31,9 +31,12 @@ struct Exchange {
   bool too_large = false;
 
   [[nodiscard]] bool IsForSink() const {
+    return request.sink && (answer.status == 200 || answer.status == 206);
+  }
+  void ReadStatus() {
     long status = 0;
     curl_easy_getinfo(handle, CURLINFO_RESPONSE_CODE, &status);
-    return request.sink && (status == 200 || status == 206);
+    answer.status = static_cast<int>(status);
   }
 };
 
@@ -73,8 +76,9 @@ std::size_t OnHeader(char* data, std::size_t size, std::size_t count, void* cont
 std::size_t OnBody(char* data, std::size_t size, std::size_t count, void* context) {
   auto& exchange = *static_cast<Exchange*>(context);
   const std::string_view part(data, size * count);
+  exchange.ReadStatus();
   if (exchange.IsForSink()) {
-    if (exchange.request.sink(part)) return part.size();
+    if (exchange.request.sink(exchange.answer, part)) return part.size();
     exchange.cancelled = true;
     return 0;
   }
@@ -167,9 +171,7 @@ class CurlTransport : public HttpTransport {
     char words[CURL_ERROR_SIZE] = "";
     const HeaderList headers = Prepare(handle.get(), request, exchange, words);
     const CURLcode code = curl_easy_perform(handle.get());
-    long status = 0;
-    curl_easy_getinfo(handle.get(), CURLINFO_RESPONSE_CODE, &status);
-    exchange.answer.status = static_cast<int>(status);
+    exchange.ReadStatus();
     curl_easy_reset(handle.get());  // keeps connections
     Return(std::move(handle));
     if (code != CURLE_OK) {
@@ -277,6 +279,10 @@ class CurlTransport : public HttpTransport {
 std::string HttpAnswer::Header(const std::string& lower_case_name) const {
   const auto found = headers.find(lower_case_name);
   return found == headers.end() ? std::string() : found->second;
+}
+
+bool HttpAnswer::IsRangeFrom(std::uint64_t first) const {
+  return status == 206 && Header("content-range").starts_with(fmt::format("bytes {}-", first));
 }
 
 std::shared_ptr<HttpTransport> MakeCurlTransport(CurlOptions options) {

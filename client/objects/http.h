@@ -15,6 +15,21 @@
 
 namespace teq::objects {
 
+struct HttpAnswer {
+  int status = 0;
+  std::map<std::string, std::string> headers;  // names in lower case; the last of one name
+  std::string body;
+
+  /// The value of a header; empty where there is none.
+  [[nodiscard]] std::string Header(const std::string& lower_case_name) const;
+
+  /// Whether this is the range of a file that begins at byte `first`.
+  [[nodiscard]] bool IsRangeFrom(std::uint64_t first) const;
+};
+
+/// Takes a piece of a body; `answer` has status and headers. False ends the request with CANCELLED.
+using BodySink = std::function<bool(const HttpAnswer& answer, std::string_view bytes)>;
+
 /// One request. Views have to live until it is answered.
 struct HttpRequest {
   std::string method = "GET";
@@ -22,9 +37,9 @@ struct HttpRequest {
   std::vector<std::pair<std::string, std::string>> headers;
   std::optional<std::string_view> body;  // sent with its length, never in chunks
 
-  /// Takes the body of an answer whose status is 200 or 206; false ends the request with CANCELLED.
-  /// Bodies of other answers, and of all where this is empty, go to HttpAnswer::body.
-  std::function<bool(std::string_view)> sink;
+  /// Takes the body of an answer whose status is 200 or 206. Bodies of other answers, and of all
+  /// where this is empty, go to HttpAnswer::body.
+  BodySink sink;
 
   /// Asked now and then while the request runs; false ends it with CANCELLED.
   std::function<bool()> go_on;
@@ -33,15 +48,6 @@ struct HttpRequest {
   int max_redirects = 0;                              // 0: a redirect is an answer like others
   absl::Duration connect_timeout = absl::Seconds(10);
   absl::Duration total_timeout = absl::InfiniteDuration();
-};
-
-struct HttpAnswer {
-  int status = 0;
-  std::map<std::string, std::string> headers;  // names in lower case; the last of one name
-  std::string body;
-
-  /// The value of a header; empty where there is none.
-  [[nodiscard]] std::string Header(const std::string& lower_case_name) const;
 };
 
 /// Sends requests; any status is an answer. Thread-safe. Errors:
