@@ -11,6 +11,7 @@
 #include <system_error>
 #include <utility>
 
+#include "client/model_info/model_files.h"
 #include "fmt/format.h"
 #include "nlohmann/json.hpp"
 #include "proto/spec/error.h"
@@ -21,8 +22,6 @@ namespace {
 // The limit of the safetensors reference implementation.
 constexpr std::uint64_t kMaxHeaderBytes = 100'000'000;
 constexpr std::size_t kMaxRank = 16;
-constexpr std::string_view kSingleFile = "model.safetensors";
-constexpr std::string_view kIndexFile = "model.safetensors.index.json";
 
 struct DTypeEntry {
   DType dtype;
@@ -254,14 +253,16 @@ struct RawHeader {
   std::uint64_t data_bytes = 0;
 };
 
-absl::StatusOr<RawHeader> ReadRawHeader(const std::filesystem::path& file) {
+absl::StatusOr<RawHeader> ReadRawHeader(const std::filesystem::path& file, FileSource& source) {
   std::error_code error;
   const auto status = std::filesystem::status(file, error);
   if (!std::filesystem::exists(status)) return NotFound(file, "no such file");
   if (!std::filesystem::is_regular_file(status)) return Invalid(file, "not a regular file");
   const std::uint64_t size = std::filesystem::file_size(file, error);
+  if (error) return NotFound(file, "cannot be read; check its permissions");
+  TEQ_RETURN_IF_ERROR(source.EnsureRange(file, 0, 8));
   std::ifstream stream(file, std::ios::binary);
-  if (error || !stream) return NotFound(file, "cannot be read; check its permissions");
+  if (!stream) return NotFound(file, "cannot be read; check its permissions");
   const auto length_bytes = ReadBytes(stream, 8);
   if (!length_bytes) {
     return Invalid(file, fmt::format("has {} bytes; a safetensors file has at least 8", size));
@@ -279,6 +280,7 @@ absl::StatusOr<RawHeader> ReadRawHeader(const std::filesystem::path& file) {
                                      "file is cut short",
                                      length, size - 8));
   }
+  TEQ_RETURN_IF_ERROR(source.EnsureRange(file, 8, length));
   auto json = ReadBytes(stream, length);
   if (!json) return Invalid(file, "cannot be read to the end of its header");
   return RawHeader{std::move(*json), 8 + length, size - 8 - length};
@@ -329,8 +331,19 @@ absl::Status CheckShardPath(const std::filesystem::path& index_file, const std::
   return absl::OkStatus();
 }
 
-absl::Status AddShard(const std::filesystem::path& file, CheckpointIndex& index) {
-  TEQ_ASSIGN_OR_RETURN(auto tensors, ReadSafetensorsHeader(file));
+absl::StatusOr<std::vector<std::string>> ShardNames(
+    const std::filesystem::path& index_file, const std::map<std::string, std::string>& weight_map) {
+  std::set<std::string> shards;
+  for (const auto& [tensor, shard] : weight_map) {
+    TEQ_RETURN_IF_ERROR(CheckShardPath(index_file, shard));
+    shards.insert(shard);
+  }
+  return std::vector<std::string>(shards.begin(), shards.end());
+}
+
+absl::Status AddShard(const std::filesystem::path& file, FileSource& source,
+                      CheckpointIndex& index) {
+  TEQ_ASSIGN_OR_RETURN(auto tensors, ReadSafetensorsHeader(file, source));
   for (auto& [name, tensor] : tensors) {
     const auto [at, added] = index.tensors.emplace(name, tensor);
     if (!added) {
@@ -348,14 +361,11 @@ absl::Status NoSafetensors(const std::filesystem::path& directory) {
        entry.increment(error)) {
     const auto extension = entry->path().extension();
     if (extension == ".bin" || extension == ".pt" || extension == ".pth") {
-      return Invalid(
-          entry->path(),
-          "pickled weights can run code and are not read; convert them to safetensors: in "
-          "Python, transformers.AutoModelForCausalLM.from_pretrained(directory)"
-          ".save_pretrained(other_directory, safe_serialization=True)");
+      return PickledWeights(entry->path());
     }
   }
-  return NotFound(directory, fmt::format("holds neither {} nor {}", kSingleFile, kIndexFile));
+  return NotFound(directory,
+                  fmt::format("holds neither {} nor {}", kWeightsFile, kWeightsIndexFile));
 }
 
 }  // namespace
@@ -364,9 +374,27 @@ std::string_view Name(DType dtype) { return Entry(dtype).name; }
 
 std::int64_t ByteSize(DType dtype) { return Entry(dtype).size; }
 
+absl::Status PickledWeights(const std::filesystem::path& file) {
+  return Invalid(file,
+                 "pickled weights can run code and are not read; convert them to safetensors: in "
+                 "Python, transformers.AutoModelForCausalLM.from_pretrained(directory)"
+                 ".save_pretrained(other_directory, safe_serialization=True)");
+}
+
+absl::StatusOr<std::vector<std::string>> ReadShardNames(const std::filesystem::path& index_file) {
+  TEQ_ASSIGN_OR_RETURN(const auto weight_map, ReadWeightMap(index_file));
+  return ShardNames(index_file, weight_map);
+}
+
 absl::StatusOr<std::map<std::string, TensorInfo>> ReadSafetensorsHeader(
     const std::filesystem::path& file) {
-  TEQ_ASSIGN_OR_RETURN(const RawHeader raw, ReadRawHeader(file));
+  WholeFiles source;
+  return ReadSafetensorsHeader(file, source);
+}
+
+absl::StatusOr<std::map<std::string, TensorInfo>> ReadSafetensorsHeader(
+    const std::filesystem::path& file, FileSource& source) {
+  TEQ_ASSIGN_OR_RETURN(const RawHeader raw, ReadRawHeader(file, source));
   HeaderSax sax;
   if (!nlohmann::json::sax_parse(raw.json, &sax)) return Invalid(file, sax.error());
   for (auto& [name, tensor] : sax.tensors()) {
@@ -379,26 +407,30 @@ absl::StatusOr<std::map<std::string, TensorInfo>> ReadSafetensorsHeader(
 }
 
 absl::StatusOr<CheckpointIndex> ReadCheckpointIndex(const std::filesystem::path& directory) {
+  WholeFiles source;
+  return ReadCheckpointIndex(directory, source);
+}
+
+absl::StatusOr<CheckpointIndex> ReadCheckpointIndex(const std::filesystem::path& directory,
+                                                    FileSource& source) {
   std::error_code error;
   if (!std::filesystem::is_directory(directory, error)) {
     return NotFound(directory, "no such directory; give the directory of a checkpoint");
   }
   CheckpointIndex index{.directory = directory};
-  if (std::filesystem::exists(directory / kSingleFile, error)) {
-    TEQ_RETURN_IF_ERROR(AddShard(directory / kSingleFile, index));
+  if (std::filesystem::exists(directory / kWeightsFile, error)) {
+    TEQ_RETURN_IF_ERROR(AddShard(directory / kWeightsFile, source, index));
     return index;
   }
-  const auto index_file = directory / kIndexFile;
+  const auto index_file = directory / kWeightsIndexFile;
   if (!std::filesystem::exists(index_file, error)) return NoSafetensors(directory);
   TEQ_ASSIGN_OR_RETURN(const auto weight_map, ReadWeightMap(index_file));
-  std::set<std::string> shards;
-  for (const auto& [tensor, shard] : weight_map) shards.insert(shard);
+  TEQ_ASSIGN_OR_RETURN(const auto shards, ShardNames(index_file, weight_map));
   for (const std::string& shard : shards) {
-    TEQ_RETURN_IF_ERROR(CheckShardPath(index_file, shard));
     if (!std::filesystem::exists(directory / shard, error)) {
       return Invalid(index_file, fmt::format("names the file {}, which is missing", shard));
     }
-    TEQ_RETURN_IF_ERROR(AddShard(directory / shard, index));
+    TEQ_RETURN_IF_ERROR(AddShard(directory / shard, source, index));
   }
   for (const auto& [tensor, shard] : weight_map) {
     const auto found = index.tensors.find(tensor);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "client/model_info/file_source.h"
 
 namespace teq::model_info {
 
@@ -34,9 +35,19 @@ struct TensorInfo {
 /// holes, no duplicate names.
 ///
 /// INVALID_ARGUMENT, reason INVALID_CHECKPOINT, naming the file, the tensor and the value;
-/// NOT_FOUND, MODEL_NOT_FOUND.
+/// NOT_FOUND, MODEL_NOT_FOUND; and what `source` answers.
 [[nodiscard]] absl::StatusOr<std::map<std::string, TensorInfo>> ReadSafetensorsHeader(
     const std::filesystem::path& file);
+[[nodiscard]] absl::StatusOr<std::map<std::string, TensorInfo>> ReadSafetensorsHeader(
+    const std::filesystem::path& file, FileSource& source);
+
+/// The files that a checkpoint's index names, in name order, none outside its directory.
+/// INVALID_ARGUMENT, INVALID_CHECKPOINT.
+[[nodiscard]] absl::StatusOr<std::vector<std::string>> ReadShardNames(
+    const std::filesystem::path& index_file);
+
+/// INVALID_ARGUMENT, INVALID_CHECKPOINT: `file` has pickled weights; says how to convert them.
+[[nodiscard]] absl::Status PickledWeights(const std::filesystem::path& file);
 
 /// All tensors of a checkpoint directory: `model.safetensors`, or the shards that
 /// `model.safetensors.index.json` names. A shard that is missing, a tensor in two shards, a tensor
@@ -50,5 +61,7 @@ struct CheckpointIndex {
 };
 [[nodiscard]] absl::StatusOr<CheckpointIndex> ReadCheckpointIndex(
     const std::filesystem::path& directory);
+[[nodiscard]] absl::StatusOr<CheckpointIndex> ReadCheckpointIndex(
+    const std::filesystem::path& directory, FileSource& source);
 
 }  // namespace teq::model_info

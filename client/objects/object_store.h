@@ -19,7 +19,8 @@ namespace teq::objects {
 struct ObjectInfo {
   std::string key;
   std::uint64_t bytes = 0;
-  std::string etag;  // names this content of the key; empty where the store has no such thing
+  std::string etag;    // names this content of the key; empty where the store has no such thing
+  std::string sha256;  // of the bytes, hexadecimal; empty where the store does not say it
 };
 
 /// What a write does where the key is taken.
@@ -29,9 +30,9 @@ enum class IfExists { kReplace, kFail };
 /// CANCELLED.
 using TransferProgress = std::function<bool(std::uint64_t done, std::uint64_t total)>;
 
-/// Named bytes below one place: a directory, a prefix of a bucket, a path of a web server. Keys are
-/// relative to it, UTF-8, such as "gptq/config.json"; none is empty, absolute, or has a segment
-/// that is empty, "." or "..".
+/// Named bytes below one place: a directory, a prefix of a bucket, a path of a web server, a model
+/// of a hub. Keys are relative to it, UTF-8, such as "gptq/config.json"; none is empty, absolute, or
+/// has a segment that is empty, "." or "..".
 ///
 /// A reader sees a key's old bytes or its new ones, never a part. Calls block, retry what can
 /// succeed on a second try, and are thread-safe.
@@ -95,8 +96,12 @@ class ObjectStore {
 /// (environment.h); a file's URI gives a store of its directory.
 ///
 /// INVALID_ARGUMENT, INVALID_URI; PERMISSION_DENIED, URI_NOT_ALLOWED; FAILED_PRECONDITION,
-/// NO_CREDENTIALS, with the places that were looked at.
+/// NO_CREDENTIALS, with the places that were looked at; and for a hub those of hub_store.h.
 [[nodiscard]] absl::StatusOr<std::shared_ptr<ObjectStore>> OpenStore(std::string_view uri,
                                                                      const UriPolicy& policy);
+/// The same, whose calls end with CANCELLED soon after `go_on`, asked by any thread, says false.
+[[nodiscard]] absl::StatusOr<std::shared_ptr<ObjectStore>> OpenStore(std::string_view uri,
+                                                                     const UriPolicy& policy,
+                                                                     std::function<bool()> go_on);
 
 }  // namespace teq::objects

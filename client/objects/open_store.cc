@@ -1,3 +1,4 @@
+#include <functional>
 #include <memory>
 #include <utility>
 
@@ -7,9 +8,12 @@
 #include "client/objects/environment.h"
 #include "client/objects/http.h"
 #include "client/objects/https_store.h"
+#include "client/objects/hub_store.h"
 #include "client/objects/local_store.h"
 #include "client/objects/object_store.h"
+#include "client/objects/retry.h"
 #include "client/objects/s3_store.h"
+#include "client/objects/stoppable.h"
 #include "fmt/format.h"
 #include "proto/spec/error.h"
 
@@ -18,53 +22,75 @@ namespace {
 
 using StoreOr = absl::StatusOr<std::shared_ptr<ObjectStore>>;
 
-StoreOr OpenBucket(const Location& location, const Environment& environment) {
-  TEQ_ASSIGN_OR_RETURN(Endpoint endpoint, EndpointOf(environment, location.authority));
-  const std::string bundle = environment("AWS_CA_BUNDLE");
-  const auto transport =
-      MakeCurlTransport({.ca_file = bundle.empty() ? environment("SSL_CERT_FILE") : bundle});
-  const auto credentials =
-      MakeCredentialsChain({.environment = environment,
-                            .transport = transport,
-                            .local_transport = MakeCurlTransport(
-                                {.ca_file = environment("SSL_CERT_FILE"), .use_proxy = false}),
-                            .now = [] { return absl::Now(); }});
+/// What stores are made of here.
+struct World {
+  Environment environment;
+  std::function<bool()> go_on;
+
+  [[nodiscard]] std::shared_ptr<HttpTransport> Transport(CurlOptions options) const {
+    return Stoppable(MakeCurlTransport(std::move(options)), go_on);
+  }
+  [[nodiscard]] RetryWorld Pauses() const { return Stoppable(RealRetryWorld(), go_on); }
+};
+
+StoreOr OpenBucket(const Location& location, const World& world) {
+  TEQ_ASSIGN_OR_RETURN(Endpoint endpoint, EndpointOf(world.environment, location.authority));
+  const std::string bundle = world.environment("AWS_CA_BUNDLE");
+  const std::string certificates = world.environment("SSL_CERT_FILE");
+  const auto transport = world.Transport({.ca_file = bundle.empty() ? certificates : bundle});
+  const auto credentials = MakeCredentialsChain(
+      {.environment = world.environment,
+       .transport = transport,
+       .local_transport = world.Transport({.ca_file = certificates, .use_proxy = false}),
+       .now = [] { return absl::Now(); }});
   TEQ_RETURN_IF_ERROR(credentials->Get().status());
   return OpenS3Store({.bucket = location.authority,
                       .prefix = location.key,
                       .endpoint = std::move(endpoint),
                       .credentials = credentials,
-                      .transport = transport});
+                      .transport = transport,
+                      .world = world.Pauses()});
 }
 
-StoreOr OpenWebServer(const Location& location, const Environment& environment) {
+StoreOr OpenWebServer(const Location& location, const World& world) {
   const std::string path = EncodePath(location.key);
   return OpenHttpsStore(
       {.base_url =
            fmt::format("https://{}/{}{}", location.authority, path, path.empty() ? "" : "/"),
        .uri = UriOf(location),
-       .transport = MakeCurlTransport({.ca_file = environment("SSL_CERT_FILE")})});
+       .transport = world.Transport({.ca_file = world.environment("SSL_CERT_FILE")}),
+       .world = world.Pauses()});
+}
+
+StoreOr OpenHub(const Location& location, const World& world) {
+  TEQ_ASSIGN_OR_RETURN(
+      HubStoreOptions options,
+      HubOptionsOf(location, world.environment,
+                   world.Transport({.ca_file = world.environment("SSL_CERT_FILE")})));
+  options.world = world.Pauses();
+  return OpenHubStore(std::move(options));
 }
 
 }  // namespace
 
-StoreOr OpenStore(std::string_view uri, const UriPolicy& policy) {
+StoreOr OpenStore(std::string_view uri, const UriPolicy& policy, std::function<bool()> go_on) {
   TEQ_ASSIGN_OR_RETURN(const Location location, ResolveLocation(uri, UriUse::kModel, policy));
-  const Environment environment = ProcessEnvironment();
+  const World world = {.environment = ProcessEnvironment(), .go_on = std::move(go_on)};
   switch (location.scheme) {
     case Location::Scheme::kFile:
       return OpenLocalStore(location.path);
     case Location::Scheme::kS3:
-      return OpenBucket(location, environment);
+      return OpenBucket(location, world);
     case Location::Scheme::kHttps:
-      return OpenWebServer(location, environment);
+      return OpenWebServer(location, world);
     case Location::Scheme::kHub:
-      break;
+      return OpenHub(location, world);
   }
-  return Error(absl::StatusCode::kInvalidArgument, "INVALID_URI",
-               fmt::format("\"{}\" names a hub's repository, which is no object store; write "
-                           "file://, s3:// or https://",
-                           UriOf(location)));
+  return Error(absl::StatusCode::kInternal, "INVALID_URI", UriOf(location));
+}
+
+StoreOr OpenStore(std::string_view uri, const UriPolicy& policy) {
+  return OpenStore(uri, policy, [] { return true; });
 }
 
 }  // namespace teq::objects
