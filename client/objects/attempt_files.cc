@@ -237,9 +237,17 @@ absl::StatusOr<std::string> SealAttempt(
     if (IsDirectory(entry->path())) directories.insert(entry->path().filename().string());
   }
   if (error) return WriteError(error.value(), attempt, 0);
+  // What was measured of a format is kept.
+  const auto measured = report.artifacts();
   report.clear_artifacts();
   for (const std::string& directory : directories) {
-    TEQ_ASSIGN_OR_RETURN(*report.add_artifacts(), MakeArtifact(directory, place(directory), files));
+    TEQ_ASSIGN_OR_RETURN(const teq::v1::Artifact artifact,
+                         MakeArtifact(directory, place(directory), files));
+    teq::v1::Artifact& sealed = *report.add_artifacts();
+    for (const teq::v1::Artifact& known : measured) {
+      if (known.format() == artifact.format()) sealed = known;
+    }
+    sealed.MergeFrom(artifact);
   }
   std::map<std::string_view, std::string> texts;
   texts[kReport] = ToJson(report).dump(2) + "\n";
