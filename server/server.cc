@@ -16,12 +16,14 @@
 #include "fmt/format.h"
 #include "proto/spec/error.h"
 #include "server/api/answer.h"
+#include "server/api/artifact_service.h"
 #include "server/api/lease_polls.h"
 #include "server/api/services.h"
 #include "server/api/watch_hub.h"
 #include "server/http/address.h"
 #include "server/http/http_server.h"
 #include "server/http/metrics.h"
+#include "server/queue/artifact_catalog.h"
 #include "server/queue/queue.h"
 #include "server/store/data_directory.h"
 #include "server/store/sqlite_store.h"
@@ -88,7 +90,9 @@ class Server::Impl {
                       .clock = &clock_,
                       .watch_streams = [this] { return watches_.StreamCount(); }}),
         jobs_(&queue_, &watches_),
-        workers_(&queue_, &polls_) {
+        workers_(&queue_, &polls_),
+        catalog_(store_.get()),
+        artifacts_({.uri_policy = {.allowed_prefixes = config.uri_prefixes}}, &catalog_, &clock_) {
     queue_.AddObserver(&metrics_);
     queue_.AddObserver(&watches_);
     queue_.AddObserver(&polls_);
@@ -116,6 +120,7 @@ class Server::Impl {
     grpc_->GetHealthCheckService()->SetServingStatus(false);
     watches_.Drain();
     polls_.Drain();
+    artifacts_.Drain();
     grpc_->Shutdown(std::chrono::system_clock::now() +
                     absl::ToChronoMilliseconds(config_.drain_timeout));
     grpc_->Wait();
@@ -136,6 +141,7 @@ class Server::Impl {
     builder.AddListeningPort(address.ToString(), grpc::InsecureServerCredentials(), &port);
     builder.RegisterService(&jobs_);
     builder.RegisterService(&workers_);
+    builder.RegisterService(&artifacts_);
     grpc_ = builder.BuildAndStart();
     if (grpc_ == nullptr || port == 0) {
       return Error(
@@ -148,7 +154,8 @@ class Server::Impl {
     grpc_address_ = address.ToString();
     // A probe that names a service gets NOT_FOUND until its status was set.
     for (const char* service :
-         {teq::v1::JobService::service_full_name(), teq::v1::WorkerService::service_full_name()}) {
+         {teq::v1::JobService::service_full_name(), teq::v1::WorkerService::service_full_name(),
+          teq::v1::ArtifactService::service_full_name()}) {
       grpc_->GetHealthCheckService()->SetServingStatus(service, true);
     }
     return absl::OkStatus();
@@ -194,6 +201,8 @@ class Server::Impl {
   http::Metrics metrics_;
   api::JobService jobs_;
   api::WorkerService workers_;
+  queue::ArtifactCatalog catalog_;
+  api::ArtifactService artifacts_;
 
   std::atomic<bool> draining_ = false;
   std::unique_ptr<http::HttpServer> http_;

@@ -175,7 +175,7 @@ absl::StatusOr<std::shared_ptr<const DirectoryLock>> DirectoryLock::Take(const f
                                                                          IfHeld if_held) {
   const int fd = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
   if (fd < 0) return WriteError(errno, directory, 0);
-  std::shared_ptr<const DirectoryLock> lock(new DirectoryLock(fd));
+  const std::shared_ptr<DirectoryLock> lock(new DirectoryLock(fd));
   const int operation = if_held == IfHeld::kWait ? LOCK_EX : LOCK_EX | LOCK_NB;
   int result = ::flock(fd, operation);
   while (result != 0 && errno == EINTR) result = ::flock(fd, operation);
@@ -183,6 +183,7 @@ absl::StatusOr<std::shared_ptr<const DirectoryLock>> DirectoryLock::Take(const f
     return InUse(directory.string(),
                  "another process writes there; wait for it or choose another output.uri");
   }
+  lock->protects_ = result == 0;
   return lock;
 }
 

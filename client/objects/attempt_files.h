@@ -56,12 +56,15 @@ class DirectoryLock {
   [[nodiscard]] static absl::StatusOr<std::shared_ptr<const DirectoryLock>> Take(
       const std::filesystem::path& directory, IfHeld if_held = IfHeld::kRefuse);
   ~DirectoryLock();
+  /// Whether the file system has locks.
+  [[nodiscard]] bool protects() const { return protects_; }
   DirectoryLock(const DirectoryLock&) = delete;
   DirectoryLock& operator=(const DirectoryLock&) = delete;
 
  private:
   explicit DirectoryLock(int fd) : fd_(fd) {}
   int fd_;
+  bool protects_ = false;
 };
 
 /// "<attempt>-<fence>", the name of an attempt's directory or prefix.

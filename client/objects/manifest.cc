@@ -94,7 +94,8 @@ absl::StatusOr<Manifest> ParseManifest(std::string_view text, std::string_view p
   }
   std::set<std::string_view> paths;
   for (const ManifestFile& file : manifest.files) {
-    if (!IsInside(file.path) || file.path == kManifestKey) {
+    if (!IsInside(file.path) || file.path == kManifestKey ||
+        file.path == fmt::format("{}-{}/{}", manifest.attempt, manifest.fence, kManifestKey)) {
       return Invalid(
           place, fmt::format("lists \"{}\", which is not a path of a published file", file.path));
     }
@@ -117,6 +118,11 @@ absl::StatusOr<std::string> ReadSmallObject(const ObjectStore& store, const std:
                              kMaxManifestBytes));
   }
   return store.Read(key, 0, info.bytes, info.etag);
+}
+
+bool IsMissing(const absl::Status& status) {
+  const std::string reason = ErrorReason(status);
+  return reason == "OBJECT_NOT_FOUND" || reason == "FILE_NOT_FOUND";
 }
 
 std::string FormatDirectory(std::string_view format) {

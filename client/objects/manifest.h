@@ -53,6 +53,9 @@ struct Manifest {
 [[nodiscard]] absl::StatusOr<std::string> ReadSmallObject(const ObjectStore& store,
                                                           const std::string& key);
 
+/// Whether a store has answered that nothing has the key.
+[[nodiscard]] bool IsMissing(const absl::Status& status);
+
 /// The directory that a format is published in, such as "compressed_tensors".
 [[nodiscard]] std::string FormatDirectory(std::string_view format);
 

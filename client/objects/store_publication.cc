@@ -31,7 +31,7 @@ absl::StatusOr<std::optional<std::string>> ReadIfThere(const ObjectStore& store,
                                                        const std::string& key) {
   absl::StatusOr<std::string> text = ReadSmallObject(store, key);
   if (text.ok()) return *std::move(text);
-  if (ErrorReason(text.status()) == "OBJECT_NOT_FOUND") return std::nullopt;
+  if (IsMissing(text.status())) return std::nullopt;
   return text.status();
 }
 
@@ -108,10 +108,9 @@ class StagingArea {
     std::error_code error;
     std::vector<fs::path> dead;
     for (const auto& entry : fs::directory_iterator(root_, error)) {
-      if (entry.path() != directory_ && IsDirectory(entry.path()) &&
-          DirectoryLock::Take(entry.path()).ok()) {
-        dead.push_back(entry.path());
-      }
+      if (entry.path() == directory_ || !IsDirectory(entry.path())) continue;
+      const auto lock = DirectoryLock::Take(entry.path());
+      if (lock.ok() && (*lock)->protects()) dead.push_back(entry.path());
     }
     if (error) return WriteError(error.value(), root_, 0);
     for (const fs::path& path : dead) TEQ_RETURN_IF_ERROR(RemoveTree(path));

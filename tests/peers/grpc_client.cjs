@@ -92,7 +92,7 @@ async function main() {
 
   const checker = new health.v1.Health(address, grpc.credentials.createInsecure());
   const states = [];
-  for (const service of ['', 'teq.v1.JobService', 'teq.v1.WorkerService']) {
+  for (const service of ['', 'teq.v1.JobService', 'teq.v1.WorkerService', 'teq.v1.ArtifactService']) {
     states.push((await call(checker, 'Check', { service })).status);
   }
 

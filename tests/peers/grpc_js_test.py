@@ -41,7 +41,7 @@ class GrpcJsTest(programs.HouseTest):
         self.assertEqual(seen["invalid"]["reason"], "INVALID_SPEC")
         self.assertTrue(any(field.endswith("recipe.weights.bits")
                             for field in seen["invalid"]["fields"]), seen["invalid"])
-        self.assertEqual(seen["health"], ["SERVING"] * 3)
+        self.assertEqual(seen["health"], ["SERVING"] * 4)
 
     def test_buf_lists_the_services_by_reflection(self):
         buf = pathlib.Path(os.environ["NODE_PATH"]) / ".bin" / "buf"
@@ -51,7 +51,8 @@ class GrpcJsTest(programs.HouseTest):
              f"http://{self.house.address}"], text=True, capture_output=True, timeout=60,
             check=False)
         self.assertEqual(ran.returncode, 0, ran.stderr)
-        for service in ("teq.v1.JobService", "teq.v1.WorkerService", "grpc.health.v1.Health"):
+        for service in ("teq.v1.JobService", "teq.v1.WorkerService", "teq.v1.ArtifactService",
+                        "grpc.health.v1.Health"):
             self.assertIn(service, ran.stdout.splitlines())
 
 

@@ -67,7 +67,8 @@ class ServerTest : public ::testing::Test {
 
 TEST_F(ServerTest, HealthKnowsTheServerAndEveryService) {
   Start();
-  for (const char* service : {"", "teq.v1.JobService", "teq.v1.WorkerService"}) {
+  for (const char* service :
+       {"", "teq.v1.JobService", "teq.v1.WorkerService", "teq.v1.ArtifactService"}) {
     EXPECT_EQ(Health(service), HealthCheckResponse::SERVING) << service;
   }
 }
