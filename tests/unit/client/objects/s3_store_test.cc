@@ -269,5 +269,20 @@ TEST_F(S3TransferTest, ChecksumOfTheStoreIsComparedWithTheBytesThatCame) {
   EXPECT_FALSE(fs::exists(directory_ / "g"));
 }
 
+TEST_F(S3TransferTest, ChecksumIsKeptOverADownloadThatIsContinued) {
+  const HttpAnswer whole{
+      .status = 200,
+      .headers = {{"x-amz-checksum-sha256", "ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0="}},
+      .body = "abc"};
+  HttpAnswer cut = whole;
+  cut.body = "ab";
+  const HttpAnswer other_rest{
+      .status = 206, .headers = {{"content-range", "bytes 2-2/3"}}, .body = "d"};
+  const ObjectInfo object{.key = "k", .bytes = 3, .etag = "e"};
+  ASSERT_TRUE(Store(InOrder({cut, other_rest, whole}))->Download(object, directory_ / "f").ok());
+  EXPECT_EQ(ReadFile(directory_ / "f").value(), "abc");
+  EXPECT_EQ(transport_->seen.size(), 3);
+}
+
 }  // namespace
 }  // namespace teq::objects
