@@ -5,6 +5,7 @@
 #include <ostream>
 
 #include "CLI/CLI.hpp"
+#include "client/cli/artifacts.h"
 #include "client/cli/recipes.h"
 #include "fmt/format.h"
 #include "proto/spec/error.h"
@@ -14,9 +15,15 @@ namespace teq::cli {
 namespace {
 
 constexpr const char* kFooter =
-    "NAME is projects/{project}/jobs/{job}, or the id of a job in the project.\n"
-    "Exit codes: 0 done; 1 the watched job did not succeed; 2 wrong usage or job file;\n"
-    "3 the server refused; 4 no server answered; 130 stopped by Ctrl-C, the job goes on.";
+    "NAME is projects/{project}/jobs/{job}, or the id of a job in the project. WHAT is that, or "
+    "the\n"
+    "URI of an output, such as s3://bucket/prefix; object stores are reached as their own tools "
+    "do,\n"
+    "by AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL_S3 and so on.\n"
+    "Exit codes: 0 done; 1 the watched job did not succeed, or a published file is not as its\n"
+    "manifest says; 2 wrong usage or job file; 3 the server or the store refused; 4 none "
+    "answered;\n"
+    "130 stopped by Ctrl-C: a watched job goes on, a pull can be resumed.";
 
 // All that the command line says.
 struct CommandLine {
@@ -28,6 +35,8 @@ struct CommandLine {
   SubmitOptions submit;
   ListOptions list;
   UpdateOptions update;
+  PullOptions pull;
+  VerifyOptions verify;
 };
 
 using Action = std::function<ExitCode(const Session&)>;
@@ -47,6 +56,7 @@ class App {
   void AddSubmit();
   void AddList();
   void AddUpdate();
+  void AddArtifacts();
 
   CLI::App app_{"Submits quantization jobs to a teq-server, and follows and steers them.",
                 "teqctl"};
@@ -77,6 +87,7 @@ App::App() {
   AddNamed("delete", "Forget a finished job; what it published stays", &Delete);
   AddUpdate();
   AddNamed("report", "Show what a job's run measured", &ShowReport);
+  AddArtifacts();
   recipe_ =
       app_.add_subcommand("recipe", "Show a preset as a job file would write it, or list them")
           ->fallthrough();
@@ -132,6 +143,27 @@ void App::AddUpdate() {
       ->allow_extra_args(false);
 }
 
+void App::AddArtifacts() {
+  Add("artifacts", "List published checkpoints, of one job or of a project",
+      [this](const Session& s) { return ListArtifacts(s, line_.name); })
+      ->add_option("NAME", line_.name, "the job; default: all of the project");
+  AddNamed("manifest", "Show a job's manifest as it was published", &ShowManifest);
+  CLI::App* pull = Add("pull", "Bring published checkpoints here, and check every byte",
+                       [this](const Session& s) { return Pull(s, line_.pull); });
+  pull->add_option("WHAT", line_.pull.what, "a job, or the URI of an output")->required();
+  pull->add_option("DIRECTORY", line_.pull.directory, "a new directory, or one to complete")
+      ->required();
+  pull->add_option("--format", line_.pull.format,
+                   "only this format; default: all, and the reports");
+  pull->add_flag("--via-server", line_.pull.via_server,
+                 "by URLs that the server makes, without credentials of your own");
+  CLI::App* verify = Add("verify", "Read every published byte and compare it with the manifest",
+                         [this](const Session& s) { return Verify(s, line_.verify); });
+  verify->add_option("WHAT", line_.verify.what, "a job, or the URI of an output")->required();
+  verify->add_option("--format", line_.verify.format, "only this format");
+  verify->add_flag("--via-server", line_.verify.via_server, "let the server read");
+}
+
 void PrintVersion(const Terminal& terminal, Format format) {
   const nlohmann::ordered_json json = {{"version", TEQ_VERSION}};
   if (format == Format::kTable) terminal.out << "teqctl " TEQ_VERSION "\n";
@@ -158,8 +190,9 @@ ExitCode App::Run(std::vector<std::string> arguments, const Terminal& terminal,
     return kOk;
   }
   if (recipe_->parsed()) return ShowRecipe(terminal, line_.format, line_.preset);
-  const std::unique_ptr<teq::v1::JobService::StubInterface> stub = connect(line_.server);
-  Session session{*stub, terminal, line_.format, line_.server, std::nullopt};
+  const Stubs stubs = connect(line_.server);
+  Session session{*stubs.jobs,  *stubs.artifacts, terminal,
+                  line_.format, line_.server,     std::nullopt};
   if (!line_.project.empty()) session.project = line_.project;
   return actions_.at(app_.get_subcommands().at(0))(session);
 }

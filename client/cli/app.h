@@ -10,9 +10,14 @@
 
 namespace teq::cli {
 
-/// Makes the stub of a server's address.
-using Connector =
-    std::function<std::unique_ptr<teq::v1::JobService::StubInterface>(const std::string& server)>;
+/// How a server is spoken to.
+struct Stubs {
+  std::unique_ptr<teq::v1::JobService::StubInterface> jobs;
+  std::unique_ptr<teq::v1::ArtifactService::StubInterface> artifacts;
+};
+
+/// Makes the stubs of a server's address.
+using Connector = std::function<Stubs(const std::string& server)>;
 
 /// teqctl: reads `arguments` (without the program's name), runs the command and returns its exit
 /// code.

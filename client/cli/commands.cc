@@ -31,8 +31,6 @@ namespace {
 using teq::v1::Job;
 using Stub = teq::v1::JobService::StubInterface;
 
-constexpr auto kCallTimeout = std::chrono::seconds(30);
-constexpr std::string_view kDefaultServer = "127.0.0.1:8470";
 constexpr int kUpdateTries = 10;
 constexpr std::int32_t kPageSize = 200;
 
@@ -42,47 +40,8 @@ absl::Status Invalid(std::string_view reason, std::string_view message) {
 
 // ---- Answers ----
 
-void PrintJson(const Session& session, const nlohmann::ordered_json& json) {
-  using Json = nlohmann::ordered_json;
-  session.terminal.out << (session.format == Format::kYaml
-                               ? WriteYaml(json)
-                               : json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
-}
-
-// The message itself, or for people `text`.
-void Print(const Session& session, const google::protobuf::Message& message,
-           const std::string& text) {
-  if (session.format == Format::kTable) {
-    session.terminal.out << text;
-  } else {
-    PrintJson(session, ToJson(message));
-  }
-}
-
 std::string NameAndState(const Job& job) {
   return fmt::format("{}  {}\n", Printable(job.name()), StateName(job.state()));
-}
-
-ExitCode FailLocally(const Session& session, const absl::Status& status) {
-  PrintError(session.terminal, session.format, status);
-  return kInvalid;
-}
-
-ExitCode FailRemotely(const Session& session, const absl::Status& status) {
-  const bool no_answer = absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
-  const bool from_server = ErrorReason(status) != absl::StatusCodeToString(status.code());
-  if (!no_answer || from_server) {
-    PrintError(session.terminal, session.format, status);
-    return no_answer ? kUnreachable : kRefused;
-  }
-  PrintError(
-      session.terminal, session.format,
-      Error(status.code(), "SERVER_UNREACHABLE",
-            fmt::format("no answer from {} ({}); start teq-server, or name another server by "
-                        "--server or TEQ_SERVER",
-                        session.server, std::string(status.message())),
-            {{"server", session.server}}));
-  return kUnreachable;
 }
 
 // ---- Calls ----
@@ -92,34 +51,7 @@ absl::StatusOr<Response> Call(const Session& session,
                               grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&,
                                                            Response*),
                               const Request& request) {
-  grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + kCallTimeout);
-  Response response;
-  const absl::Status status =
-      client::FromGrpc((session.stub.*method)(&context, request, &response));
-  if (!status.ok()) return status;
-  return response;
-}
-
-absl::StatusOr<std::string> ProjectOf(const Session& session, const std::string& otherwise) {
-  const std::string project = session.project.value_or(otherwise);
-  if (!IsResourceId(project)) {
-    return Invalid(
-        "INVALID_NAME",
-        fmt::format("--project \"{}\" is not a project; use 1 to 63 of a-z, 0-9 and '-'", project));
-  }
-  return project;
-}
-
-absl::StatusOr<std::string> FullName(const Session& session, const std::string& name) {
-  if (name.find('/') != std::string::npos) {
-    TEQ_ASSIGN_OR_RETURN(const JobName parsed, ParseJobName(name));
-    return parsed.ToString();
-  }
-  TEQ_ASSIGN_OR_RETURN(const std::string project, ProjectOf(session, "default"));
-  TEQ_ASSIGN_OR_RETURN(const JobName parsed,
-                       ParseJobName(fmt::format("projects/{}/jobs/{}", project, name)));
-  return parsed.ToString();
+  return CallService(session.stub, method, request);
 }
 
 // A verb whose request holds a name and whose answer is the job.
@@ -217,7 +149,7 @@ ExitCode WatchToTheEnd(const Session& session, const Job& job) {
     return kInterrupted;
   }
   Print(session, result->job, JobSummary(result->job));
-  return result->job.state() == Job::STATE_SUCCEEDED ? kOk : kJobNotSucceeded;
+  return result->job.state() == Job::STATE_SUCCEEDED ? kOk : kNotAsExpected;
 }
 
 // ---- Update ----
@@ -257,17 +189,6 @@ absl::StatusOr<Job> UpdateOnce(const Session& session, const std::string& full_n
 }
 
 }  // namespace
-
-void PrintError(const Terminal& terminal, Format format, const absl::Status& status) {
-  if (format == Format::kJson) {
-    using Json = nlohmann::ordered_json;
-    terminal.err << ToJson(ToProto(status)).dump(-1, ' ', false, Json::error_handler_t::replace)
-                 << "\n";
-    return;
-  }
-  terminal.err << fmt::format("teqctl: {}: {}\n", Printable(ErrorReason(status)),
-                              Printable(std::string(status.message())));
-}
 
 ExitCode Submit(const Session& session, const SubmitOptions& options) {
   const auto request = MakeCreateRequest(session, options);

@@ -5,32 +5,9 @@
 #include <string>
 #include <vector>
 
-#include "absl/status/status.h"
-#include "client/cli/terminal.h"
-#include "teq/v1/job_service.grpc.pb.h"
+#include "client/cli/session.h"
 
 namespace teq::cli {
-
-/// Exit codes; scripts rely on them.
-enum ExitCode : int {
-  kOk = 0,
-  kJobNotSucceeded = 1,  // a watched job ended FAILED, CANCELLED or EXPIRED
-  kInvalid = 2,          // the command line or the job file is wrong
-  kRefused = 3,          // the server said no
-  kUnreachable = 4,      // no server answered
-  kInterrupted = 130,    // Ctrl-C while watching; the job goes on
-};
-
-enum class Format { kTable, kJson, kYaml };
-
-/// What every command needs.
-struct Session {
-  teq::v1::JobService::StubInterface& stub;
-  const Terminal& terminal;
-  Format format = Format::kTable;
-  std::string server;
-  std::optional<std::string> project;  // unset: the job file's, else "default"
-};
 
 struct SubmitOptions {
   std::string file;  // "-": standard input
@@ -63,8 +40,5 @@ struct UpdateOptions {
 [[nodiscard]] ExitCode Delete(const Session& session, const std::string& name);
 [[nodiscard]] ExitCode Update(const Session& session, const UpdateOptions& options);
 [[nodiscard]] ExitCode ShowReport(const Session& session, const std::string& name);
-
-/// Writes `teqctl: REASON: message`, or with kJson the google.rpc.Status, to standard error.
-void PrintError(const Terminal& terminal, Format format, const absl::Status& status);
 
 }  // namespace teq::cli

@@ -50,7 +50,9 @@ int main(int argc, char** argv) {
           },
   };
   const auto connect = [](const std::string& server) {
-    return teq::v1::JobService::NewStub(teq::client::Connect(server));
+    const auto channel = teq::client::Connect(server);
+    return teq::cli::Stubs{.jobs = teq::v1::JobService::NewStub(channel),
+                           .artifacts = teq::v1::ArtifactService::NewStub(channel)};
   };
   return teq::cli::RunTeqctl({argv + 1, argv + argc}, terminal, connect);
 }

@@ -191,6 +191,15 @@ std::string JobSummary(const Job& job) {
   return Sections({head, PerplexityTable(job.report()), ArtifactTable(job.report())});
 }
 
+std::string PublishedTable(const std::vector<teq::v1::PublishedArtifact>& artifacts) {
+  Rows rows = {{"NAME", "SIZE", "PUBLISHED", "PATH"}};
+  for (const auto& published : artifacts) {
+    rows.push_back({Printable(published.name()), BytesText(published.artifact().bytes()),
+                    TimeText(published.publish_time()), Printable(published.artifact().path())});
+  }
+  return Table(rows, {1});
+}
+
 std::string ReportText(const Report& report) {
   return Sections({PerplexityTable(report), DivergenceTable(report),
                    report.has_training() ? TrainingText(report.training()) : "",

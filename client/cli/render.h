@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "teq/v1/artifact_service.pb.h"
 #include "teq/v1/job.pb.h"
 #include "teq/v1/report.pb.h"
 
@@ -23,6 +24,9 @@ namespace teq::cli {
 
 /// How a job ended: its state, its perplexities, its files, or why it failed.
 [[nodiscard]] std::string JobSummary(const teq::v1::Job& job);
+
+/// Published checkpoints, one line for each, below a line of headings.
+[[nodiscard]] std::string PublishedTable(const std::vector<teq::v1::PublishedArtifact>& artifacts);
 
 /// Perplexities, training, the layers with the largest output error, files, notes.
 [[nodiscard]] std::string ReportText(const teq::v1::Report& report);

@@ -179,7 +179,9 @@ class AppTest : public ::testing::Test {
     };
     return RunTeqctl(arguments, terminal, [this](const std::string& address) {
       address_ = address;
-      return teq::v1::JobService::NewStub(server_->InProcessChannel(grpc::ChannelArguments()));
+      const auto channel = server_->InProcessChannel(grpc::ChannelArguments());
+      return Stubs{.jobs = teq::v1::JobService::NewStub(channel),
+                   .artifacts = teq::v1::ArtifactService::NewStub(channel)};
     });
   }
 
@@ -502,7 +504,7 @@ TEST_F(AppTest, WatchOfAFailedJobTellsTheReasonAndFails) {
   *service_.job.mutable_error() =
       ToProto(Error(absl::StatusCode::kAborted, "NAN_LOSS", "the loss of step 7 is NaN"));
   service_.streams = {{{Change(Job::STATE_FAILED, "1")}, absl::OkStatus()}};
-  EXPECT_EQ(Run({"watch", "a"}), kJobNotSucceeded);
+  EXPECT_EQ(Run({"watch", "a"}), kNotAsExpected);
   EXPECT_THAT(Out(), HasSubstr("NAN_LOSS: the loss of step 7 is NaN\n"));
 }
 
