@@ -35,8 +35,8 @@ namespace {
 constexpr int kMaxMessageBytes = 4 << 20;
 constexpr auto kReapInterval = std::chrono::milliseconds(500);
 
-/// What the model's headers tell at submission. A model that this machine does not see is the
-/// worker's to check.
+/// What the model's headers tell at submission. A model that this machine does not see, or that
+/// would have to be fetched, is the worker's to check.
 absl::Status CheckInputs(const teq::v1::JobSpec& spec, const UriPolicy& policy) {
   TEQ_ASSIGN_OR_RETURN(const Location model,
                        ResolveLocation(spec.model().uri(), UriUse::kModel, policy));

@@ -53,8 +53,12 @@ absl::Status NotFound(const std::filesystem::path& path, std::string_view what) 
                fmt::format("{}: {}", path.string(), what));
 }
 
-// The first `count` bytes after `offset`, or nothing where the file has fewer.
-std::optional<std::string> ReadBytes(std::ifstream& stream, std::uint64_t count) {
+// `count` bytes from `offset`, or nothing where the file has fewer. Nothing is buffered: what comes
+// later may not be there yet.
+std::optional<std::string> ReadBytes(const std::filesystem::path& file, std::uint64_t offset,
+                                     std::uint64_t count) {
+  std::ifstream stream(file, std::ios::binary);
+  stream.seekg(static_cast<std::streamoff>(offset));
   std::string bytes(count, '\0');
   stream.read(bytes.data(), static_cast<std::streamsize>(count));
   if (static_cast<std::uint64_t>(stream.gcount()) != count) return std::nullopt;
@@ -261,9 +265,10 @@ absl::StatusOr<RawHeader> ReadRawHeader(const std::filesystem::path& file, FileS
   const std::uint64_t size = std::filesystem::file_size(file, error);
   if (error) return NotFound(file, "cannot be read; check its permissions");
   TEQ_RETURN_IF_ERROR(source.EnsureRange(file, 0, 8));
-  std::ifstream stream(file, std::ios::binary);
-  if (!stream) return NotFound(file, "cannot be read; check its permissions");
-  const auto length_bytes = ReadBytes(stream, 8);
+  if (!std::ifstream(file, std::ios::binary)) {
+    return NotFound(file, "cannot be read; check its permissions");
+  }
+  const auto length_bytes = ReadBytes(file, 0, 8);
   if (!length_bytes) {
     return Invalid(file, fmt::format("has {} bytes; a safetensors file has at least 8", size));
   }
@@ -281,7 +286,7 @@ absl::StatusOr<RawHeader> ReadRawHeader(const std::filesystem::path& file, FileS
                                      length, size - 8));
   }
   TEQ_RETURN_IF_ERROR(source.EnsureRange(file, 8, length));
-  auto json = ReadBytes(stream, length);
+  auto json = ReadBytes(file, 8, length);
   if (!json) return Invalid(file, "cannot be read to the end of its header");
   return RawHeader{std::move(*json), 8 + length, size - 8 - length};
 }

@@ -60,7 +60,7 @@ add_library(teq_engine STATIC
   teq/train.cc
 )
 target_link_libraries(teq_engine
-  PUBLIC teq_options teq_torch teq_proto teq_spec teq_objects teq_model_info
+  PUBLIC teq_options teq_torch teq_proto teq_spec teq_objects teq_cache teq_model_info
          teq_checkpoint teq_text teq_verify
   PRIVATE ${CMAKE_DL_LIBS})
 target_precompile_headers(teq_engine PRIVATE <torch/types.h> <torch/autograd.h>)

@@ -78,8 +78,9 @@ class MappedFile {
     }
     auto mapped = std::unique_ptr<MappedFile>(new MappedFile);
     mapped->size_ = static_cast<std::size_t>(status.st_size);
-    // PROT_READ alone: a write to a weight is a bug, and must not pass silently.
-    void* address = mmap(nullptr, mapped->size_, PROT_READ, MAP_PRIVATE, descriptor.get(), 0);
+    // PROT_READ alone: a write to a weight is a bug, and must not pass silently. Shared, so that
+    // bytes which arrive later are seen.
+    void* address = mmap(nullptr, mapped->size_, PROT_READ, MAP_SHARED, descriptor.get(), 0);
     if (address == MAP_FAILED) return Unreadable(file, errno);
     mapped->data_ = static_cast<std::byte*>(address);
     return mapped;
@@ -160,13 +161,20 @@ absl::StatusOr<std::string> Header(
 }  // namespace
 
 struct Checkpoint::Mapping {
+  std::shared_ptr<model_info::FileSource> source;
   model_info::CheckpointIndex index;
   std::map<std::filesystem::path, std::unique_ptr<MappedFile>> files;
 };
 
 absl::StatusOr<Checkpoint> Checkpoint::Open(const std::filesystem::path& directory) {
+  return Open(directory, std::make_shared<model_info::WholeFiles>());
+}
+
+absl::StatusOr<Checkpoint> Checkpoint::Open(const std::filesystem::path& directory,
+                                            std::shared_ptr<model_info::FileSource> source) {
   auto mapping = std::make_shared<Mapping>();
-  TEQ_ASSIGN_OR_RETURN(mapping->index, model_info::ReadCheckpointIndex(directory));
+  TEQ_ASSIGN_OR_RETURN(mapping->index, model_info::ReadCheckpointIndex(directory, *source));
+  mapping->source = std::move(source);
   for (const auto& file : mapping->index.files) {
     TEQ_ASSIGN_OR_RETURN(mapping->files[file], MappedFile::Open(file));
   }
@@ -193,6 +201,7 @@ absl::StatusOr<torch::Tensor> Checkpoint::Read(const std::string& name) const {
                  fmt::format("{}: has no tensor {}", mapping_->index.directory.string(), name));
   }
   const model_info::TensorInfo& info = found->second;
+  TEQ_RETURN_IF_ERROR(mapping_->source->EnsureRange(info.file, info.offset, info.bytes));
   const auto options = torch::TensorOptions().dtype(TorchType(info.dtype));
   std::byte* data = mapping_->files.at(info.file)->data() + info.offset;
   const auto size = static_cast<std::size_t>(model_info::ByteSize(info.dtype));

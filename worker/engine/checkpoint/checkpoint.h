@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "client/model_info/file_source.h"
 #include "client/model_info/safetensors_header.h"
 #include "torch/types.h"
 
@@ -18,12 +19,16 @@ namespace teq::checkpoint {
 class Checkpoint {
  public:
   [[nodiscard]] static absl::StatusOr<Checkpoint> Open(const std::filesystem::path& directory);
+  /// The same for files whose bytes come when `source` is asked for them.
+  [[nodiscard]] static absl::StatusOr<Checkpoint> Open(
+      const std::filesystem::path& directory, std::shared_ptr<model_info::FileSource> source);
 
   [[nodiscard]] const model_info::CheckpointIndex& index() const;
   [[nodiscard]] bool Has(const std::string& name) const;
 
   /// The tensor on the CPU in its stored type, a view of the mapping that keeps it alive. Must not
-  /// be written to. NOT_FOUND, reason INVALID_CHECKPOINT, for a name that is not there.
+  /// be written to. NOT_FOUND, reason INVALID_CHECKPOINT, for a name that is not there; and what
+  /// the source answers.
   [[nodiscard]] absl::StatusOr<torch::Tensor> Read(const std::string& name) const;
 
  private:

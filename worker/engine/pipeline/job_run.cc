@@ -20,10 +20,11 @@ using teq::v1::EngineEvent;
 using teq::v1::Stage;
 using torch::Tensor;
 
-absl::StatusOr<std::string> WeightsDigest(const model_info::CheckpointIndex& index) {
+absl::StatusOr<std::string> WeightsDigest(const model_info::CheckpointIndex& index,
+                                          cache::Inputs& files) {
   std::string names_and_digests;
   for (const std::filesystem::path& file : index.files) {
-    TEQ_ASSIGN_OR_RETURN(const std::string digest, objects::FileSha256(file));
+    TEQ_ASSIGN_OR_RETURN(const std::string digest, files.Sha256(file));
     names_and_digests += fmt::format("{} {}\n", digest, file.filename().string());
   }
   return objects::Sha256(names_and_digests);
@@ -92,13 +93,20 @@ void JobRun::SendProgress(std::int64_t done, std::int64_t total, const char* uni
   sink_(event);
 }
 
+// Later stages have progress of their own.
+void JobRun::OnWait(std::uint64_t done, std::uint64_t total) {
+  if (stage_ != teq::v1::STAGE_FETCH) return;
+  SendProgress(static_cast<std::int64_t>(done), static_cast<std::int64_t>(total), "bytes");
+}
+
 absl::Status JobRun::Fetch() {
   for (const int format : spec_.output().formats()) {
     TEQ_ASSIGN_OR_RETURN(outputs_.emplace_back().format,
                          FindOutputFormat(static_cast<teq::v1::Format>(format)));
   }
-  TEQ_RETURN_IF_ERROR(FetchModel());
-  TEQ_RETURN_IF_ERROR(FetchTexts());
+  // Small things first: what is wrong with them should not cost the time of the weights.
+  TEQ_RETURN_IF_ERROR(inputs_->Named(FetchModel()));
+  TEQ_RETURN_IF_ERROR(inputs_->Named(FetchTexts()));
   const objects::Publisher publisher{start_.job(), start_.job_uid(), Digest(spec_),
                                      start_.attempt(), start_.fence()};
   std::vector<std::string> directories;
@@ -114,14 +122,17 @@ absl::Status JobRun::Fetch() {
   inputs.set_instruction_set(report::InstructionSet());
   inputs.set_threads(at::get_num_threads());
   inputs.set_evaluation_dtype("float32");
-  return absl::OkStatus();
+  return inputs_->Named(LoadModel());
 }
 
 absl::Status JobRun::FetchModel() {
   TEQ_ASSIGN_OR_RETURN(device_, model::OpenDevice(spec_.resources().device(), options_.hpu_plugin));
-  TEQ_ASSIGN_OR_RETURN(model_directory_, ResolveUri(spec_.model().uri(), options_.uri_policy));
+  TEQ_ASSIGN_OR_RETURN(const cache::Inputs::Model model, inputs_->FetchModel(spec_.model().uri()));
+  teq::v1::Inputs& inputs = *report_.mutable_inputs();
+  inputs.set_model_uri(model.uri);
+  model_directory_ = model.directory;
   TEQ_ASSIGN_OR_RETURN(config_, model_info::ReadModelConfig(model_directory_));
-  TEQ_ASSIGN_OR_RETURN(checkpoint_, checkpoint::Checkpoint::Open(model_directory_));
+  TEQ_ASSIGN_OR_RETURN(checkpoint_, checkpoint::Checkpoint::Open(model_directory_, inputs_));
   model_info::MatchPrefix(checkpoint_->index(), config_);
   TEQ_RETURN_IF_ERROR(model_info::CheckTensors(config_, checkpoint_->index()));
   TEQ_ASSIGN_OR_RETURN(packable_.plan, model_info::PlanLayers(spec_, config_));
@@ -131,6 +142,15 @@ absl::Status JobRun::FetchModel() {
   packable_.config = config_;
   packable_.source = model_directory_;
   grids_ = transform::GridsByBlock(packable_.plan);
+  if (model.is_whole) {
+    TEQ_ASSIGN_OR_RETURN(*inputs.mutable_model_sha256(),
+                         WeightsDigest(checkpoint_->index(), *inputs_));
+  }
+  inputs_->Prefetch();
+  return absl::OkStatus();
+}
+
+absl::Status JobRun::LoadModel() {
   const auto source = [this](const std::string& name) { return checkpoint_->Read(name); };
   TEQ_ASSIGN_OR_RETURN(decoder_, model::LoadDecoder(config_, vocabulary_, source, device_.torch));
   const model::Norm& first_norm = decoder_.blocks.front().at(model_info::NormPlace::kAttention);
@@ -138,9 +158,6 @@ absl::Status JobRun::FetchModel() {
   norm_type_ = PublishedType(norm.scalar_type());
   if (transforms()) groups_ = transform::ScaleGroups(config_, grids_);
   parameters_ = transform::PlainParameters(groups_, grids_, decoder_.embedding.options());
-  teq::v1::Inputs& inputs = *report_.mutable_inputs();
-  inputs.set_model_uri(spec_.model().uri());
-  TEQ_ASSIGN_OR_RETURN(*inputs.mutable_model_sha256(), WeightsDigest(checkpoint_->index()));
   return absl::OkStatus();
 }
 
@@ -153,7 +170,7 @@ absl::Status JobRun::FetchTexts() {
   teq::v1::Inputs& inputs = *report_.mutable_inputs();
 
   const teq::v1::Calibration& calibration = spec_.calibration();
-  TEQ_ASSIGN_OR_RETURN(const auto file, ResolveUri(calibration.uri(), options_.uri_policy));
+  TEQ_ASSIGN_OR_RETURN(const auto file, inputs_->FetchText(calibration.uri()));
   TEQ_ASSIGN_OR_RETURN(calibration_,
                        text::ReadCalibrationWindows(file, *tokenizer, config_.vocabulary_size,
                                                     calibration.sequence_length(),
@@ -166,7 +183,7 @@ absl::Status JobRun::FetchTexts() {
                     calibration.uri(), calibration_.count, calibration_.length));
   }
   inputs.set_calibration_uri(calibration.uri());
-  TEQ_ASSIGN_OR_RETURN(*inputs.mutable_calibration_sha256(), objects::FileSha256(file));
+  TEQ_ASSIGN_OR_RETURN(*inputs.mutable_calibration_sha256(), inputs_->Sha256(file));
   inputs.set_seed(calibration.seed());
   inputs.set_calibration_samples(static_cast<int>(calibration_.count));
   inputs.set_calibration_sequence_length(static_cast<int>(calibration_.length));
@@ -174,16 +191,16 @@ absl::Status JobRun::FetchTexts() {
 
   for (const std::string& uri : spec_.evaluation().uris()) {
     TEQ_RETURN_IF_ERROR(CheckCancelled(cancelled_));
-    TEQ_ASSIGN_OR_RETURN(const auto path, ResolveUri(uri, options_.uri_policy));
+    TEQ_ASSIGN_OR_RETURN(const auto path, inputs_->FetchText(uri));
     TEQ_ASSIGN_OR_RETURN(text::Windows windows,
                          text::ReadEvaluationWindows(path, *tokenizer, config_.vocabulary_size,
                                                      spec_.evaluation().sequence_length()));
     inputs.add_evaluation_uris(uri);
-    TEQ_ASSIGN_OR_RETURN(*inputs.add_evaluation_sha256(), objects::FileSha256(path));
+    TEQ_ASSIGN_OR_RETURN(*inputs.add_evaluation_sha256(), inputs_->Sha256(path));
     datasets_.push_back({uri, std::move(windows), {}, {}});
   }
   for (const std::string& uri : spec_.evaluation().tasks()) {
-    TEQ_ASSIGN_OR_RETURN(const auto path, ResolveUri(uri, options_.uri_policy));
+    TEQ_ASSIGN_OR_RETURN(const auto path, inputs_->FetchText(uri));
     TEQ_ASSIGN_OR_RETURN(eval::Task task, eval::ReadTask(uri, path, *tokenizer, config_));
     tasks_.push_back({std::move(task), {}});
   }
@@ -207,6 +224,11 @@ absl::Status JobRun::Seal() {
   // Its time is in no report: the report is sealed as part of the content.
   stage_ = teq::v1::STAGE_PUBLISH;
   SendProgress(0, 0, "");
+  if (report_.inputs().model_sha256().empty()) {
+    // Weights that came from elsewhere were hashed on the way.
+    TEQ_ASSIGN_OR_RETURN(*report_.mutable_inputs()->mutable_model_sha256(),
+                         WeightsDigest(checkpoint_->index(), *inputs_));
+  }
   for (const Output& output : outputs_) {
     TEQ_RETURN_IF_ERROR(
         pack::WriteModelCard({.format = output.format->format,

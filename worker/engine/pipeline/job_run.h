@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "client/cache/inputs.h"
 #include "client/model_info/layout.h"
 #include "client/model_info/plan.h"
 #include "client/objects/publication.h"
@@ -42,7 +43,17 @@ class JobRun {
  public:
   JobRun(const teq::v1::StartRun& start, const Options& options, const EventSink& sink,
          const std::atomic<bool>& cancelled)
-      : start_(start), spec_(start.spec()), options_(options), sink_(sink), cancelled_(cancelled) {}
+      : start_(start),
+        spec_(start.spec()),
+        options_(options),
+        sink_(sink),
+        cancelled_(cancelled),
+        inputs_(std::make_shared<cache::Inputs>(
+            cache::Options{.directory = options.data / "cache", .bytes = options.cache_bytes},
+            options.uri_policy,
+            cache::Inputs::Watch{
+                .go_on = [&cancelled] { return !cancelled; },
+                .on_progress = [this](auto done, auto total) { OnWait(done, total); }})) {}
 
   /// All stages, up to the attempt's sealed manifest.
   [[nodiscard]] absl::Status ToSealedContent();
@@ -78,6 +89,8 @@ class JobRun {
   absl::Status Fetch();
   absl::Status FetchModel();
   absl::Status FetchTexts();
+  absl::Status LoadModel();
+  void OnWait(std::uint64_t done, std::uint64_t total);
   absl::Status BaselineEval();
   absl::Status ChooseBits();
   absl::Status Calibrate();
@@ -129,6 +142,7 @@ class JobRun {
   std::string manifest_sha256_;
 
   model::Device device_;
+  std::shared_ptr<cache::Inputs> inputs_;
   std::filesystem::path model_directory_;
   model_info::ModelConfig config_;
   std::optional<checkpoint::Checkpoint> checkpoint_;

@@ -95,7 +95,7 @@ TEST_F(InputsTest, PickledWeightsAreRefusedUnfetched) {
     EXPECT_THAT(std::string(status.message()),
                 AllOf(HasSubstr("s3://bucket/model/pytorch_model.bin"), HasSubstr("convert"),
                       Not(HasSubstr(root_.string()))));
-    EXPECT_EQ(store_->bytes_read(), 2);
+    EXPECT_LE(store_->bytes_read(), 2);  // the config alone
   }
 }
 

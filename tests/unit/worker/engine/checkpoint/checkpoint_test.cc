@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -65,6 +66,56 @@ TEST_F(CheckpointTest, ReadsStoredBytesAsTheirType) {
   ASSERT_TRUE(b.ok()) << b.status();
   EXPECT_EQ(b->scalar_type(), torch::kBFloat16);
   EXPECT_EQ((*b)[0].item<float>(), 1.5F);
+}
+
+/// Puts the bytes of the whole file into a file of zeros, those of a range when they are asked for.
+class ArrivingFile final : public model_info::FileSource {
+ public:
+  explicit ArrivingFile(std::string content) : content_(std::move(content)) {}
+
+  absl::Status EnsureRange(const std::filesystem::path& file, std::uint64_t offset,
+                           std::uint64_t length) override {
+    if (offset + length > content_.size()) return absl::UnavailableError("gone");
+    std::fstream stream(file, std::ios::binary | std::ios::in | std::ios::out);
+    stream.seekp(static_cast<std::streamoff>(offset));
+    stream << content_.substr(offset, length);
+    arrived += length;
+    return absl::OkStatus();
+  }
+
+  std::uint64_t arrived = 0;
+
+ private:
+  std::string content_;
+};
+
+TEST_F(CheckpointTest, BytesOfATensorAreAskedForWhenItIsReadAndNoOthers) {
+  WriteFile(R"({"a":{"dtype":"I8","shape":[4],"data_offsets":[0,4]},)"
+            R"("b":{"dtype":"I8","shape":[1000],"data_offsets":[4,1004]}} )",
+            std::string("\x01\x02\x03\x04") + std::string(1000, '\x05'));
+  std::ifstream stream(File(), std::ios::binary);
+  const std::string content{std::istreambuf_iterator<char>(stream), {}};
+  std::ofstream(File(), std::ios::binary) << std::string(content.size(), '\0');
+  const auto source = std::make_shared<ArrivingFile>(content);
+  const auto checkpoint = Checkpoint::Open(directory_, source);
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  const std::uint64_t header = content.size() - 1004;
+  EXPECT_EQ(source->arrived, header);
+  const auto a = checkpoint->Read("a");
+  ASSERT_TRUE(a.ok()) << a.status();
+  EXPECT_EQ((*a)[3].item<int>(), 4);
+  EXPECT_EQ(source->arrived, header + 4);
+  EXPECT_EQ((*checkpoint->Read("b"))[999].item<int>(), 5);
+}
+
+TEST_F(CheckpointTest, BytesThatDoNotComeAreAnError) {
+  WriteFile(R"({"a":{"dtype":"I8","shape":[4],"data_offsets":[0,4]}})", "abcd");
+  std::ifstream stream(File(), std::ios::binary);
+  std::string content{std::istreambuf_iterator<char>(stream), {}};
+  content.pop_back();
+  const auto checkpoint = Checkpoint::Open(directory_, std::make_shared<ArrivingFile>(content));
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  EXPECT_TRUE(absl::IsUnavailable(checkpoint->Read("a").status()));
 }
 
 TEST_F(CheckpointTest, TensorOutlivesItsCheckpoint) {
