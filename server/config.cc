@@ -7,11 +7,11 @@
 #include <sstream>
 #include <utility>
 
+#include "client/side_port/address.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
 #include "proto/spec/error.h"
 #include "proto/spec/uri.h"
-#include "server/http/address.h"
 #include "yaml-cpp/yaml.h"
 
 namespace teq::server {

@@ -13,14 +13,14 @@
 #include <utility>
 
 #include "client/model_info/plan.h"
+#include "client/side_port/address.h"
+#include "client/side_port/http_server.h"
 #include "fmt/format.h"
 #include "proto/spec/error.h"
 #include "server/api/answer.h"
 #include "server/api/lease_polls.h"
 #include "server/api/services.h"
 #include "server/api/watch_hub.h"
-#include "server/http/address.h"
-#include "server/http/http_server.h"
 #include "server/http/metrics.h"
 #include "server/queue/queue.h"
 #include "server/store/data_directory.h"
