@@ -7,11 +7,11 @@
 #include <sstream>
 #include <utility>
 
+#include "client/side_port/address.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
 #include "proto/spec/error.h"
 #include "proto/spec/uri.h"
-#include "server/http/address.h"
 #include "yaml-cpp/yaml.h"
 
 namespace teq::server {
@@ -148,7 +148,9 @@ absl::Status ReadDocument(const YAML::Node& document, std::string_view file, Con
                   {"watch_streams", Positive(bounds.watch_streams)},
                   {"waiting_workers", Positive(bounds.waiting_workers)},
                   {"spec_bytes", Positive(bounds.spec_bytes)},
-                  {"events_per_job", Positive(bounds.events_per_job)}},
+                  {"events_per_job", Positive(bounds.events_per_job)},
+                  {"metrics_jobs", Positive(bounds.metrics_jobs)},
+                  {"metrics_projects", Positive(bounds.metrics_projects)}},
                  file);
 }
 

@@ -18,6 +18,8 @@ struct LimitsConfig {
   int waiting_workers = 10'000;
   int spec_bytes = 64 << 10;
   int events_per_job = 200'000;
+  int metrics_jobs = 200;      // jobs with series of their own; the newest
+  int metrics_projects = 100;  // more are counted as "other"
 };
 
 /// What teq-server is told. The names are those of the keys of its file.

@@ -1,5 +1,5 @@
-// teq-server: the front end. Exit codes: 0 drained after a signal; 1 could not start; 2 bad usage
-// or config.
+// teq-server: the front end. Exit codes: 0 drained after a signal, or backed up; 1 could not start,
+// or back up; 2 bad usage or config.
 #include <grpc/support/log.h>
 
 #include <csignal>
@@ -14,6 +14,8 @@
 #include "proto/spec/error.h"
 #include "server/config.h"
 #include "server/server.h"
+#include "server/store/backup.h"
+#include "server/store/data_directory.h"
 #include "spdlog/sinks/stdout_sinks.h"
 #include "spdlog/spdlog.h"
 
@@ -29,6 +31,7 @@ struct Flags {
   std::optional<std::string> http;
   std::optional<std::string> data;
   bool allow_plaintext = false;
+  std::string backup_file;
 };
 
 absl::StatusOr<teq::server::Config> ConfigOf(const Flags& flags) {
@@ -90,6 +93,14 @@ int Serve(const Flags& flags) {
   return EXIT_SUCCESS;
 }
 
+int BackUp(const Flags& flags) {
+  const absl::StatusOr<teq::server::Config> config = ConfigOf(flags);
+  if (!config.ok()) return Fail(config.status(), kExitUsage);
+  const absl::Status status =
+      teq::store::BackUp(teq::store::DatabaseFile(config->data), flags.backup_file);
+  return status.ok() ? EXIT_SUCCESS : Fail(status, kExitCannotStart);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -107,10 +118,15 @@ int main(int argc, char** argv) {
   app.add_option("--data", flags.data, "directory of the database (./teqd-data)");
   app.add_flag("--allow-plaintext", flags.allow_plaintext,
                "serve other machines, too, without encryption");
+  app.require_subcommand(0, 1);
+  app.fallthrough();
+  CLI::App* backup = app.add_subcommand("backup", "Copy the database, while a server uses it");
+  backup->add_option("--to", flags.backup_file, "file to write; never replaces one")->required();
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? EXIT_SUCCESS : kExitUsage;
   }
+  if (backup->parsed()) return BackUp(flags);
   return Serve(flags);
 }

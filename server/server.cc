@@ -13,6 +13,8 @@
 #include <utility>
 
 #include "client/model_info/plan.h"
+#include "client/side_port/address.h"
+#include "client/side_port/http_server.h"
 #include "fmt/format.h"
 #include "proto/spec/error.h"
 #include "server/api/answer.h"
@@ -20,8 +22,7 @@
 #include "server/api/lease_polls.h"
 #include "server/api/services.h"
 #include "server/api/watch_hub.h"
-#include "server/http/address.h"
-#include "server/http/http_server.h"
+#include "server/call_metrics.h"
 #include "server/http/metrics.h"
 #include "server/queue/artifact_catalog.h"
 #include "server/queue/queue.h"
@@ -86,13 +87,19 @@ class Server::Impl {
                {.store = store_.get(), .clock = &clock_, .random = &random_}),
         watches_({.max_streams = config.limits.watch_streams}, &queue_),
         polls_({.max_waiting = config.limits.waiting_workers}, &queue_),
-        metrics_({}, {.store = store_.get(),
-                      .clock = &clock_,
-                      .watch_streams = [this] { return watches_.StreamCount(); }}),
+        metrics_({.max_jobs = config.limits.metrics_jobs,
+                  .max_projects = config.limits.metrics_projects},
+                 {.store = store_.get(),
+                  .clock = &clock_,
+                  .watch_streams = [this] { return watches_.StreamCount(); },
+                  .data = config.data}),
         jobs_(&queue_, &watches_),
         workers_(&queue_, &polls_),
         catalog_(store_.get()),
         artifacts_({.uri_policy = {.allowed_prefixes = config.uri_prefixes}}, &catalog_, &clock_) {
+    store_->ReportOperations([this](std::string_view operation, absl::Duration duration) {
+      metrics_.OnStoreOperation(operation, duration);
+    });
     queue_.AddObserver(&metrics_);
     queue_.AddObserver(&watches_);
     queue_.AddObserver(&polls_);
@@ -139,6 +146,9 @@ class Server::Impl {
     builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
     int port = 0;
     builder.AddListeningPort(address.ToString(), grpc::InsecureServerCredentials(), &port);
+    std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> creators;
+    creators.push_back(CountCalls([this](const http::CallRecord& call) { metrics_.OnCall(call); }));
+    builder.experimental().SetInterceptorCreators(std::move(creators));
     builder.RegisterService(&jobs_);
     builder.RegisterService(&workers_);
     builder.RegisterService(&artifacts_);

@@ -107,12 +107,12 @@ int RunAgent(const teq::agent::WorkerConfig& config, const Flags& flags) {
   const auto log = std::make_shared<spdlog::logger>(
       "teq-worker", std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
   teq::agent::WorkerMetrics metrics(TEQ_VERSION);
-  std::unique_ptr<prometheus::Exposer> exposer;
+  std::unique_ptr<teq::http::HttpServer> side_port;
   if (!config.http.empty()) {
     auto served = teq::agent::ServeMetrics(config.http, metrics);
     if (!served.ok()) return Fail(served.status(), EXIT_FAILURE);
-    exposer = *std::move(served);
-    for (const int port : exposer->GetListeningPorts()) log->info("metrics on port {}", port);
+    side_port = *std::move(served);
+    log->info("metrics on {}", side_port->address());
   }
   const teq::agent::AgentOptions options{.server = config.server,
                                          .worker_id = *id,

@@ -26,6 +26,8 @@ Buckets QueueWaitBuckets() { return {1, 2, 5, 15, 60, 180, 600, 1800, 3600, 7200
 Buckets DurationBuckets() {
   return {30, 60, 180, 600, 1800, 3600, 7200, 14400, 28800, 43200, 86400};
 }
+Buckets CallBuckets() { return {0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10}; }
+Buckets StoreBuckets() { return {0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 5}; }
 
 prometheus::Family<prometheus::Gauge>& Gauge(prometheus::Registry& registry, const char* name,
                                              const char* help) {
@@ -72,6 +74,12 @@ std::string PhaseLabel(PerplexitySample::Phase phase) {
   return Lower(ShortEnumName(PerplexitySample::Phase_descriptor(), phase));
 }
 
+// Whether the attempt of `before` was putting its result where it was asked for.
+bool WasPublishing(const JobRecord& before) {
+  return before.job.state() == Job::STATE_PUBLISHING ||
+         before.job.progress().stage() == teq::v1::STAGE_PUBLISH;
+}
+
 bool LeaseExpired(const queue::JobChange& change) {
   return change.before != nullptr && change.before->lease.live && !change.after.lease.live &&
          change.after.lease.end == store::LeaseEnd::kExpired;
@@ -102,15 +110,44 @@ Metrics::Metrics(MetricsOptions options, MetricsDeps deps)
                            .Add({})),
       retries_(Counter(registry_, "teq_job_retries_total",
                        "Failed attempts that another follows, by class of the failure.")),
+      attempt_failures_(Counter(registry_, "teq_attempt_failures_total",
+                                "Attempts that failed, by class of the failure.")),
+      export_failures_(Counter(registry_, "teq_export_failures_total",
+                               "Attempts that failed while they published their result.")
+                           .Add({})),
       dead_letters_(
           Gauge(registry_, "teq_dead_letter_jobs", "Jobs that failed with no attempts left.")
               .Add({})),
       watch_streams_(Gauge(registry_, "teq_watch_streams", "Open WatchJob streams.").Add({})),
+      disk_free_(Gauge(registry_, "teq_data_directory_free_bytes",
+                       "What the server may still write on the disk of its database.")
+                     .Add({})),
+      disk_size_(Gauge(registry_, "teq_data_directory_size_bytes",
+                       "Size of the disk of the server's database.")
+                     .Add({})),
+      calls_(Counter(registry_, "grpc_server_handled_total", "Calls that ended, by their status.")),
+      call_seconds_(Histogram(registry_, "grpc_server_handling_seconds",
+                              "Time from a unary call's beginning to its answer.")),
+      store_seconds_(Histogram(registry_, "teq_store_operation_duration_seconds",
+                               "Time that the database took.")),
       loss_(Gauge(registry_, "teq_training_loss", "Training loss of the newest sample.")),
       step_(Gauge(registry_, "teq_training_step", "Training step of the newest sample.")),
+      learning_rate_(
+          Gauge(registry_, "teq_training_learning_rate", "Learning rate of the newest sample.")),
+      tokens_per_second_(Gauge(registry_, "teq_training_tokens_per_second",
+                               "Tokens trained on per second, of the newest sample.")),
+      stage_(Gauge(registry_, "teq_job_stage",
+                   "What the run does: 1 fetch, 2 baseline_eval, 3 calibrate, 4 transform, "
+                   "5 round, 6 pack, 7 verify, 8 publish.")),
+      progress_(Gauge(registry_, "teq_stage_progress_ratio",
+                      "Done of the stage that the run is in, from 0 to 1.")),
+      peak_memory_(Gauge(registry_, "teq_job_peak_memory_bytes",
+                         "The most memory that the run took, once it is known.")),
       perplexity_(Gauge(registry_, "teq_perplexity", "Perplexity by evaluation text and model.")),
       perplexity_delta_(Gauge(registry_, "teq_perplexity_delta",
-                              "Perplexity of the quantized model minus that of the float model.")) {
+                              "Perplexity of the quantized model minus that of the float model.")),
+      perplexity_limit_(Gauge(registry_, "teq_perplexity_delta_limit",
+                              "The job's max_perplexity_delta, where it has one.")) {
   Gauge(registry_, "teq_build_info", "1; the label says which version runs.")
       .Add({{"version", TEQ_VERSION}})
       .Set(1);
@@ -126,7 +163,10 @@ absl::Status Metrics::Restore() {
     const std::lock_guard lock(mutex_);
     JobSeries& series = SeriesOf(record);
     if (record.job.has_latest_metrics()) SetSample(series, record.job.latest_metrics());
+    if (record.job.has_progress()) SetProgress(series, record.job.progress());
+    if (record.job.has_report()) SetPeakMemory(series, record.job.report().peak_memory_bytes());
     for (const PerplexitySample& sample : perplexities) SetPerplexity(series, sample);
+    if (!perplexities.empty()) SetGate(series, record.job);
   }
   const std::lock_guard lock(mutex_);
   RemoveOldSeries();
@@ -137,6 +177,7 @@ absl::StatusOr<std::string> Metrics::Render() {
   TEQ_ASSIGN_OR_RETURN(const store::Statistics statistics, deps_.store->ReadStatistics());
   const std::lock_guard lock(mutex_);
   SetStatistics(statistics);
+  SetDisk();
   if (deps_.watch_streams) watch_streams_.Set(deps_.watch_streams());
   RemoveOldSeries();
   std::ostringstream text;
@@ -162,6 +203,15 @@ void Metrics::SetStatistics(const store::Statistics& statistics) {
   dead_letters_.Set(static_cast<double>(statistics.dead_letters));
 }
 
+void Metrics::SetDisk() {
+  if (deps_.data.empty()) return;
+  std::error_code error;
+  const std::filesystem::space_info space = std::filesystem::space(deps_.data, error);
+  if (error) return;
+  disk_free_.Set(static_cast<double>(space.available));
+  disk_size_.Set(static_cast<double>(space.capacity));
+}
+
 std::string Metrics::ProjectLabel(const std::string& project) {
   if (projects_.contains(project)) return project;
   if (static_cast<int>(projects_.size()) >= options_.max_projects) return "other";
@@ -182,10 +232,7 @@ void Metrics::OnChange(const queue::JobChange& change) {
     queue_wait_.Observe(
         absl::ToDoubleSeconds(after.lease.granted - store::FromTimestamp(after.job.queue_time())));
   }
-  if (before == Job::STATE_RUNNING && state == Job::STATE_RETRY_WAIT) {
-    const auto* type = teq::v1::FailureClass_descriptor();
-    retries_.Add({{"class", Lower(ShortEnumName(type, change.failure_class))}}).Increment();
-  }
+  CountFailure(change);
   if (LeaseExpired(change)) leases_expired_.Increment();
   if (before != state && store::IsFinished(state)) CountEnd(after);
 
@@ -196,9 +243,31 @@ void Metrics::OnChange(const queue::JobChange& change) {
   }
   for (const teq::v1::JobEvent& event : change.events) {
     if (event.has_sample()) SetSample(SeriesOf(after), event.sample());
-    if (event.has_perplexity()) SetPerplexity(SeriesOf(after), event.perplexity());
+    if (event.has_progress()) SetProgress(SeriesOf(after), event.progress());
+    if (event.has_perplexity()) {
+      SetPerplexity(SeriesOf(after), event.perplexity());
+      SetGate(SeriesOf(after), after.job);
+    }
+  }
+  const bool reported = change.before == nullptr || !change.before->job.has_report();
+  if (reported && after.job.has_report()) {
+    SetPeakMemory(SeriesOf(after), after.job.report().peak_memory_bytes());
   }
   RemoveOldSeries();
+}
+
+void Metrics::CountFailure(const queue::JobChange& change) {
+  if (change.before == nullptr || change.failure_class == teq::v1::FAILURE_CLASS_UNSPECIFIED) {
+    return;
+  }
+  const std::string type =
+      Lower(ShortEnumName(teq::v1::FailureClass_descriptor(), change.failure_class));
+  attempt_failures_.Add({{"class", type}}).Increment();
+  if (WasPublishing(*change.before)) export_failures_.Increment();
+  if (change.before->job.state() == Job::STATE_RUNNING &&
+      change.after.job.state() == Job::STATE_RETRY_WAIT) {
+    retries_.Add({{"class", type}}).Increment();
+  }
 }
 
 void Metrics::CountEnd(const JobRecord& record) {
@@ -222,6 +291,22 @@ void Metrics::OnDelete(const JobRecord& record) {
 
 void Metrics::OnLeaseConflict() { lease_conflicts_.Increment(); }
 
+void Metrics::OnCall(const CallRecord& call) {
+  const prometheus::Labels method = {{"grpc_service", std::string(call.service)},
+                                     {"grpc_method", std::string(call.method)}};
+  prometheus::Labels handled = method;
+  handled["grpc_code"] = std::string(call.code);
+  calls_.Add(handled).Increment();
+  // A stream lasts as long as its reader likes.
+  if (!call.unary) return;
+  call_seconds_.Add(method, CallBuckets()).Observe(absl::ToDoubleSeconds(call.duration));
+}
+
+void Metrics::OnStoreOperation(std::string_view operation, absl::Duration duration) {
+  store_seconds_.Add({{"op", std::string(operation)}}, StoreBuckets())
+      .Observe(absl::ToDoubleSeconds(duration));
+}
+
 Metrics::JobSeries& Metrics::SeriesOf(const JobRecord& record) {
   JobSeries& series = series_[record.key];
   series.name = record.job.name();
@@ -236,12 +321,34 @@ void Metrics::SetGauge(JobSeries& series, Gauges& family, prometheus::Labels lab
   const std::pair<Gauges*, prometheus::Gauge*> entry(&family, &gauge);
   if (std::find(series.gauges.begin(), series.gauges.end(), entry) == series.gauges.end()) {
     series.gauges.push_back(entry);
+    ++job_series_;
   }
 }
 
 void Metrics::SetSample(JobSeries& series, const teq::v1::MetricSample& sample) {
   SetGauge(series, loss_, {}, sample.loss());
   SetGauge(series, step_, {}, sample.step());
+  SetGauge(series, learning_rate_, {}, sample.learning_rate());
+  SetGauge(series, tokens_per_second_, {}, sample.tokens_per_second());
+}
+
+void Metrics::SetProgress(JobSeries& series, const teq::v1::Progress& progress) {
+  SetGauge(series, stage_, {}, progress.stage());
+  if (progress.total() <= 0) return;
+  SetGauge(series, progress_, {},
+           static_cast<double>(progress.done()) / static_cast<double>(progress.total()));
+}
+
+void Metrics::SetPeakMemory(JobSeries& series, const teq::v1::PeakMemory& peak) {
+  SetGauge(series, peak_memory_, {{"kind", "host"}}, static_cast<double>(peak.host()));
+  if (peak.device() <= 0) return;
+  SetGauge(series, peak_memory_, {{"kind", "device"}}, static_cast<double>(peak.device()));
+}
+
+void Metrics::SetGate(JobSeries& series, const Job& job) {
+  const auto& evaluation = job.spec().evaluation();
+  if (!evaluation.has_max_perplexity_delta()) return;
+  SetGauge(series, perplexity_limit_, {}, evaluation.max_perplexity_delta());
 }
 
 void Metrics::SetPerplexity(JobSeries& series, const PerplexitySample& sample) {
@@ -261,6 +368,7 @@ void Metrics::SetPerplexity(JobSeries& series, const PerplexitySample& sample) {
 
 void Metrics::RemoveSeries(std::map<int64_t, JobSeries>::iterator series) {
   for (const auto& [family, gauge] : series->second.gauges) family->Remove(gauge);
+  job_series_ -= series->second.gauges.size();
   series_.erase(series);
 }
 
@@ -272,7 +380,8 @@ void Metrics::RemoveOldSeries() {
     series = next;
   }
   // The first to end goes first; of those that run, the oldest job.
-  while (static_cast<int>(series_.size()) > options_.max_jobs) {
+  while (static_cast<int>(series_.size()) > options_.max_jobs ||
+         static_cast<int>(job_series_) > options_.max_job_series) {
     RemoveSeries(std::min_element(series_.begin(), series_.end(), [](const auto& a, const auto& b) {
       return a.second.end < b.second.end;
     }));

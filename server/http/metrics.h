@@ -1,12 +1,14 @@
 #pragma once
 
 #include <deque>
+#include <filesystem>
 #include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -28,6 +30,8 @@ struct MetricsOptions {
   /// How long a job's own series outlive it, so that a scrape sees its last values.
   absl::Duration job_series_after_end = absl::Minutes(5);
   int max_jobs = 200;
+  /// Of all jobs together; a job has one for each of its evaluation texts and more.
+  int max_job_series = 1600;
   int max_projects = 100;  // more are counted as "other"
 };
 
@@ -37,6 +41,17 @@ struct MetricsDeps {
   const queue::Clock* clock;
   /// Open watches; null: none.
   std::function<int()> watch_streams;
+  /// Where the database lies; empty: its disk is not looked at.
+  std::filesystem::path data;
+};
+
+/// A call of the gRPC API that has ended.
+struct CallRecord {
+  std::string_view service;  // teq.v1.JobService
+  std::string_view method;   // CreateJob
+  std::string_view code;     // NotFound
+  bool unary = true;
+  absl::Duration duration;
 };
 
 /// The server's metrics, and every running job's gauges as its heartbeats tell them. Thread-safe.
@@ -53,6 +68,8 @@ class Metrics final : public queue::QueueObserver {
   void OnChange(const queue::JobChange& change) override;
   void OnDelete(const store::JobRecord& record) override;
   void OnLeaseConflict() override;
+  void OnCall(const CallRecord& call);
+  void OnStoreOperation(std::string_view operation, absl::Duration duration);
 
  private:
   using Gauges = prometheus::Family<prometheus::Gauge>;
@@ -71,12 +88,17 @@ class Metrics final : public queue::QueueObserver {
   JobSeries& SeriesOf(const store::JobRecord& record);
   void SetGauge(JobSeries& series, Gauges& family, prometheus::Labels labels, double value);
   void SetSample(JobSeries& series, const teq::v1::MetricSample& sample);
+  void SetProgress(JobSeries& series, const teq::v1::Progress& progress);
+  void SetPeakMemory(JobSeries& series, const teq::v1::PeakMemory& peak);
+  void SetGate(JobSeries& series, const teq::v1::Job& job);
   void SetPerplexity(JobSeries& series, const teq::v1::PerplexitySample& sample);
   void RemoveSeries(std::map<int64_t, JobSeries>::iterator series);
   void RemoveOldSeries();
   void CountEnd(const store::JobRecord& record);
   std::string ProjectLabel(const std::string& project);
+  void CountFailure(const queue::JobChange& change);
   void SetStatistics(const store::Statistics& statistics);
+  void SetDisk();
 
   const MetricsOptions options_;
   const MetricsDeps deps_;
@@ -92,16 +114,30 @@ class Metrics final : public queue::QueueObserver {
   prometheus::Counter& leases_expired_;
   prometheus::Counter& lease_conflicts_;
   Counters& retries_;
+  Counters& attempt_failures_;
+  prometheus::Counter& export_failures_;
   prometheus::Gauge& dead_letters_;
   prometheus::Gauge& watch_streams_;
+  prometheus::Gauge& disk_free_;
+  prometheus::Gauge& disk_size_;
+  Counters& calls_;
+  Histograms& call_seconds_;
+  Histograms& store_seconds_;
   Gauges& loss_;
   Gauges& step_;
+  Gauges& learning_rate_;
+  Gauges& tokens_per_second_;
+  Gauges& stage_;
+  Gauges& progress_;
+  Gauges& peak_memory_;
   Gauges& perplexity_;
   Gauges& perplexity_delta_;
+  Gauges& perplexity_limit_;
 
   std::mutex mutex_;  // what follows
   std::set<std::string> projects_;
   std::map<int64_t, JobSeries> series_;  // by the job's key
+  size_t job_series_ = 0;                // gauges in them
 };
 
 }  // namespace teq::http

@@ -30,6 +30,10 @@ std::string ReadPid(int file) {
 
 }  // namespace
 
+std::filesystem::path DatabaseFile(const std::filesystem::path& data) {
+  return data / "teqd.sqlite3";
+}
+
 DataDirectory::DataDirectory(std::filesystem::path path, int lock)
     : path_(std::move(path)), lock_(lock) {}
 
@@ -62,6 +66,6 @@ absl::StatusOr<DataDirectory> DataDirectory::Open(const std::filesystem::path& p
   return directory;
 }
 
-std::filesystem::path DataDirectory::DatabaseFile() const { return path_ / "teqd.sqlite3"; }
+std::filesystem::path DataDirectory::DatabaseFile() const { return store::DatabaseFile(path_); }
 
 }  // namespace teq::store

@@ -6,6 +6,9 @@
 
 namespace teq::store {
 
+/// Where a server whose data directory is `data` keeps its database.
+[[nodiscard]] std::filesystem::path DatabaseFile(const std::filesystem::path& data);
+
 /// The directory where a server keeps its database. While this object lives, no other server can
 /// use the directory.
 class DataDirectory {

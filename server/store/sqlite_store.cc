@@ -1,6 +1,7 @@
 #include "server/store/sqlite_store.h"
 
 #include <array>
+#include <chrono>
 #include <sstream>
 #include <string>
 #include <utility>
@@ -223,11 +224,29 @@ void BindTerm(Statement& statement, const FilterTerm& term) {
   }
 }
 
+/// Tells a sink how long it lived.
+class Stopwatch {
+ public:
+  Stopwatch(const OperationSink& sink, std::string_view operation)
+      : sink_(sink), operation_(operation), begin_(std::chrono::steady_clock::now()) {}
+  Stopwatch(const Stopwatch&) = delete;
+  Stopwatch& operator=(const Stopwatch&) = delete;
+  ~Stopwatch() {
+    if (sink_) sink_(operation_, absl::FromChrono(std::chrono::steady_clock::now() - begin_));
+  }
+
+ private:
+  const OperationSink& sink_;
+  const std::string_view operation_;
+  const std::chrono::steady_clock::time_point begin_;
+};
+
 /// Begins on construction's behalf of SqliteStore::Begin; rolls back unless committed.
 class SqliteTransaction final : public Transaction {
  public:
-  SqliteTransaction(Database* database, std::unique_lock<std::mutex> lock)
-      : database_(database), lock_(std::move(lock)) {}
+  SqliteTransaction(Database* database, std::unique_lock<std::mutex> lock,
+                    const OperationSink& sink)
+      : database_(database), lock_(std::move(lock)), sink_(sink) {}
   SqliteTransaction(const SqliteTransaction&) = delete;
   SqliteTransaction& operator=(const SqliteTransaction&) = delete;
   ~SqliteTransaction() override {
@@ -420,6 +439,7 @@ class SqliteTransaction final : public Transaction {
   }
 
   absl::Status Commit() override {
+    const Stopwatch stopwatch(sink_, "commit");
     TEQ_RETURN_IF_ERROR(database_->Execute("COMMIT"));
     committed_ = true;
     return absl::OkStatus();
@@ -445,6 +465,7 @@ class SqliteTransaction final : public Transaction {
 
   Database* database_;
   std::unique_lock<std::mutex> lock_;
+  const OperationSink& sink_;
   bool committed_ = false;
 };
 
@@ -466,12 +487,14 @@ absl::StatusOr<std::unique_ptr<SqliteStore>> SqliteStore::Open(const std::filesy
 }
 
 absl::StatusOr<std::unique_ptr<Transaction>> SqliteStore::Begin() {
+  const Stopwatch stopwatch(sink_, "begin");
   std::unique_lock lock(writer_mutex_);
   TEQ_RETURN_IF_ERROR(writer_->Execute("BEGIN IMMEDIATE"));
-  return std::make_unique<SqliteTransaction>(writer_.get(), std::move(lock));
+  return std::make_unique<SqliteTransaction>(writer_.get(), std::move(lock), sink_);
 }
 
 absl::StatusOr<std::optional<JobRecord>> SqliteStore::Get(const JobName& name) {
+  const Stopwatch stopwatch(sink_, "get");
   const std::lock_guard lock(reader_mutex_);
   TEQ_ASSIGN_OR_RETURN(
       Statement statement,
@@ -491,6 +514,7 @@ absl::StatusOr<std::optional<JobRecord>> SqliteStore::Get(const JobName& name) {
 }
 
 absl::StatusOr<std::vector<JobRecord>> SqliteStore::List(const ListQuery& query) {
+  const Stopwatch stopwatch(sink_, "list");
   std::string sql = fmt::format("SELECT {} FROM jobs WHERE 1", kJobColumns);
   if (!query.project.empty()) sql += " AND project = ?";
   if (query.before_key) sql += " AND key < ?";
@@ -508,6 +532,7 @@ absl::StatusOr<std::vector<JobRecord>> SqliteStore::List(const ListQuery& query)
 
 absl::StatusOr<std::vector<JobEvent>> SqliteStore::ReadEvents(int64_t key, int64_t after,
                                                               int limit) {
+  const Stopwatch stopwatch(sink_, "read_events");
   const std::lock_guard lock(reader_mutex_);
   TEQ_ASSIGN_OR_RETURN(Statement statement,
                        reader_->Prepare("SELECT event FROM job_events WHERE job_key = ? AND "
@@ -549,6 +574,7 @@ absl::StatusOr<std::vector<JobRecord>> SqliteStore::ReadLeasedOrEndedAfter(absl:
 }
 
 absl::StatusOr<Statistics> SqliteStore::ReadStatistics() {
+  const Stopwatch stopwatch(sink_, "read_statistics");
   const std::lock_guard lock(reader_mutex_);
   Statistics statistics;
   TEQ_ASSIGN_OR_RETURN(Statement states,

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <mutex>
 
@@ -9,6 +10,10 @@
 
 namespace teq::store {
 
+/// Is told how long an operation took: begin (the wait for the write lock), commit, get, list,
+/// read_events, read_statistics.
+using OperationSink = std::function<void(std::string_view operation, absl::Duration duration)>;
+
 /// JobStore in one SQLite file: write-ahead log, every commit synced to the disk. One process at a
 /// time may hold the file; see DataDirectory. Not for network file systems.
 class SqliteStore final : public JobStore {
@@ -16,6 +21,9 @@ class SqliteStore final : public JobStore {
   /// Opens or creates the database and migrates it. Errors of Migrate and of the medium.
   [[nodiscard]] static absl::StatusOr<std::unique_ptr<SqliteStore>> Open(
       const std::filesystem::path& file);
+
+  /// From now on. Before other threads use the store; `sink` is called in theirs.
+  void ReportOperations(OperationSink sink) { sink_ = std::move(sink); }
 
   [[nodiscard]] absl::StatusOr<std::unique_ptr<Transaction>> Begin() override;
   [[nodiscard]] absl::StatusOr<std::optional<JobRecord>> Get(const JobName& name) override;
@@ -32,6 +40,7 @@ class SqliteStore final : public JobStore {
  private:
   SqliteStore(std::unique_ptr<Database> writer, std::unique_ptr<Database> reader);
 
+  OperationSink sink_;
   std::mutex writer_mutex_;  // held by the open Transaction
   std::unique_ptr<Database> writer_;
   std::mutex reader_mutex_;

@@ -1,10 +1,9 @@
 #include "worker/agent/metrics.h"
 
-#include <exception>
+#include <sstream>
 
-#include "fmt/format.h"
 #include "google/protobuf/util/time_util.h"
-#include "proto/spec/error.h"
+#include "prometheus/text_serializer.h"
 #include "proto/spec/json.h"
 
 namespace teq::agent {
@@ -72,17 +71,15 @@ void WorkerMetrics::Sample(const teq::v1::MetricSample& sample) {
   last_ = sample;
 }
 
-absl::StatusOr<std::unique_ptr<prometheus::Exposer>> ServeMetrics(const std::string& address,
-                                                                  const WorkerMetrics& metrics) {
-  try {
-    auto exposer = std::make_unique<prometheus::Exposer>(address, 1);
-    exposer->RegisterCollectable(metrics.registry());
-    return exposer;
-  } catch (const std::exception& error) {
-    return Error(absl::StatusCode::kUnavailable, "ADDRESS_IN_USE",
-                 fmt::format("http: cannot listen on {}: {}; give another address by --http",
-                             address, error.what()));
-  }
+absl::StatusOr<std::unique_ptr<http::HttpServer>> ServeMetrics(const std::string& address,
+                                                               const WorkerMetrics& metrics) {
+  const auto render = [registry = metrics.registry()]() -> absl::StatusOr<std::string> {
+    std::ostringstream text;
+    prometheus::TextSerializer().Serialize(text, registry->Collect());
+    return text.str();
+  };
+  return http::HttpServer::Start({.address = address},
+                                 {.metrics = render, .ready = [] { return absl::OkStatus(); }});
 }
 
 }  // namespace teq::agent

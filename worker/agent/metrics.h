@@ -6,8 +6,8 @@
 #include <string_view>
 
 #include "absl/status/statusor.h"
+#include "client/side_port/http_server.h"
 #include "prometheus/counter.h"
-#include "prometheus/exposer.h"
 #include "prometheus/family.h"
 #include "prometheus/histogram.h"
 #include "prometheus/registry.h"
@@ -45,8 +45,8 @@ class WorkerMetrics {
   std::optional<teq::v1::MetricSample> last_;
 };
 
-/// Serves `metrics` at http://ADDRESS/metrics while the result lives. UNAVAILABLE, ADDRESS_IN_USE.
-[[nodiscard]] absl::StatusOr<std::unique_ptr<prometheus::Exposer>> ServeMetrics(
+/// Serves `metrics` at http://ADDRESS/metrics while the result lives. Errors of HttpServer::Start.
+[[nodiscard]] absl::StatusOr<std::unique_ptr<http::HttpServer>> ServeMetrics(
     const std::string& address, const WorkerMetrics& metrics);
 
 }  // namespace teq::agent

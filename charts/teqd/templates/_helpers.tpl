@@ -86,6 +86,9 @@ capabilities: {drop: [ALL]}
 {{- if .endpoint }}
 - {name: AWS_ENDPOINT_URL_S3, value: {{ .endpoint | quote }}}
 {{- end }}
+{{- if .allowHttp }}
+- {name: TEQ_S3_ALLOW_HTTP, value: "1"}
+{{- end }}
 {{- if .region }}
 - {name: AWS_REGION, value: {{ .region | quote }}}
 {{- end }}

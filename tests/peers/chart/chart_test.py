@@ -155,6 +155,16 @@ class ChartTest(unittest.TestCase):
         self.assertLessEqual({"ServiceMonitor", "PodMonitor", "PrometheusRule"},
                              {o["kind"] for o in render()})
 
+    def test_rules_and_dashboards_are_those_of_deploy(self):
+        objects = render()
+        rules = (tools.ROOT / "deploy" / "prometheus" / "rules.yml").read_text()
+        self.assertEqual(named(objects, "PrometheusRule", "r-teqd")["spec"], tools.read_yaml(rules))
+        for name in ("fleet", "job"):
+            dashboard = named(objects, "ConfigMap", f"r-teqd-dashboard-{name}")
+            self.assertEqual(dashboard["metadata"]["labels"]["grafana_dashboard"], "1")
+            source = (tools.ROOT / "deploy" / "grafana" / f"{name}.json").read_text()
+            self.assertEqual(json.loads(dashboard["data"][f"teqd-{name}.json"]), json.loads(source))
+
     def test_devices_are_asked_for_by_their_names(self):
         gpu = container(named(render("--values", VALUES[2]), "Deployment", "r-teqd-worker-gpu"))
         self.assertEqual(gpu["resources"]["limits"]["nvidia.com/gpu"], 1)
@@ -209,7 +219,8 @@ class ChartTest(unittest.TestCase):
             self.assertEqual(env["HF_TOKEN"]["valueFrom"]["secretKeyRef"]["name"], "hub-token")
             self.assertEqual({n: e["value"] for n, e in env.items() if "value" in e}, {
                 "AWS_EC2_METADATA_DISABLED": "true", "AWS_REGION": "eu-central-1",
-                "AWS_ENDPOINT_URL_S3": "https://store.example:9000", "TEQ_S3_ADDRESSING": "path",
+                "AWS_ENDPOINT_URL_S3": "http://store.example:9000", "TEQ_S3_ADDRESSING": "path",
+                "TEQ_S3_ALLOW_HTTP": "1",
                 "AWS_CA_BUNDLE": "/etc/teqd-ca/ca.crt", "HF_ENDPOINT": "https://hub.example"})
 
     def test_web_identity_is_a_token_for_that_alone(self):

@@ -56,6 +56,10 @@ for (const document of YAML.parseAllDocuments(fs.readFileSync(0, "utf8"))) {
   if (object === null) continue;
   objects.push(object);
   const name = `${object.kind} ${object.metadata?.name}`;
+  if (object.apiVersion === undefined || object.kind === undefined) {
+    findings.push(`${name}: no object of Kubernetes`);
+    continue;
+  }
   const validate = await validatorOf(object.apiVersion, object.kind);
   if (validate === null) {
     findings.push(`${name}: no schema of ${object.apiVersion}`);

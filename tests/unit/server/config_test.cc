@@ -36,7 +36,9 @@ TEST(ConfigTest, ReadsEveryKey) {
       "  watch_streams: 6\n"
       "  waiting_workers: 7\n"
       "  spec_bytes: 8\n"
-      "  events_per_job: 9\n",
+      "  events_per_job: 9\n"
+      "  metrics_jobs: 10\n"
+      "  metrics_projects: 11\n",
       "server.yaml");
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_EQ(config->listen, "0.0.0.0:9000");
@@ -51,6 +53,8 @@ TEST(ConfigTest, ReadsEveryKey) {
   EXPECT_EQ(config->limits.waiting_workers, 7);
   EXPECT_EQ(config->limits.spec_bytes, 8);
   EXPECT_EQ(config->limits.events_per_job, 9);
+  EXPECT_EQ(config->limits.metrics_jobs, 10);
+  EXPECT_EQ(config->limits.metrics_projects, 11);
   EXPECT_TRUE(CheckConfig(*config).ok());
 }
 

@@ -24,9 +24,10 @@ class MetricsTest : public teq::testing::QueueTest {
 
   void Restart(MetricsOptions options) {
     Open({});
-    metrics_ = std::make_unique<Metrics>(
-        options,
-        MetricsDeps{.store = store_.get(), .clock = &clock_, .watch_streams = [] { return 3; }});
+    metrics_ = std::make_unique<Metrics>(options, MetricsDeps{.store = store_.get(),
+                                                              .clock = &clock_,
+                                                              .watch_streams = [] { return 3; },
+                                                              .data = directory_.path()});
     ASSERT_TRUE(metrics_->Restore().ok());
     queue_->AddObserver(metrics_.get());
   }
@@ -52,6 +53,25 @@ class MetricsTest : public teq::testing::QueueTest {
     sample->set_phase(phase);
     sample->set_value(value);
     ASSERT_TRUE(queue_->Heartbeat(beat).ok());
+  }
+
+  /// Jobs that succeeded an hour ago, straight into the store.
+  void InsertFinished(int count) {
+    auto transaction = store_->Begin();
+    ASSERT_TRUE(transaction.ok());
+    for (int i = 0; i < count; ++i) {
+      const std::string id = fmt::format("old-{}", i);
+      store::JobRecord record;
+      record.name = {.project = "p", .job = id};
+      record.job.set_name("projects/p/jobs/" + id);
+      record.job.set_uid(id);
+      record.job.set_state(Job::STATE_SUCCEEDED);
+      record.job.mutable_end_time()->set_seconds(
+          absl::ToUnixSeconds(clock_.Now() - absl::Hours(1)));
+      record.output = "file:///out/" + id;
+      ASSERT_TRUE((*transaction)->Insert(record).ok());
+    }
+    ASSERT_TRUE((*transaction)->Commit().ok());
   }
 
   static teq::v1::HeartbeatRequest NewBeat(const Lease& lease, int64_t sequence) {
@@ -210,6 +230,136 @@ TEST_F(MetricsTest, FinishedJobsGoFirstWhenThereAreTooMany) {
   EXPECT_THAT(text, HasSubstr("teq_training_loss{job=\"projects/p/jobs/a\"}"));
   EXPECT_THAT(text, Not(HasSubstr("teq_training_loss{job=\"projects/p/jobs/b\"}")));
   EXPECT_THAT(text, HasSubstr("teq_training_loss{job=\"projects/p/jobs/c\"}"));
+}
+
+TEST_F(MetricsTest, ShowsWhereARunIsAndHowFastItTrains) {
+  CreateNamed("a");
+  const Lease lease = Acquire(Register("w1"));
+  teq::v1::HeartbeatRequest beat = NewBeat(lease, 1);
+  teq::v1::MetricSample* sample = beat.add_samples();
+  sample->set_step(10);
+  sample->set_learning_rate(0.25);
+  sample->set_tokens_per_second(512);
+  beat.mutable_progress()->set_stage(teq::v1::STAGE_TRANSFORM);
+  beat.mutable_progress()->set_done(10);
+  beat.mutable_progress()->set_total(40);
+  ASSERT_TRUE(queue_->Heartbeat(beat).ok());
+  const std::string text = Render();
+  EXPECT_THAT(text, HasSubstr("teq_training_learning_rate{job=\"projects/p/jobs/a\"} 0.25\n"));
+  EXPECT_THAT(text, HasSubstr("teq_training_tokens_per_second{job=\"projects/p/jobs/a\"} 512\n"));
+  EXPECT_THAT(text, HasSubstr("teq_job_stage{job=\"projects/p/jobs/a\"} 4\n"));
+  EXPECT_THAT(text, HasSubstr("teq_stage_progress_ratio{job=\"projects/p/jobs/a\"} 0.25\n"));
+  Restart({});
+  EXPECT_THAT(Render(), HasSubstr("teq_job_stage{job=\"projects/p/jobs/a\"} 4\n"));
+}
+
+TEST_F(MetricsTest, GateAndPeakMemoryAreShownOnceTheyAreKnown) {
+  auto request = NewJob("a");
+  request.set_job_id("a");
+  request.mutable_job()->mutable_spec()->mutable_evaluation()->add_uris(kDataset);
+  request.mutable_job()->mutable_spec()->mutable_evaluation()->set_max_perplexity_delta(0.5);
+  Create(request);
+  const Lease lease = Acquire(Register("w1"));
+  SendPerplexity(lease, 1, PerplexitySample::PHASE_FULL_PRECISION, 8);
+  EXPECT_THAT(Render(), HasSubstr("teq_perplexity_delta_limit{job=\"projects/p/jobs/a\"} 0.5\n"));
+  teq::v1::CompleteLeaseRequest done = Completion(lease);
+  done.mutable_success()->set_manifest_sha256(Sha('a'));
+  done.mutable_success()->mutable_report()->mutable_peak_memory_bytes()->set_host(4096);
+  ASSERT_TRUE(queue_->CompleteLease(done).ok());
+  EXPECT_THAT(Render(), HasSubstr("teq_job_peak_memory_bytes{job=\"projects/p/jobs/a\","
+                                  "kind=\"host\"} 4096\n"));
+}
+
+TEST_F(MetricsTest, FailuresWhilePublishingAreCountedOfTheirOwn) {
+  CreateNamed("a");
+  const std::string session = Register("w1");
+  const Lease lease = Acquire(session);
+  ASSERT_TRUE(Succeed(lease, Sha('a')).ok());
+  EXPECT_THAT(Render(), HasSubstr("teq_export_failures_total 0\n"));
+  ASSERT_TRUE(Fail(lease, teq::v1::FAILURE_CLASS_TRANSIENT).ok());
+  CreateNamed("b");
+  ASSERT_TRUE(Fail(Acquire(session), teq::v1::FAILURE_CLASS_USER_ERROR).ok());
+  const std::string text = Render();
+  EXPECT_THAT(text, HasSubstr("teq_export_failures_total 1\n"));
+  EXPECT_THAT(text, HasSubstr("teq_attempt_failures_total{class=\"transient\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("teq_attempt_failures_total{class=\"user_error\"} 1\n"));
+}
+
+TEST_F(MetricsTest, ShowsTheDiskOfTheDatabase) {
+  EXPECT_THAT(Render(), Not(HasSubstr("teq_data_directory_size_bytes 0\n")));
+  EXPECT_THAT(Render(), ::testing::ContainsRegex("teq_data_directory_free_bytes [1-9]"));
+}
+
+TEST_F(MetricsTest, CallsAndStoreOperationsAreCounted) {
+  metrics_->OnCall({.service = "teq.v1.JobService",
+                    .method = "CreateJob",
+                    .code = "OK",
+                    .unary = true,
+                    .duration = absl::Milliseconds(2)});
+  metrics_->OnCall({.service = "teq.v1.JobService",
+                    .method = "WatchJob",
+                    .code = "NotFound",
+                    .unary = false,
+                    .duration = absl::Hours(2)});
+  metrics_->OnStoreOperation("commit", absl::Milliseconds(5));
+  const std::string text = Render();
+  EXPECT_THAT(text, HasSubstr("grpc_server_handled_total{grpc_code=\"NotFound\",grpc_method="
+                              "\"WatchJob\",grpc_service=\"teq.v1.JobService\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("grpc_server_handling_seconds_bucket{grpc_method=\"CreateJob\","
+                              "grpc_service=\"teq.v1.JobService\",le=\"0.003\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("grpc_server_handling_seconds_bucket{grpc_method=\"CreateJob\","
+                              "grpc_service=\"teq.v1.JobService\",le=\"0.001\"} 0\n"));
+  EXPECT_THAT(text, Not(HasSubstr("grpc_server_handling_seconds_count{grpc_method=\"WatchJob\"")));
+  EXPECT_THAT(
+      text,
+      HasSubstr("teq_store_operation_duration_seconds_bucket{op=\"commit\",le=\"0.01\"} 1\n"));
+}
+
+TEST_F(MetricsTest, ManyJobsHaveABoundedNumberOfSeries) {
+  constexpr int kActive = 200;
+  InsertFinished(10'000);
+  for (int i = 0; i < kActive; ++i) CreateNamed(fmt::format("a{}", i));
+  for (int i = 0; i < kActive; ++i) {
+    const Lease lease = Acquire(Register(fmt::format("w{}", i)));
+    teq::v1::HeartbeatRequest beat = NewBeat(lease, 1);
+    beat.add_samples()->set_step(1);
+    beat.mutable_progress()->set_stage(teq::v1::STAGE_TRANSFORM);
+    beat.mutable_progress()->set_total(2);
+    for (const PerplexitySample::Phase phase :
+         {PerplexitySample::PHASE_FULL_PRECISION, PerplexitySample::PHASE_ROUND_TO_NEAREST}) {
+      beat.add_perplexities()->set_dataset(kDataset);
+      beat.mutable_perplexities()->rbegin()->set_phase(phase);
+    }
+    ASSERT_TRUE(queue_->Heartbeat(beat).ok());
+  }
+  const std::string text = Render();
+  const auto lines = [&text](std::string_view begin) {
+    int count = 0;
+    for (size_t at = text.find(begin); at != std::string::npos; at = text.find(begin, at + 1)) {
+      ++count;
+    }
+    return count;
+  };
+  EXPECT_THAT(text, HasSubstr("teq_jobs{state=\"succeeded\"} 10000\n"));
+  EXPECT_EQ(lines("\nteq_training_loss{"), kActive);
+  EXPECT_LT(lines("\n") - lines("\n# "), 2000);
+}
+
+TEST_F(MetricsTest, JobsWithManyTextsTakeNoMoreSeriesThanThereAre) {
+  Restart({.max_job_series = 20});
+  for (const char* id : {"a", "b"}) {
+    CreateNamed(id);
+    teq::v1::HeartbeatRequest beat = NewBeat(Acquire(Register(std::string("worker-") + id)), 1);
+    beat.add_samples()->set_step(1);
+    for (int i = 0; i < 12; ++i) {
+      beat.add_perplexities()->set_dataset(fmt::format("file:///data/{}.txt", i));
+      beat.mutable_perplexities()->rbegin()->set_phase(PerplexitySample::PHASE_FULL_PRECISION);
+    }
+    ASSERT_TRUE(queue_->Heartbeat(beat).ok());
+  }
+  const std::string text = Render();
+  EXPECT_THAT(text, Not(HasSubstr("job=\"projects/p/jobs/a\"")));
+  EXPECT_THAT(text, HasSubstr("job=\"projects/p/jobs/b\""));
 }
 
 TEST_F(MetricsTest, ProjectsBeyondTheLimitAreCountedAsOther) {

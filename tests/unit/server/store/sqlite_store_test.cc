@@ -44,6 +44,20 @@ class SqliteStoreTest : public ::testing::Test {
   std::unique_ptr<SqliteStore> store_;
 };
 
+TEST_F(SqliteStoreTest, TellsHowLongItsOperationsTook) {
+  std::map<std::string, int, std::less<>> seen;
+  store_->ReportOperations([&seen](std::string_view operation, absl::Duration duration) {
+    EXPECT_GE(duration, absl::ZeroDuration());
+    ++seen[std::string(operation)];
+  });
+  Insert("a");
+  ASSERT_TRUE(store_->Get({"p", "a"}).ok());
+  ASSERT_TRUE(store_->ReadStatistics().ok());
+  const std::map<std::string, int, std::less<>> expected = {
+      {"begin", 1}, {"commit", 1}, {"get", 1}, {"read_statistics", 1}};
+  EXPECT_EQ(seen, expected);
+}
+
 TEST_F(SqliteStoreTest, RecordComesBackAsItWasStored) {
   JobRecord record = NewRecord("a");
   record.job.set_state(Job::STATE_PUBLISHING);

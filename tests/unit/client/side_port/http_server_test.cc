@@ -1,11 +1,11 @@
-#include "server/http/http_server.h"
+#include "client/side_port/http_server.h"
 
 #include <boost/asio.hpp>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "proto/spec/error.h"
-#include "server/http/address.h"
+#include "client/side_port/address.h"
 
 namespace teq::http {
 namespace {

@@ -1,4 +1,4 @@
-#include "server/http/address.h"
+#include "client/side_port/address.h"
 
 #include <boost/asio/ip/address.hpp>
 #include <charconv>

@@ -1,4 +1,4 @@
-#include "server/http/address.h"
+#include "client/side_port/address.h"
 
 #include "gtest/gtest.h"
 #include "proto/spec/error.h"

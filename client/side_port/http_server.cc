@@ -1,4 +1,4 @@
-#include "server/http/http_server.h"
+#include "client/side_port/http_server.h"
 
 #include <boost/asio/dispatch.hpp>
 #include <boost/asio/io_context.hpp>
@@ -10,9 +10,9 @@
 #include <thread>
 #include <utility>
 
+#include "client/side_port/address.h"
 #include "fmt/format.h"
 #include "proto/spec/error.h"
-#include "server/http/address.h"
 #include "spdlog/spdlog.h"
 
 namespace teq::http {
