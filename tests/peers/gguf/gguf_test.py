@@ -4,6 +4,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import subprocess
 import tempfile
 import unicodedata
@@ -23,10 +24,15 @@ TOKENIZED_LINES = 2000 if os.environ.get("TEQ_TEST_FULL") else 300
 FAMILIES = ["llama", "llama-bias", "llama-rope-llama3", "llama-rope-linear", "llama-rope-parameters",
             "llama-rope-yarn", "mistral", "qwen2", "gpt2", "bloom", "falcon-7b", "falcon-11b",
             "falcon-40b"]
-# What llama.cpp's arithmetic may change a logit by, as a part of the spread of all logits. With one
-# layer of codes the others are float16, and so are the activations that they multiply. Q8_0
-# multiplies activations of 8 bits, whatever the weights' type of 2 or 4 bits.
-ONE_LAYER, ALL_LAYERS = 0.01, 0.06
+# What llama.cpp's arithmetic may change logits by: the root of the mean square, as a part of the
+# spread of all logits. It multiplies codes by activations of 8 bits, and float16 by float16; seen are
+# 0.004 with codes in one layer, and 0.02 with codes in all.
+ONE_LAYER, ALL_LAYERS = 0.01, 0.05
+
+
+# Where llama.cpp's tokenizers are known to differ from the library that defines the ids: what such a
+# line holds.
+EXPLAINED = {}
 
 
 def llama_cpp(requests):
@@ -38,10 +44,19 @@ def llama_cpp(requests):
     return json.loads(ran.stdout.splitlines()[-1])
 
 
-def pack(model, output, grid, scope, ids):
-    """What teq-pack-gguf answers; OUTPUT/model.gguf."""
-    command = [str(BIN / "teq-pack-gguf"), str(model), str(output), *grid.split(), scope]
-    return subprocess.run(command, text=True, capture_output=True, check=False, input=json.dumps(ids))
+def pack(requests):
+    """What teq-pack-gguf answers."""
+    ran = subprocess.run([str(BIN / "teq-pack-gguf")], text=True, capture_output=True, check=False,
+                         input="".join(json.dumps(request) + "\n" for request in requests))
+    if ran.returncode != 0:
+        raise AssertionError(f"teq-pack-gguf: {ran.stdout[-2000:]}{ran.stderr}")
+    return [json.loads(line) for line in ran.stdout.splitlines()]
+
+
+def request(model, output, bits=8, group_size=32, symmetric=True, scope="all", ids=(0,)):
+    """One of pack's."""
+    return {"model": str(model), "output": str(output), "bits": bits, "group_size": group_size,
+            "symmetric": symmetric, "scope": scope, "ids": list(ids)}
 
 
 def write_family(directory, case):
@@ -58,10 +73,17 @@ def write_family(directory, case):
     return directory
 
 
-def spread(rows):
-    values = [value for row in rows for value in row]
-    mean = sum(values) / len(values)
-    return math.sqrt(sum((value - mean) ** 2 for value in values) / len(values))
+def root_mean_square(values):
+    return math.sqrt(sum(value * value for value in values) / len(values))
+
+
+def distance(ours, theirs):
+    """How far two lists of logits are apart, as a part of the first one's spread."""
+    mine = [value for row in ours for value in row]
+    other = [value for row in theirs for value in row]
+    mean = sum(mine) / len(mine)
+    return (root_mean_square([a - b for a, b in zip(mine, other, strict=True)])
+            / root_mean_square([value - mean for value in mine]))
 
 
 class GgufTest(unittest.TestCase):
@@ -73,50 +95,55 @@ class GgufTest(unittest.TestCase):
 
 
 class FamiliesTest(GgufTest):
-    def compare(self, name, model, ids, grid, scope, tolerance):
+    def compare(self, requests, tolerances):
         """llama.cpp's logits and the engine's with the weights that were read back."""
-        output = self.root / f"{name} {grid} {scope}"
-        ran = pack(model, output, grid, scope, ids)
-        self.assertEqual(ran.returncode, 0, ran.stderr)
-        ours = json.loads(ran.stdout)
-        # Only Q4_1 rounds anything: its offset, to float16.
-        self.assertLessEqual(ours["difference"], 2**-11 if "asymmetric" in grid else 0)
-        theirs = llama_cpp(output / "model.gguf", logits=ids)["logits"]
-        self.assertEqual([len(row) for row in theirs], [len(row) for row in ours["logits"]])
-        error = max(abs(a - b) for mine, other in zip(ours["logits"], theirs, strict=True)
-                    for a, b in zip(mine, other, strict=True)) / spread(ours["logits"])
-        print(f"{name}, {grid}, {scope}: logits differ by at most {error:.5f} of their spread")
-        self.assertLess(error, tolerance)
+        ours = pack(requests)
+        for asked, answer in zip(requests, ours, strict=True):
+            self.assertNotIn("error", answer, asked)
+        theirs = llama_cpp([{"model": f"{asked['output']}/model.gguf", "logits": asked["ids"]}
+                            for asked in requests])
+        for asked, mine, other, tolerance in zip(requests, ours, theirs, tolerances, strict=True):
+            name = pathlib.Path(asked["output"]).name
+            with self.subTest(name):
+                # Only Q4_1 rounds anything: its offset, to float16.
+                self.assertLessEqual(mine["difference"], 0 if asked["symmetric"] else 2**-11)
+                error = distance(mine["logits"], other["logits"])
+                print(f"{name}: logits differ by {error:.4f} of their spread")
+                self.assertLess(error, tolerance)
 
     def test_every_family_computes_the_engines_logits(self):
+        requests, tolerances = [], []
         for name in FAMILIES:
             case = json.loads((FIXTURES / "families" / f"{name}.json").read_text())
             model = write_family(self.root / name, case)
             # Mistral's window is as long as the context that its file allows.
             ids = case["input_ids"][:case["config"].get("sliding_window") or None]
-            for grid, scope, tolerance in (("8 32 symmetric", "one", ONE_LAYER),
-                                           ("8 -1 symmetric", "all", ALL_LAYERS),
-                                           ("4 32 symmetric", "all", ALL_LAYERS),
-                                           ("4 32 asymmetric", "all", ALL_LAYERS)):
-                with self.subTest(name, grid=grid):
-                    self.compare(name, model, ids, grid, scope, tolerance)
+            for kind, tolerance, changes in (
+                    ("one layer of Q8_0", ONE_LAYER, {"scope": "first"}),
+                    ("Q8_0", ALL_LAYERS, {"group_size": -1}),
+                    ("Q4_0", ALL_LAYERS, {"bits": 4}),
+                    ("Q4_1", ALL_LAYERS, {"bits": 4, "symmetric": False})):
+                requests.append(request(model, self.root / f"{name}, {kind}", ids=ids, **changes))
+                tolerances.append(tolerance)
+        self.compare(requests, tolerances)
 
     def test_two_bits_are_ternary_blocks(self):
-        ids = [0, *range(300, 331)]
-        for scope in ("all", "lowest"):  # TQ1_0, TQ2_0
-            with self.subTest(scope):
-                self.compare("demo", FIXTURES / "demo-llama", ids, "2 256 symmetric", scope, ALL_LAYERS)
+        self.compare([request(FIXTURES / "demo-llama", self.root / kind, bits=2, group_size=256,
+                              scope=scope, ids=[0, *range(300, 331)])
+                      for kind, scope in (("TQ1_0", "all"), ("TQ2_0", "lowest"))],
+                     [ALL_LAYERS] * 2)
 
     def test_what_llama_cpp_has_not_is_refused(self):
-        for name, words in (("gemma", "of type gemma"), ("falcon-rw", "biases"),
-                            ("llama-rope-dynamic", "dynamic"), ("bloom-postnorm", "residual")):
+        words = {"gemma": "of type gemma", "falcon-rw": "biases", "llama-rope-dynamic": "dynamic",
+                 "bloom-postnorm": "residual"}
+        requests = []
+        for name in words:
+            case = json.loads((FIXTURES / "families" / f"{name}.json").read_text())
+            requests.append(request(write_family(self.root / name, case), self.root / f"{name} out"))
+        for (name, said), answer in zip(words.items(), pack(requests), strict=True):
             with self.subTest(name):
-                case = json.loads((FIXTURES / "families" / f"{name}.json").read_text())
-                model = write_family(self.root / name, case)
-                ran = pack(model, self.root / f"{name} out", "8 32 symmetric", "all", [0])
-                self.assertEqual(ran.returncode, 1)
-                self.assertTrue(ran.stderr.startswith("FORMAT_CANNOT_HOLD: format GGUF: "), ran.stderr)
-                self.assertIn(words, ran.stderr)
+                self.assertEqual(answer.get("reason"), "FORMAT_CANNOT_HOLD", answer)
+                self.assertIn(said, answer["error"])
                 self.assertEqual(list((self.root / f"{name} out").iterdir()), [])
 
 
@@ -139,7 +166,7 @@ class TokenizersTest(GgufTest):
         return (decoded.encode() == text and "\0" not in decoded
                 and unicodedata.normalize("NFC", decoded) == decoded)
 
-    def write(self, name, document=None, files=None):
+    def write(self, name, document=None, model=None):
         """A tiny Llama with the tokenizer."""
         directory = self.root / f"{name} model"
         if document:
@@ -152,42 +179,48 @@ class TokenizersTest(GgufTest):
                   "vocab_size": size + 3}
         models.write_checkpoint(directory, config, tokenizer_json=document)
         (directory / "tokenizer_config.json").write_text("{}")
-        for file in files or ():
-            (directory / "tokenizer.json").unlink(missing_ok=True)
-            (directory / file.name).write_bytes(file.read_bytes())
+        if model:
+            (directory / "tokenizer.json").unlink()
+            (directory / "tokenizer.model").write_bytes(model.read_bytes())
         return directory
 
-    def compare(self, name, model):
-        ran = pack(model, self.root / f"{name} out", "8 32 symmetric", "all", [0])
-        self.assertEqual(ran.returncode, 0, ran.stderr)
-        texts = [text.hex() for text in self.texts]
-        theirs = llama_cpp(self.root / f"{name} out" / "model.gguf", texts=texts)["ids"]
+    def compare(self, name, model, theirs):
         ran = subprocess.run([str(BIN / "teq-tokenize"), str(model)], text=True, capture_output=True,
-                             check=True, input="".join(text + "\n" for text in texts))
+                             check=True, input="".join(text.hex() + "\n" for text in self.texts))
         ours = [[int(token) for token in line.split()] for line in ran.stdout.split("\n")[:-1]]
-        different = [i for i in range(len(texts)) if ours[i] != theirs[i]]
-        print(f"{name}: {len(texts)} lines, {len(different)} differ")
+        explained = re.compile(EXPLAINED.get(name, "(?!)"))
+        different = [i for i, text in enumerate(self.texts) if ours[i] != theirs[i]]
+        unexplained = [i for i in different if not explained.search(self.texts[i].decode())]
+        print(f"{name}: {len(self.texts)} lines, {len(different)} differ, "
+              f"{len(unexplained)} without explanation")
         shown = "\n".join(f"{self.texts[i].decode()!r}\n  teqd      {ours[i]}\n  llama.cpp {theirs[i]}"
-                          for i in different[:5])
-        self.assertFalse(different, f"{name}, {len(different)} lines, the first:\n{shown}")
+                          for i in unexplained[:5])
+        self.assertFalse(unexplained, f"{name}, {len(unexplained)} lines, the first:\n{shown}")
 
     def test_llama_cpp_gives_the_tokenizers_ids(self):
-        for name in ("gpt-2", "llama-3", "qwen-2", "falcon", "bloom", "starcoder", "llama-2", "mistral"):
+        kinds = {name: self.write(name, self.documents[name])
+                 for name in ("gpt-2", "llama-3", "qwen-2", "falcon", "bloom", "starcoder", "llama-2",
+                              "mistral")}
+        kinds["sentencepiece"] = self.write("sentencepiece",
+                                            model=self.root / "sentencepiece" / "tokenizer.model")
+        requests = [request(model, self.root / f"{name} out") for name, model in kinds.items()]
+        for asked, answer in zip(requests, pack(requests), strict=True):
+            self.assertNotIn("error", answer, asked)
+        answers = llama_cpp([{"model": f"{asked['output']}/model.gguf",
+                              "texts": [text.hex() for text in self.texts]} for asked in requests])
+        for (name, model), answer in zip(kinds.items(), answers, strict=True):
             with self.subTest(name):
-                self.compare(name, self.write(name, self.documents[name]))
-        with self.subTest("sentencepiece"):
-            file = self.root / "sentencepiece" / "tokenizer.model"
-            self.compare("sentencepiece", self.write("sentencepiece", files=[file]))
+                self.compare(name, model, answer["ids"])
 
     def test_tokenizers_that_it_has_not_are_refused(self):
-        for name, words in (("o200k", "cuts words by"), ("phi-3", "has rstrip"),
-                            ("no byte pieces", "nor has pieces for them")):
+        words = {"o200k": "cuts words by", "phi-3": "has rstrip",
+                 "no byte pieces": "nor has pieces for them"}
+        requests = [request(self.write(name, self.documents[name]), self.root / f"{name} out")
+                    for name in words]
+        for (name, said), answer in zip(words.items(), pack(requests), strict=True):
             with self.subTest(name):
-                model = self.write(name, self.documents[name])
-                ran = pack(model, self.root / f"{name} out", "8 32 symmetric", "all", [0])
-                self.assertEqual(ran.returncode, 1)
-                self.assertTrue(ran.stderr.startswith("FORMAT_CANNOT_HOLD: format GGUF: "), ran.stderr)
-                self.assertIn(words, ran.stderr)
+                self.assertEqual(answer.get("reason"), "FORMAT_CANNOT_HOLD", answer)
+                self.assertIn(said, answer["error"])
                 self.assertEqual(list((self.root / f"{name} out").iterdir()), [])
 
 
@@ -230,8 +263,8 @@ class DemoModelTest(GgufTest):
                 output, report = self.run_job(name, symmetric)
                 (found,) = report["perplexity"]
                 self.assertEqual(found["tokens"], sum(len(ids) - 1 for ids in windows))
-                answer = llama_cpp(output / "gguf" / "model.gguf", windows=windows,
-                                   texts=[self.evaluation.read_bytes().hex()])
+                (answer,) = llama_cpp([{"model": str(output / "gguf" / "model.gguf"), "windows": windows,
+                                        "texts": [self.evaluation.read_bytes().hex()]}])
                 values = [value for row in answer["log_probabilities"] for value in row]
                 perplexity = math.exp(-sum(values) / len(values))
                 print(f"{name}: perplexity {perplexity:.4f} by llama.cpp, "

@@ -11,6 +11,9 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 
+// First of all: the library lets reads of standard input fail where they would wait.
+const requests = JSON.parse(fs.readFileSync(0, 'utf8'));
+
 const library = path.join(process.env.NODE_PATH, 'node-llama-cpp', 'dist', 'index.js');
 const { getLlama, LlamaLogLevel } = await import(pathToFileURL(library));
 
@@ -41,8 +44,12 @@ async function evaluate(model, length, use) {
 async function windowLogProbabilities(sequence, ids) {
   await sequence.clearHistory();
   const input = ids.map((id, i) => (i + 1 === ids.length ? id : [id, {
+    // The most probable token is selected; its logit is the largest. (includeMax lacks it where it
+    // is not among the filter's tokens.)
     generateNext: {
-      logits: { filter: { tokens: [ids[i + 1]], includeMax: true } },
+      token: true,
+      options: { temperature: 0 },
+      logits: { filter: { tokens: [ids[i + 1]], includeSelected: true } },
       totalLogitWeight: true,
     },
   }]));
@@ -85,5 +92,5 @@ async function answer(request) {
 }
 
 const answers = [];
-for (const request of JSON.parse(fs.readFileSync(0, 'utf8'))) answers.push(await answer(request));
+for (const request of requests) answers.push(await answer(request));
 process.stdout.write(`${JSON.stringify(answers)}\n`, () => process.exit(0));
