@@ -19,7 +19,7 @@ FROM ${DEBIAN} AS server
 COPY --from=build /src/build/server.packages /usr/share/teqd/packages
 RUN apt-get update -q \
     && DEBIAN_FRONTEND=noninteractive xargs -a /usr/share/teqd/packages \
-       apt-get install -q -y --no-install-recommends \
+       apt-get install -q -y --no-install-recommends ca-certificates \
     && rm -rf /var/lib/apt/lists/* \
     && install -d -o 65532 -g 65532 /var/lib/teqd
 COPY --from=build /src/build/bin/teq-server /src/build/bin/teqctl /usr/local/bin/
@@ -32,7 +32,7 @@ FROM ${DEBIAN} AS worker
 COPY --from=build /src/build/worker.packages /usr/share/teqd/packages
 RUN apt-get update -q \
     && DEBIAN_FRONTEND=noninteractive xargs -a /usr/share/teqd/packages \
-       apt-get install -q -y --no-install-recommends \
+       apt-get install -q -y --no-install-recommends ca-certificates \
     && rm -rf /var/lib/apt/lists/* \
     && install -d -o 65532 -g 65532 /var/lib/teqd
 COPY --from=build /src/build/bin/teq-worker /src/build/bin/teq-sentencepiece /usr/local/bin/

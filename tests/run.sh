@@ -113,6 +113,7 @@ step "buf lint" check_proto
 step "shellcheck" check_scripts
 step "unit tests" test_label release unit "$jobs"
 step "integration tests" test_label release integration 1
+step "e2e tests" test_label release e2e 1
 step "fault tests" test_label release fault 1
 step "peers" test_label release peers 1
 step "quick start" deploy/local/quickstart.sh --skip-build

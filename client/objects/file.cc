@@ -7,11 +7,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <initializer_list>
-#include <random>
 #include <system_error>
-#include <utility>
 
 #include "client/objects/digest.h"
+#include "client/objects/temporary_file.h"
 #include "fmt/format.h"
 #include "proto/spec/error.h"
 
@@ -21,22 +20,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::size_t kChunk = std::size_t{1} << 20;
-
-class FileDescriptor {
- public:
-  explicit FileDescriptor(int fd) : fd_(fd) {}
-  ~FileDescriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  FileDescriptor(const FileDescriptor&) = delete;
-  FileDescriptor& operator=(const FileDescriptor&) = delete;
-  [[nodiscard]] int get() const { return fd_; }
-  // Closes now, so that an error that only close reports is not lost.
-  [[nodiscard]] bool Close() { return ::close(std::exchange(fd_, -1)) == 0; }
-
- private:
-  int fd_;
-};
 
 std::string Words(int error_number) { return std::generic_category().message(error_number); }
 
@@ -52,7 +35,7 @@ absl::Status ReadError(int error_number, const fs::path& path) {
 // Calls `consume` with each part of a file; returns 0 or the error number.
 template <typename Consume>
 int ReadParts(const fs::path& path, const Consume& consume) {
-  const FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (file.get() < 0) return errno;
   std::string buffer(kChunk, '\0');
   while (true) {
@@ -62,26 +45,6 @@ int ReadParts(const fs::path& path, const Consume& consume) {
     if (count == 0) return 0;
     consume(std::string_view(buffer.data(), static_cast<std::size_t>(count)));
   }
-}
-
-// Returns 0 or the error number.
-int WriteAll(int fd, std::string_view content) {
-  while (!content.empty()) {
-    const ssize_t count = ::write(fd, content.data(), content.size());
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return errno;
-    content.remove_prefix(static_cast<std::size_t>(count));
-  }
-  return 0;
-}
-
-int WriteAndSync(const fs::path& path, std::string_view content) {
-  FileDescriptor file(
-      ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666));
-  if (file.get() < 0) return errno;
-  if (const int error = WriteAll(file.get(), content)) return error;
-  if (::fsync(file.get()) != 0) return errno;
-  return file.Close() ? 0 : errno;
 }
 
 }  // namespace
@@ -111,21 +74,15 @@ absl::Status WriteError(int error_number, const fs::path& path, std::uint64_t by
 }
 
 absl::Status Sync(const fs::path& path) {
-  const FileDescriptor file(::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
+  const Descriptor file(::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
   if (file.get() < 0 || ::fsync(file.get()) != 0) return WriteError(errno, path, 0);
   return absl::OkStatus();
 }
 
 absl::Status WriteFileAtomically(const fs::path& path, std::string_view content) {
-  fs::path temporary = path;
-  temporary += fmt::format(".{:08x}.tmp", std::random_device{}());
-  int error = WriteAndSync(temporary, content);
-  if (error == 0 && ::rename(temporary.c_str(), path.c_str()) != 0) error = errno;
-  if (error != 0) {
-    ::unlink(temporary.c_str());
-    return WriteError(error, path, content.size());
-  }
-  return Sync(path.has_parent_path() ? path.parent_path() : fs::path("."));
+  TEQ_ASSIGN_OR_RETURN(TemporaryFile file, TemporaryFile::Beside(path));
+  TEQ_RETURN_IF_ERROR(file.WriteAt(0, content));
+  return file.Commit(IfExists::kReplace);
 }
 
 absl::StatusOr<std::string> ReadFile(const fs::path& path) {

@@ -206,6 +206,7 @@ class CurlTransport : public HttpTransport {
     curl_easy_setopt(handle, CURLOPT_NETRC, static_cast<long>(CURL_NETRC_IGNORED));
     curl_easy_setopt(handle, CURLOPT_BUFFERSIZE, kReceiveBuffer);
     curl_easy_setopt(handle, CURLOPT_UPLOAD_BUFFERSIZE, kSendBuffer);
+    if (request.fresh_connection) curl_easy_setopt(handle, CURLOPT_FRESH_CONNECT, 1L);
     if (!options_.use_proxy) curl_easy_setopt(handle, CURLOPT_NOPROXY, "*");
     if (!options_.ca_file.empty()) {
       curl_easy_setopt(handle, CURLOPT_CAINFO, options_.ca_file.c_str());

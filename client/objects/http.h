@@ -46,6 +46,11 @@ struct HttpRequest {
 
   std::size_t max_body_bytes = std::size_t{1} << 20;  // of HttpAnswer::body
   int max_redirects = 0;                              // 0: a redirect is an answer like others
+
+  /// On a connection of its own. On a kept one that turns out to be dead libcurl sends a request
+  /// again, unseen; one that must be known to have been sent once takes this.
+  bool fresh_connection = false;
+
   absl::Duration connect_timeout = absl::Seconds(10);
   absl::Duration total_timeout = absl::InfiniteDuration();
 };

@@ -162,6 +162,7 @@ class MultipartUpload {
     const std::string body = CompleteBody(sent_);
     S3Call call = CallOf("POST", {{"uploadId", id_}});
     call.body = body;
+    call.once = true;
     bool is_uncertain = false;  // whether a try before may have succeeded unheard
     return client_.Run([&](int) -> Attempt {
       HttpAnswer answer;

@@ -36,19 +36,22 @@ using TransferProgress = std::function<bool(std::uint64_t done, std::uint64_t to
 /// A reader sees a key's old bytes or its new ones, never a part. Calls block, retry what can
 /// succeed on a second try, and are thread-safe.
 ///
-/// Errors of all calls: NOT_FOUND, OBJECT_NOT_FOUND; NOT_FOUND, BUCKET_NOT_FOUND;
-/// PERMISSION_DENIED, OBJECT_ACCESS_DENIED (wrong credentials, a clock that is off: each its own
-/// message); UNAVAILABLE, OBJECT_STORE_UNAVAILABLE, after the last retry; DATA_LOSS,
-/// OBJECT_CORRUPT, for bytes that fail their checksum; UNIMPLEMENTED, READ_ONLY_STORE, for writes
-/// to a web server. Local directories answer as file.h.
+/// Errors of all calls: INVALID_ARGUMENT, INVALID_KEY; NOT_FOUND, OBJECT_NOT_FOUND; NOT_FOUND,
+/// BUCKET_NOT_FOUND; PERMISSION_DENIED, OBJECT_ACCESS_DENIED (wrong credentials, a clock that is
+/// off: each its own message); FAILED_PRECONDITION, WRONG_REGION, TLS_FAILED (a certificate that is
+/// not trusted), NO_CREDENTIALS, BAD_CREDENTIALS; UNAVAILABLE, OBJECT_STORE_UNAVAILABLE, after the
+/// last retry; DATA_LOSS, OBJECT_CORRUPT, for bytes that fail their checksum; UNIMPLEMENTED,
+/// READ_ONLY_STORE, for writes to a web server; INTERNAL, BAD_ANSWER, from what speaks another
+/// protocol. Local directories answer as file.h. No message holds keys, tokens or signed URLs.
 class ObjectStore {
  public:
   virtual ~ObjectStore() = default;
 
   [[nodiscard]] virtual absl::StatusOr<ObjectInfo> Head(const std::string& key) const = 0;
 
-  /// `length` bytes from `offset`; all of them or an error. With `etag`, FAILED_PRECONDITION,
-  /// OBJECT_CHANGED, where the object is another by now.
+  /// `length` bytes from `offset`; all of them or an error: OUT_OF_RANGE, RANGE_BEYOND_END, where
+  /// there are fewer. With `etag`, FAILED_PRECONDITION, OBJECT_CHANGED, where the object is another
+  /// by now.
   [[nodiscard]] virtual absl::StatusOr<std::string> Read(const std::string& key,
                                                          std::uint64_t offset, std::uint64_t length,
                                                          const std::string& etag = {}) const = 0;

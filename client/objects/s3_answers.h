@@ -29,7 +29,7 @@ struct ListPage {
 };
 [[nodiscard]] absl::StatusOr<ListPage> ParseListPage(std::string_view xml);
 
-/// One page of ListMultipartUploads, asked for with encoding-type=url. Keys are decoded.
+/// One page of ListMultipartUploads. Keys are decoded where it says that they are encoded.
 struct UploadsPage {
   struct Upload {
     std::string key;

@@ -44,7 +44,8 @@ Attempt S3Client::Try(const S3Call& call, HttpAnswer& answer) const {
                       .body = call.body,
                       .sink = call.sink,
                       .go_on = call.go_on,
-                      .max_body_bytes = kMaxAnswerBytes};
+                      .max_body_bytes = kMaxAnswerBytes,
+                      .fresh_connection = call.once};
   if (!call.query.empty()) request.url += "?" + CanonicalQuery(call.query);
   parts.headers.emplace_back("host", options_.endpoint.host);
   request.headers.emplace_back(

@@ -23,6 +23,7 @@ struct S3Call {
   std::optional<std::string_view> body;
   BodySink sink;
   std::function<bool()> go_on;
+  bool once = false;  // sent once a try: what a second time would not do again
 };
 
 /// Signs and sends operations, and says what their answers mean. Thread-safe.

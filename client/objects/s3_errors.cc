@@ -31,7 +31,8 @@ absl::Status Denied(const S3Context& context, std::string_view problem) {
 }
 
 std::string Minutes(absl::Duration duration) {
-  return fmt::format("{} minutes", absl::ToInt64Minutes(absl::AbsDuration(duration)));
+  return fmt::format("{} minutes",
+                     absl::ToInt64Minutes(absl::AbsDuration(duration) + absl::Seconds(30)));
 }
 
 absl::Status ClockIsOff(const S3Context& context, const HttpAnswer& answer) {

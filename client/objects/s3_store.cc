@@ -120,7 +120,10 @@ class S3Store : public ObjectStore {
     Sha256Digest digest;
     digest.Add(content);
     call.headers.emplace_back("x-amz-checksum-sha256", Base64(digest.Raw()));
-    if (if_exists == IfExists::kFail) call.headers.emplace_back("if-none-match", "*");
+    if (if_exists == IfExists::kFail) {
+      call.headers.emplace_back("if-none-match", "*");
+      call.once = true;
+    }
     bool is_uncertain = false;  // whether a try before may have succeeded unheard
     return client_.Run([&](int) -> Attempt {
       HttpAnswer answer;
@@ -183,7 +186,8 @@ class S3Store : public ObjectStore {
     UploadsPage page{.is_last = false};
     for (std::size_t aborted = 0; !page.is_last; aborted += page.uploads.size()) {
       if (aborted > kMaxListed) return TooMany(call.uri);
-      call.query = {{"uploads", ""}, {"encoding-type", "url"}, {"prefix", Root() + prefix}};
+      // Without encoding-type: Ceph encodes the keys then, and does not say so.
+      call.query = {{"uploads", ""}, {"prefix", Root() + prefix}};
       if (!page.next_key.empty()) call.query.emplace_back("key-marker", page.next_key);
       if (!page.next_id.empty()) call.query.emplace_back("upload-id-marker", page.next_id);
       TEQ_ASSIGN_OR_RETURN(const HttpAnswer answer, client_.Perform(call));
@@ -310,6 +314,7 @@ class S3Store : public ObjectStore {
         refused = BadAnswer(call.uri, "is not of the bytes asked for");
         return false;
       }
+      if (!is_range) position.checksum = answer.Header("x-amz-checksum-sha256");
       if (is_whole) position.digest->Add(bytes);
       const std::uint64_t offset = part.offset + position.received;
       position.received += bytes.size();
@@ -320,7 +325,6 @@ class S3Store : public ObjectStore {
     Attempt attempt = client_.Try(call, answer);
     if (!refused.ok()) return {.status = refused};
     if (!attempt.status.ok()) return attempt;
-    if (first == part.offset) position.checksum = answer.Header("x-amz-checksum-sha256");
     if (position.received != part.length) {
       return {.status = Error(absl::StatusCode::kUnavailable, "OBJECT_STORE_UNAVAILABLE",
                               fmt::format("{}: the answer ended after {} of {} bytes", call.uri,

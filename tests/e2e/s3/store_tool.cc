@@ -101,6 +101,14 @@ absl::StatusOr<json> Get(ObjectStore& store, const Arguments& arguments) {
   });
 }
 
+// stop KEY FILE: an upload that is stopped as soon as it says something.
+absl::StatusOr<json> Stop(ObjectStore& store, const Arguments& arguments) {
+  TEQ_ASSIGN_OR_RETURN(const std::string sha256, FileSha256(arguments[1]));
+  const TransferProgress stop = [](std::uint64_t, std::uint64_t) { return false; };
+  TEQ_RETURN_IF_ERROR(store.Upload(arguments[0], arguments[1], sha256, stop));
+  return json::object();
+}
+
 absl::StatusOr<json> Remove(ObjectStore& store, const Arguments& arguments) {
   TEQ_RETURN_IF_ERROR(store.Remove(arguments[0]));
   return json::object();
@@ -117,13 +125,12 @@ absl::StatusOr<json> Presign(ObjectStore& store, const Arguments& arguments) {
   return json{{"url", url}};
 }
 
-absl::StatusOr<json> RunLines(ObjectStore& store);
-
 const std::map<std::string, Command>& Commands() {
   static const std::map<std::string, Command> commands = {
-      {"head", {1, Head}},     {"list", {1, List}},      {"read", {4, Read}}, {"write", {2, Write}},
-      {"create", {2, Create}}, {"put", {2, Put}},        {"get", {2, Get}},   {"rm", {1, Remove}},
-      {"abort", {1, Abort}},   {"presign", {2, Presign}}};
+      {"head", {1, Head}},       {"list", {1, List}},     {"read", {4, Read}},
+      {"write", {2, Write}},     {"create", {2, Create}}, {"put", {2, Put}},
+      {"get", {2, Get}},         {"rm", {1, Remove}},     {"abort", {1, Abort}},
+      {"presign", {2, Presign}}, {"stop", {2, Stop}}};
   return commands;
 }
 
