@@ -23,7 +23,9 @@ struct ArtifactOptions {
   /// The store below an output's URI.
   std::function<absl::StatusOr<std::shared_ptr<objects::ObjectStore>>(std::string_view uri,
                                                                       const UriPolicy& policy)>
-      open_store = objects::OpenStore;
+      open_store = [](std::string_view uri, const UriPolicy& policy) {
+        return objects::OpenStore(uri, policy);
+      };
 };
 
 /// teq.v1.ArtifactService: what is published, from the catalog, and what lies in the outputs, with
