@@ -31,8 +31,8 @@ enum class IfExists { kReplace, kFail };
 using TransferProgress = std::function<bool(std::uint64_t done, std::uint64_t total)>;
 
 /// Named bytes below one place: a directory, a prefix of a bucket, a path of a web server, a model
-/// of a hub. Keys are relative to it, UTF-8, such as "gptq/config.json"; none is empty, absolute, or
-/// has a segment that is empty, "." or "..".
+/// of a hub. Keys are relative to it, UTF-8, such as "gptq/config.json"; none is empty, absolute,
+/// or has a segment that is empty, "." or "..".
 ///
 /// A reader sees a key's old bytes or its new ones, never a part. Calls block, retry what can
 /// succeed on a second try, and are thread-safe.

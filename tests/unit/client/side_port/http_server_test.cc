@@ -2,10 +2,10 @@
 
 #include <boost/asio.hpp>
 
+#include "client/side_port/address.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "proto/spec/error.h"
-#include "client/side_port/address.h"
 
 namespace teq::http {
 namespace {
