@@ -15,6 +15,8 @@ from worker_faults_test import alive, children
 
 KILLS = 50 if programs.FULL else 5
 SEED = 20240607
+# How long a slow machine may take to come to the moment that a test waits for.
+PATIENCE = 300
 # More than 16 MiB of float16, so that the file travels in parts.
 VOCABULARY = 150_000
 
@@ -104,7 +106,7 @@ class UploadFaultsTest(programs.HouseTest):
         return list((self.house.root / "staging" / "staging").glob("*"))
 
     def assert_ended_well(self, name, output):
-        job = self.house.wait_for_state(name, "SUCCEEDED")
+        job = self.house.wait_for_state(name, "SUCCEEDED", PATIENCE)
         self.assertEqual(self.watcher.broken, [])
         self.assert_only_the_result_is_left(job, output)
         self.assert_gapless(name)
@@ -151,7 +153,7 @@ class UploadFaultsTest(programs.HouseTest):
 
                 self.watcher.arm(at, kill)
                 name, output = self.submit()
-                programs.eventually("the worker is killed", died.is_set, 120)
+                programs.eventually("the worker is killed", died.is_set, PATIENCE)
                 worker.wait()
                 heir = self.worker()
                 self.assert_ended_well(name, output)
@@ -165,13 +167,13 @@ class UploadFaultsTest(programs.HouseTest):
                 sleeper = self.worker({"TEQ_STOP_AT": point})
                 name, output = self.submit()
                 programs.eventually("the worker is paused",
-                                    lambda pid=sleeper.pid: state(pid) == "T", 120)
+                                    lambda pid=sleeper.pid: state(pid) == "T", PATIENCE)
                 heir = self.worker()
                 job = self.assert_ended_well(name, output)
                 sleeper.send(signal.SIGCONT)
                 programs.eventually(
                     "the sleeper knows that its lease is lost",
-                    lambda worker=sleeper: "the lease is lost" in worker.output(), 60)
+                    lambda worker=sleeper: "the lease is lost" in worker.output(), PATIENCE)
                 self.assert_only_the_result_is_left(job, output)
                 self.assertEqual(self.watcher.broken, [])
                 sleeper.kill()
@@ -186,7 +188,7 @@ class UploadFaultsTest(programs.HouseTest):
                 def paused_engine(pid=sleeper.pid):
                     return next((child for child in children(pid) if state(child) == "T"), None)
 
-                engine = programs.eventually("the engine is paused", paused_engine, 120)
+                engine = programs.eventually("the engine is paused", paused_engine, PATIENCE)
                 sleeper.send(signal.SIGSTOP)
                 heir = self.worker()
                 job = self.assert_ended_well(name, output)
@@ -198,7 +200,7 @@ class UploadFaultsTest(programs.HouseTest):
                 sleeper.send(signal.SIGCONT)
                 programs.eventually(
                     "the sleeper knows that its lease is lost",
-                    lambda worker=sleeper: "the lease is lost" in worker.output(), 60)
+                    lambda worker=sleeper: "the lease is lost" in worker.output(), PATIENCE)
                 self.assert_only_the_result_is_left(job, output)
                 self.assertEqual(self.watcher.broken, [])
                 sleeper.kill()
@@ -211,7 +213,7 @@ class UploadFaultsTest(programs.HouseTest):
         def hang(request):
             if request.method == "PUT" and request.key.endswith("model.safetensors"):
                 hangs.set()
-                free.wait(120)
+                free.wait(PATIENCE)
             return False
 
         gate = s3_server.Fault("", hang)
@@ -219,7 +221,7 @@ class UploadFaultsTest(programs.HouseTest):
         self.store.lock = Unlocked()  # others are served while one hangs
         self.worker()
         name, _ = self.submit()
-        programs.eventually("the upload hangs", hangs.is_set, 120)
+        programs.eventually("the upload hangs", hangs.is_set, PATIENCE)
         self.assertEqual(self.house.job(name)["state"], "RUNNING")
         self.assertEqual(self.house.ctl("cancel", name).code, 0)
         # Well before the engine would be killed for not answering.
@@ -233,7 +235,7 @@ class UploadFaultsTest(programs.HouseTest):
     def test_wrong_credentials_fail_the_job_once_and_early(self):
         worker = self.worker({"AWS_SECRET_ACCESS_KEY": "wrong"})
         name, _ = self.submit()
-        job = self.house.wait_for_state(name, "FAILED")
+        job = self.house.wait_for_state(name, "FAILED", PATIENCE)
         self.assertEqual(self.house.reason(job), "OBJECT_ACCESS_DENIED", job["error"])
         self.assertEqual(job["attempt_count"], 1)
         self.assertEqual(job["progress"]["stage"], "FETCH")
@@ -242,7 +244,7 @@ class UploadFaultsTest(programs.HouseTest):
     def test_missing_bucket_fails_the_job_once_and_is_named(self):
         self.worker()
         name, _ = self.submit(uri="s3://nobodys-bucket/x")
-        job = self.house.wait_for_state(name, "FAILED")
+        job = self.house.wait_for_state(name, "FAILED", PATIENCE)
         self.assertEqual(self.house.reason(job), "BUCKET_NOT_FOUND", job["error"])
         self.assertIn("nobodys-bucket", job["error"]["message"])
         self.assertEqual(job["attempt_count"], 1)
@@ -254,8 +256,8 @@ class UploadFaultsTest(programs.HouseTest):
         self.worker()
         name, output = self.submit()
         job = self.house.wait_for(name, "the attempt ends",
-                                  lambda job: job["state"] == "RETRY_WAIT", 180)
-        self.assertIn("OBJECT_STORE_UNAVAILABLE", json.dumps(job))
+                                  lambda job: job["state"] == "RETRY_WAIT", PATIENCE)
+        self.assertIn("answers HTTP 503", job["status_message"])
         outage.times = 0
         self.assert_ended_well(name, output)
 
