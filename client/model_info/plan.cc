@@ -2,41 +2,13 @@
 
 #include <algorithm>
 
+#include "client/model_info/format_rules.h"
+#include "client/model_info/layer_names.h"
 #include "fmt/format.h"
-#include "fmt/ranges.h"
 #include "proto/spec/error.h"
 
 namespace teq::model_info {
 namespace {
-
-// The size of a layer list in a message; the rest is counted.
-constexpr std::size_t kNamedLayers = 4;
-
-std::string NameLayers(const std::vector<const PlannedLayer*>& layers, const char* what,
-                       std::int64_t LinearLayer::*size) {
-  std::vector<std::string> names;
-  for (const PlannedLayer* planned : layers) {
-    if (names.size() == kNamedLayers) break;
-    names.push_back(fmt::format("{} ({} {})", planned->layer.name, planned->layer.*size, what));
-  }
-  std::string text = fmt::format("{}", fmt::join(names, ", "));
-  if (layers.size() > kNamedLayers)
-    text += fmt::format(" and {} more", layers.size() - kNamedLayers);
-  return text;
-}
-
-/// The override that leaves the layers float: one pattern over the last parts of their names.
-std::string SkipOverride(const std::vector<const PlannedLayer*>& layers) {
-  std::vector<std::string> suffixes;
-  for (const PlannedLayer* planned : layers) {
-    std::string suffix = planned->layer.name.substr(planned->layer.name.rfind('.') + 1);
-    if (std::find(suffixes.begin(), suffixes.end(), suffix) == suffixes.end()) {
-      suffixes.push_back(std::move(suffix));
-    }
-  }
-  return fmt::format("overrides: [{{match: \"re:.*\\\\.({})\", skip: true}}]",
-                     fmt::join(suffixes, "|"));
-}
 
 absl::Status CheckGroups(const std::vector<PlannedLayer>& plan) {
   std::vector<const PlannedLayer*> bad;
@@ -51,44 +23,12 @@ absl::Status CheckGroups(const std::vector<PlannedLayer>& plan) {
       absl::StatusCode::kInvalidArgument, "GROUP_SIZE_MISMATCH",
       fmt::format("group_size {} does not divide the inputs of {}; choose one that does, or "
                   "leave them float by {}",
-                  bad.front()->grid.group_size, NameLayers(bad, "inputs", &LinearLayer::in),
+                  bad.front()->grid.group_size,
+                  NameLayers(bad,
+                             [](const PlannedLayer& planned) {
+                               return fmt::format("{} inputs", planned.layer.in);
+                             }),
                   SkipOverride(bad)));
-}
-
-/// The bits that a layer must be packable with. What fills words at 3 bits fills them at every
-/// width that target_bits may choose.
-int PackedBits(const teq::v1::Recipe& recipe, const PlannedLayer& planned) {
-  return BitsAreOpen(recipe, planned.layer.name) ? 3 : planned.grid.bits;
-}
-
-/// The codes of 32 inputs must fill words, and so must the zero points of all outputs.
-absl::Status CheckGptq(const teq::v1::Recipe& recipe, const std::vector<PlannedLayer>& plan) {
-  std::vector<const PlannedLayer*> bad_inputs;
-  std::vector<const PlannedLayer*> bad_outputs;
-  for (const PlannedLayer& planned : plan) {
-    if (!planned.grid.quantized) continue;
-    const int bits = PackedBits(recipe, planned);
-    if (planned.layer.in * bits % 32 != 0) bad_inputs.push_back(&planned);
-    if (planned.layer.out * bits % 32 != 0) bad_outputs.push_back(&planned);
-  }
-  if (!bad_inputs.empty()) {
-    return Error(
-        absl::StatusCode::kInvalidArgument, "SHAPE_NOT_PACKABLE",
-        fmt::format("format GPTQ: {}-bit codes of an output do not fill 32-bit words in {}; "
-                    "leave them float by {}",
-                    PackedBits(recipe, *bad_inputs.front()),
-                    NameLayers(bad_inputs, "inputs", &LinearLayer::in), SkipOverride(bad_inputs)));
-  }
-  if (!bad_outputs.empty()) {
-    return Error(
-        absl::StatusCode::kInvalidArgument, "SHAPE_NOT_PACKABLE",
-        fmt::format("format GPTQ: {}-bit zero points of a group do not fill 32-bit words in "
-                    "{}; leave them float by {}",
-                    PackedBits(recipe, *bad_outputs.front()),
-                    NameLayers(bad_outputs, "outputs", &LinearLayer::out),
-                    SkipOverride(bad_outputs)));
-  }
-  return absl::OkStatus();
 }
 
 /// Beyond its positions a model says nothing that could be measured.
@@ -140,7 +80,6 @@ absl::StatusOr<std::vector<PlannedLayer>> PlanLayers(const teq::v1::JobSpec& spe
                         "every linear layer is skipped; leave at least one to quantize");
   }
   TEQ_RETURN_IF_ERROR(CheckGroups(plan));
-  TEQ_RETURN_IF_ERROR(CheckGptq(spec.recipe(), plan));
   return plan;
 }
 
@@ -149,7 +88,8 @@ absl::Status CheckModel(const teq::v1::JobSpec& spec, const std::filesystem::pat
   TEQ_ASSIGN_OR_RETURN(const CheckpointIndex index, ReadCheckpointIndex(directory));
   MatchPrefix(index, config);
   TEQ_RETURN_IF_ERROR(CheckTensors(config, index));
-  return PlanLayers(spec, config).status();
+  TEQ_ASSIGN_OR_RETURN(const std::vector<PlannedLayer> plan, PlanLayers(spec, config));
+  return CheckFormats(spec, config, plan, directory);
 }
 
 }  // namespace teq::model_info

@@ -18,17 +18,16 @@ struct PlannedLayer {
 };
 
 /// The grid of every linear layer under a recipe with defaults, in LinearLayers' order; where
-/// BitsAreOpen, with provisional bits, and the layer must be packable at every width.
+/// BitsAreOpen, with provisional bits. Whether the formats can hold it, CheckFormats says.
 ///
-/// INVALID_ARGUMENT: GROUP_SIZE_MISMATCH where group_size does not divide a layer's inputs and
-/// SHAPE_NOT_PACKABLE where a format cannot hold a layer (GPTQ: codes of a column and zero points
-/// of a group fill 32-bit words); both name the format, the layers and the override that would
-/// leave them float. INVALID_SPEC for an override that matches no layer, or a recipe that leaves
-/// every layer float.
+/// INVALID_ARGUMENT: GROUP_SIZE_MISMATCH where group_size does not divide a layer's inputs; names
+/// the layers and the override that would leave them float. INVALID_SPEC for an override that
+/// matches no layer, or a recipe that leaves every layer float.
 [[nodiscard]] absl::StatusOr<std::vector<PlannedLayer>> PlanLayers(const teq::v1::JobSpec& spec,
                                                                    const ModelConfig& config);
 
-/// Everything that a checkpoint's headers can tell about a job: config.json, tensors, PlanLayers.
+/// Everything that a checkpoint's headers can tell about a job: config.json, tensors, PlanLayers,
+/// CheckFormats.
 /// For CreateJob, where the server can read the model's directory, and for FETCH.
 [[nodiscard]] absl::Status CheckModel(const teq::v1::JobSpec& spec,
                                       const std::filesystem::path& directory);

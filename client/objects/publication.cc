@@ -431,10 +431,17 @@ absl::StatusOr<std::string> Publication::Seal(teq::v1::Report& report, const Pag
     if (IsDirectory(entry->path())) directories.insert(entry->path().filename().string());
   }
   if (error) return WriteError(error.value(), attempt, 0);
+  // What was measured of a format is kept.
+  const auto measured = report.artifacts();
   report.clear_artifacts();
   for (const std::string& directory : directories) {
-    TEQ_ASSIGN_OR_RETURN(*report.add_artifacts(),
+    TEQ_ASSIGN_OR_RETURN(const teq::v1::Artifact artifact,
                          MakeArtifact(directory, FinalDirectory(directory), files));
+    teq::v1::Artifact& sealed = *report.add_artifacts();
+    for (const teq::v1::Artifact& known : measured) {
+      if (known.format() == artifact.format()) sealed = known;
+    }
+    sealed.MergeFrom(artifact);
   }
   std::map<std::string_view, std::string> texts;
   texts[kReport] = ToJson(report).dump(2) + "\n";

@@ -83,7 +83,7 @@ class Publication {
   /// "teqd.manifest.v1", job, job_uid, spec_digest, attempt, fence, artifacts (format, path, bytes,
   /// sha256), files (path relative to the output, bytes, sha256), report. Returns its sha256.
   /// Fills `report.artifacts` (path: FinalDirectory) first, so that the manifest's report and the
-  /// caller's are one. An artifact's sha256 is that of the lines "<sha256>  <path below the
+  /// caller's are one; what the caller measured of a format (exact, perplexity) stays. An artifact's sha256 is that of the lines "<sha256>  <path below the
   /// directory>\n" of its files in name order, as sha256sum prints them. Also writes report.json,
   /// the same report, and report.html, what `page` makes of it; without a `page`, none.
   ///

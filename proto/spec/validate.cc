@@ -326,7 +326,10 @@ void CheckOutput(const JobSpec& spec, Violations& violations) {
                                              "give a directory of its own",
                                              spec.output().uri(), spec.model().uri()));
   }
-  if (spec.output().formats().empty()) violations.Add("output.formats", "is empty; give GPTQ");
+  if (spec.output().formats().empty()) {
+    violations.Add("output.formats",
+                   "is empty; give GPTQ, AWQ, COMPRESSED_TENSORS, GGUF or DEQUANTIZED, or several");
+  }
   std::set<int> seen;
   for (int i = 0; i < spec.output().formats_size(); ++i) {
     const int format = spec.output().formats(i);

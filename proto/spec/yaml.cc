@@ -112,6 +112,27 @@ Json ReadPlainScalar(std::string_view text) {
   return text;
 }
 
+Json ReadYamlTexts(std::string_view text) {
+  Json object;
+  try {
+    const YAML::Node root = YAML::Load(std::string(text));
+    if (!root.IsMap()) return nullptr;
+    object = Json::object();
+    for (const auto& entry : root) {
+      if (!entry.first.IsScalar()) continue;
+      if (entry.second.IsScalar()) object[entry.first.Scalar()] = entry.second.Scalar();
+      if (!entry.second.IsSequence()) continue;
+      Json& list = object[entry.first.Scalar()] = Json::array();
+      for (const YAML::Node& item : entry.second) {
+        if (item.IsScalar()) list.push_back(item.Scalar());
+      }
+    }
+  } catch (const YAML::Exception&) {
+    return nullptr;
+  }
+  return object;
+}
+
 std::string WriteYaml(const Json& json) {
   YAML::Emitter out;
   Write(json, out);

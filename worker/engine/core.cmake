@@ -7,7 +7,11 @@ add_library(teq_engine STATIC
   model/device.cc
   model/positions.cc
   model/windows_tensor.cc
+  pack/awq.cc
   pack/bit_packing.cc
+  pack/checkpoint_directory.cc
+  pack/compressed_tensors.cc
+  pack/dequantized.cc
   pack/gguf.cc
   pack/gguf_blocks.cc
   pack/gguf_container.cc
@@ -15,10 +19,12 @@ add_library(teq_engine STATIC
   pack/gguf_tensors.cc
   pack/gguf_vocabulary.cc
   pack/gptq.cc
+  pack/model_card.cc
   pipeline/block_rounder.cc
   pipeline/job_run.cc
   pipeline/job_run_measure.cc
   pipeline/job_run_quantize.cc
+  pipeline/output_formats.cc
   pipeline/run.cc
   quant/bit_choice.cc
   quant/clip_search.cc

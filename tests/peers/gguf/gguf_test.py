@@ -26,7 +26,7 @@ FAMILIES = ["llama", "llama-bias", "llama-rope-llama3", "llama-rope-linear", "ll
             "falcon-40b"]
 # What llama.cpp's arithmetic may change logits by: the root of the mean square, as a part of the
 # spread of all logits. It multiplies codes by activations of 8 bits, and float16 by float16; seen are
-# 0.004 with codes in one layer, and 0.02 with codes in all.
+# 0.001 to 0.005 with codes in one layer, and 0.01 to 0.03 with codes in all.
 ONE_LAYER, ALL_LAYERS = 0.01, 0.05
 
 
@@ -139,7 +139,8 @@ class FamiliesTest(GgufTest):
         requests = []
         for name in words:
             case = json.loads((FIXTURES / "families" / f"{name}.json").read_text())
-            requests.append(request(write_family(self.root / name, case), self.root / f"{name} out"))
+            requests.append(request(write_family(self.root / name, case), self.root / f"{name} out",
+                                    group_size=-1))
         for (name, said), answer in zip(words.items(), pack(requests), strict=True):
             with self.subTest(name):
                 self.assertEqual(answer.get("reason"), "FORMAT_CANNOT_HOLD", answer)

@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "client/model_info/plan.h"
 #include "nlohmann/json.hpp"
 #include "torch/types.h"
 #include "worker/engine/pack/packable_model.h"
@@ -23,11 +22,9 @@ namespace teq::pack {
 
 /// config.json's quantization_config. The most common grid is the general one; other grids and
 /// float layers become rules of `dynamic`, as GPTQModel and vLLM read them.
-[[nodiscard]] nlohmann::ordered_json GptqConfig(const std::vector<model_info::PlannedLayer>& plan);
+[[nodiscard]] nlohmann::ordered_json GptqConfig(const PackableModel& model);
 
-/// Writes a directory that a loader can be given: config.json, quantize_config.json,
-/// model.safetensors, and the source's tokenizer and generation files. Returns each file's sha256.
-/// RESOURCE_EXHAUSTED, DISK_FULL.
+/// As WriteCheckpointDirectory, with quantize_config.json beside config.json.
 [[nodiscard]] absl::StatusOr<std::map<std::string, std::string>> WriteGptqDirectory(
     const PackableModel& model, const std::filesystem::path& directory);
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <map>
 #include <string>
@@ -21,6 +22,8 @@ struct PackableModel {
   std::map<std::string, quant::Quantized> layers;  // by module name
   std::vector<std::pair<std::string, torch::Tensor>>
       floats;  // all other tensors, in their published type
+  // Weights are divided into files of about this size, by default Hugging Face's own.
+  std::uint64_t shard_bytes = 5'000'000'000;
 };
 
 }  // namespace teq::pack

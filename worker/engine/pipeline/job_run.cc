@@ -1,16 +1,17 @@
 #include "worker/engine/pipeline/job_run.h"
 
 #include "ATen/Parallel.h"
+#include "client/model_info/format_rules.h"
 #include "fmt/format.h"
 #include "proto/spec/error.h"
 #include "proto/spec/json.h"
 #include "proto/spec/recipe.h"
 #include "worker/engine/cancellation.h"
+#include "worker/engine/pack/model_card.h"
 #include "worker/engine/report/environment.h"
 #include "worker/engine/report/page.h"
 #include "worker/engine/text/missing_tokenizer.h"
 #include "worker/engine/text/tokenizer.h"
-#include "worker/engine/verify/packed_model.h"
 
 namespace teq::pipeline {
 namespace {
@@ -92,13 +93,19 @@ void JobRun::SendProgress(std::int64_t done, std::int64_t total, const char* uni
 }
 
 absl::Status JobRun::Fetch() {
+  for (const int format : spec_.output().formats()) {
+    TEQ_ASSIGN_OR_RETURN(outputs_.emplace_back().format,
+                         FindOutputFormat(static_cast<teq::v1::Format>(format)));
+  }
   TEQ_RETURN_IF_ERROR(FetchModel());
   TEQ_RETURN_IF_ERROR(FetchTexts());
   const objects::Publisher publisher{start_.job(), start_.job_uid(), Digest(spec_),
                                      start_.attempt(), start_.fence()};
+  std::vector<std::string> directories;
+  for (const Output& output : outputs_) directories.emplace_back(output.format->directory);
   TEQ_ASSIGN_OR_RETURN(publication_,
                        objects::Publication::Begin(spec_.output().uri(), options_.uri_policy,
-                                                   publisher, {kGptqDirectory}));
+                                                   publisher, directories));
   teq::v1::Inputs& inputs = *report_.mutable_inputs();
   inputs.set_recipe_sha256(Digest(recipe()));
   *report_.mutable_recipe() = recipe();
@@ -118,6 +125,7 @@ absl::Status JobRun::FetchModel() {
   model_info::MatchPrefix(checkpoint_->index(), config_);
   TEQ_RETURN_IF_ERROR(model_info::CheckTensors(config_, checkpoint_->index()));
   TEQ_ASSIGN_OR_RETURN(packable_.plan, model_info::PlanLayers(spec_, config_));
+  TEQ_RETURN_IF_ERROR(model_info::CheckFormats(spec_, config_, packable_.plan, model_directory_));
   TEQ_ASSIGN_OR_RETURN(vocabulary_,
                        model_info::FindVocabularyTensors(config_, checkpoint_->index()));
   packable_.config = config_;
@@ -183,35 +191,15 @@ absl::Status JobRun::FetchTexts() {
 }
 
 absl::Status JobRun::Pack() {
-  TEQ_ASSIGN_OR_RETURN(
-      file_digests_,
-      pack::WriteGptqDirectory(packable_, publication_->StagingDirectory(kGptqDirectory)));
-  return absl::OkStatus();
-}
-
-absl::StatusOr<model::Decoder> JobRun::ReadPublished(const std::filesystem::path& directory) const {
-  TEQ_ASSIGN_OR_RETURN(const verify::PackedModel packed, verify::ReadGptqDirectory(directory));
-  for (const auto& [name, expected] : packable_.layers) {
-    const auto found = packed.layers.find(name);
-    if (found == packed.layers.end() ||
-        !torch::equal(found->second.weight, quant::Dequantize(expected).to(torch::kCPU))) {
-      return Error(absl::StatusCode::kDataLoss, "VERIFY_FAILED",
-                   fmt::format("{}: layer {} does not read back as it was rounded",
-                               directory.string(), name));
-    }
+  std::int64_t done = 0;
+  for (Output& output : outputs_) {
+    TEQ_RETURN_IF_ERROR(CheckCancelled(cancelled_));
+    TEQ_ASSIGN_OR_RETURN(
+        output.file_digests,
+        output.format->write(packable_, publication_->StagingDirectory(output.format->directory)));
+    SendProgress(++done, static_cast<std::int64_t>(outputs_.size()), "formats");
   }
-  constexpr std::string_view kSuffix = ".weight";
-  const auto source = [&](const std::string& name) -> absl::StatusOr<Tensor> {
-    const auto layer = packed.layers.find(name.substr(0, name.size() - kSuffix.size()));
-    if (name.ends_with(kSuffix) && layer != packed.layers.end()) {
-      return config_.transposed_linears ? layer->second.weight.t() : layer->second.weight;
-    }
-    const auto tensor = packed.tensors.find(name);
-    if (tensor != packed.tensors.end()) return tensor->second;
-    return Error(absl::StatusCode::kDataLoss, "VERIFY_FAILED",
-                 fmt::format("{}: tensor {} is missing", directory.string(), name));
-  };
-  return model::LoadDecoder(config_, vocabulary_, source, device_.torch);
+  return absl::OkStatus();
 }
 
 absl::Status JobRun::Seal() {
@@ -219,6 +207,24 @@ absl::Status JobRun::Seal() {
   // Its time is in no report: the report is sealed as part of the content.
   stage_ = teq::v1::STAGE_PUBLISH;
   SendProgress(0, 0, "");
+  for (const Output& output : outputs_) {
+    TEQ_RETURN_IF_ERROR(
+        pack::WriteModelCard({.format = output.format->format,
+                              .exact = output.exact,
+                              .perplexity = output.perplexity,
+                              .file_digests = output.file_digests,
+                              .source = packable_.source},
+                             report_, publication_->StagingDirectory(output.format->directory)));
+    teq::v1::Artifact& artifact = *report_.add_artifacts();
+    artifact.set_format(ShortEnumName(teq::v1::Format_descriptor(), output.format->format));
+    artifact.set_exact(output.exact);
+    for (const teq::v1::Perplexity& figures : output.perplexity) {
+      teq::v1::ArtifactPerplexity& own = *artifact.add_perplexity();
+      own.set_dataset(figures.dataset());
+      own.set_value(figures.quantized());
+      own.set_delta(figures.delta());
+    }
+  }
   TEQ_ASSIGN_OR_RETURN(manifest_sha256_, publication_->Seal(report_, report::ReportPage));
   return absl::OkStatus();
 }

@@ -19,8 +19,9 @@
 #include "worker/engine/eval/tasks.h"
 #include "worker/engine/model/decoder.h"
 #include "worker/engine/model/device.h"
-#include "worker/engine/pack/gptq.h"
+#include "worker/engine/pack/packable_model.h"
 #include "worker/engine/pipeline/block_rounder.h"
+#include "worker/engine/pipeline/output_formats.h"
 #include "worker/engine/pipeline/run.h"
 #include "worker/engine/teq/fold.h"
 #include "worker/engine/teq/parameters.h"
@@ -31,9 +32,6 @@
 #include "worker/engine/text/windows.h"
 
 namespace teq::pipeline {
-
-/// Where the packed checkpoint lies under the output.
-inline constexpr const char* kGptqDirectory = "gptq";
 
 /// Float32 sources publish as float16; others keep their type.
 [[nodiscard]] torch::ScalarType PublishedType(torch::ScalarType source);
@@ -69,6 +67,14 @@ class JobRun {
     eval::TaskScores full_precision;
   };
 
+  /// One of the requested formats, in the order of the request.
+  struct Output {
+    const OutputFormat* format = nullptr;
+    std::map<std::string, std::string> file_digests;
+    bool exact = false;
+    std::vector<teq::v1::Perplexity> perplexity;  // of its own bytes, by dataset
+  };
+
   absl::Status Fetch();
   absl::Status FetchModel();
   absl::Status FetchTexts();
@@ -92,10 +98,12 @@ class JobRun {
   absl::Status Verify();
   absl::Status Seal();
 
-  absl::StatusOr<model::Decoder> ReadPublished(const std::filesystem::path& directory) const;
   absl::StatusOr<eval::Evaluation> Measure(const model::Decoder& decoder,
-                                           const model::Decoder* reference, const Dataset& dataset,
-                                           teq::v1::PerplexitySample::Phase phase);
+                                           const model::Decoder* reference, const Dataset& dataset);
+  void Announce(const Dataset& dataset, teq::v1::PerplexitySample::Phase phase, double perplexity);
+  absl::StatusOr<std::vector<teq::v1::Perplexity>> MeasureOutput(const model::Decoder& decoder);
+  absl::Status ReportQuality(const model::Decoder& quantized, const Output& output);
+  absl::Status VerifyOutput(Output& output);
   absl::StatusOr<eval::TaskScores> Score(const model::Decoder& decoder, const Task& task);
   absl::Status CheckGate() const;
 
@@ -136,7 +144,7 @@ class JobRun {
   torch::ScalarType norm_type_ = torch::kFloat16;  // as the norms are published
   pack::PackableModel packable_;
   std::int64_t clamped_zeros_ = 0;
-  std::map<std::string, std::string> file_digests_;
+  std::vector<Output> outputs_;
 };
 
 }  // namespace teq::pipeline

@@ -3,6 +3,8 @@
 
 #include "fmt/format.h"
 #include "proto/spec/error.h"
+#include "proto/spec/json.h"
+#include "worker/engine/cancellation.h"
 #include "worker/engine/pipeline/job_run.h"
 #include "worker/engine/report/environment.h"
 #include "worker/engine/verify/packed_model.h"
@@ -15,20 +17,19 @@ using torch::Tensor;
 
 absl::StatusOr<eval::Evaluation> JobRun::Measure(const model::Decoder& decoder,
                                                  const model::Decoder* reference,
-                                                 const Dataset& dataset,
-                                                 PerplexitySample::Phase phase) {
-  TEQ_ASSIGN_OR_RETURN(
-      eval::Evaluation evaluation,
-      eval::Evaluate(
-          decoder, reference, dataset.windows,
-          [this](std::int64_t done, std::int64_t total) { SendProgress(done, total, "windows"); },
-          cancelled_));
+                                                 const Dataset& dataset) {
+  return eval::Evaluate(
+      decoder, reference, dataset.windows,
+      [this](std::int64_t done, std::int64_t total) { SendProgress(done, total, "windows"); },
+      cancelled_);
+}
+
+void JobRun::Announce(const Dataset& dataset, PerplexitySample::Phase phase, double perplexity) {
   EngineEvent event;
   event.mutable_perplexity()->set_dataset(dataset.uri);
   event.mutable_perplexity()->set_phase(phase);
-  event.mutable_perplexity()->set_value(evaluation.Perplexity());
+  event.mutable_perplexity()->set_value(perplexity);
   sink_(event);
-  return evaluation;
 }
 
 absl::StatusOr<eval::TaskScores> JobRun::Score(const model::Decoder& decoder, const Task& task) {
@@ -40,8 +41,8 @@ absl::StatusOr<eval::TaskScores> JobRun::Score(const model::Decoder& decoder, co
 
 absl::Status JobRun::BaselineEval() {
   for (Dataset& dataset : datasets_) {
-    TEQ_ASSIGN_OR_RETURN(dataset.full_precision, Measure(decoder_, nullptr, dataset,
-                                                         PerplexitySample::PHASE_FULL_PRECISION));
+    TEQ_ASSIGN_OR_RETURN(dataset.full_precision, Measure(decoder_, nullptr, dataset));
+    Announce(dataset, PerplexitySample::PHASE_FULL_PRECISION, dataset.full_precision.Perplexity());
     if (!std::isfinite(dataset.full_precision.Perplexity())) {
       return Error(
           absl::StatusCode::kInvalidArgument, "MODEL_NOT_FINITE",
@@ -59,21 +60,48 @@ absl::Status JobRun::BaselineEval() {
       decoder_, {}, transform::PlainParameters({}, grids_, decoder_.embedding.options()), grids_,
       norm_type_, teq::v1::GRADIENT_FULL);
   for (Dataset& dataset : datasets_) {
-    TEQ_ASSIGN_OR_RETURN(
-        dataset.round_to_nearest,
-        Measure(rounded, nullptr, dataset, PerplexitySample::PHASE_ROUND_TO_NEAREST));
+    TEQ_ASSIGN_OR_RETURN(dataset.round_to_nearest, Measure(rounded, nullptr, dataset));
+    Announce(dataset, PerplexitySample::PHASE_ROUND_TO_NEAREST,
+             dataset.round_to_nearest.Perplexity());
   }
   return absl::OkStatus();
 }
 
 absl::Status JobRun::Verify() {
-  const std::filesystem::path directory = publication_->StagingDirectory(kGptqDirectory);
-  TEQ_RETURN_IF_ERROR(verify::CheckDigests(directory, file_digests_));
-  TEQ_ASSIGN_OR_RETURN(const model::Decoder quantized, ReadPublished(directory));
+  for (Output& output : outputs_) {
+    TEQ_RETURN_IF_ERROR(CheckCancelled(cancelled_));
+    TEQ_RETURN_IF_ERROR(VerifyOutput(output));
+  }
+  report_.mutable_peak_memory_bytes()->set_host(report::PeakHostMemory());
+  report_.mutable_peak_memory_bytes()->set_device(model::PeakDeviceMemory(device_));
+  return CheckGate();
+}
+
+/// Outputs that hold exactly what was rounded are one model, which is measured once.
+absl::Status JobRun::VerifyOutput(Output& output) {
+  const std::filesystem::path directory = publication_->StagingDirectory(output.format->directory);
+  TEQ_RETURN_IF_ERROR(verify::CheckDigests(directory, output.file_digests));
+  TEQ_ASSIGN_OR_RETURN(const ReadBack back, ReadOutput(*output.format, packable_, directory));
+  output.exact = back.exact;
+  for (const Output& earlier : outputs_) {
+    if (&earlier == &output) break;
+    if (!earlier.exact || !output.exact) continue;
+    output.perplexity = earlier.perplexity;
+    return absl::OkStatus();
+  }
+  const auto source = [&](const std::string& name) { return TensorOf(back.packed, config_, name); };
+  TEQ_ASSIGN_OR_RETURN(const model::Decoder quantized,
+                       model::LoadDecoder(config_, vocabulary_, source, device_.torch));
+  TEQ_ASSIGN_OR_RETURN(output.perplexity, MeasureOutput(quantized));
+  return &output == &outputs_.front() ? ReportQuality(quantized, output) : absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<teq::v1::Perplexity>> JobRun::MeasureOutput(
+    const model::Decoder& decoder) {
+  std::vector<teq::v1::Perplexity> all;
   for (const Dataset& dataset : datasets_) {
-    TEQ_ASSIGN_OR_RETURN(const eval::Evaluation measured,
-                         Measure(quantized, &decoder_, dataset, PerplexitySample::PHASE_QUANTIZED));
-    teq::v1::Perplexity& figures = *report_.add_perplexity();
+    TEQ_ASSIGN_OR_RETURN(const eval::Evaluation measured, Measure(decoder, &decoder_, dataset));
+    teq::v1::Perplexity& figures = all.emplace_back();
     figures.set_dataset(dataset.uri);
     figures.set_full_precision(dataset.full_precision.Perplexity());
     figures.set_round_to_nearest(dataset.round_to_nearest.Perplexity());
@@ -86,9 +114,20 @@ absl::Status JobRun::Verify() {
     figures.set_tokens(measured.tokens);
     figures.set_round_to_nearest_difference_standard_error(
         eval::PairedStandardError(measured, dataset.round_to_nearest));
+  }
+  return all;
+}
+
+/// What the report says of the first format: its perplexities, and the tasks.
+absl::Status JobRun::ReportQuality(const model::Decoder& quantized, const Output& output) {
+  for (std::size_t i = 0; i < datasets_.size(); ++i) {
+    const teq::v1::Perplexity& figures = output.perplexity[i];
+    Announce(datasets_[i], PerplexitySample::PHASE_QUANTIZED, figures.quantized());
+    *report_.add_perplexity() = figures;
     if (figures.quantized() > figures.round_to_nearest()) {
       report_.add_notes(fmt::format("perplexity on {} is {:.4f}, above plain rounding's {:.4f}",
-                                    dataset.uri, figures.quantized(), figures.round_to_nearest()));
+                                    figures.dataset(), figures.quantized(),
+                                    figures.round_to_nearest()));
     }
   }
   for (const Task& task : tasks_) {
@@ -101,22 +140,24 @@ absl::Status JobRun::Verify() {
     result.set_standard_error(eval::StandardError(scores));
     result.set_difference_standard_error(eval::PairedStandardError(scores, task.full_precision));
   }
-  report_.mutable_peak_memory_bytes()->set_host(report::PeakHostMemory());
-  report_.mutable_peak_memory_bytes()->set_device(model::PeakDeviceMemory(device_));
-  return CheckGate();
+  return absl::OkStatus();
 }
 
 absl::Status JobRun::CheckGate() const {
   if (!spec_.evaluation().has_max_perplexity_delta()) return absl::OkStatus();
   const double limit = spec_.evaluation().max_perplexity_delta();
-  for (const teq::v1::Perplexity& figures : report_.perplexity()) {
-    // Written so that NaN fails too.
-    if (figures.delta() <= limit) continue;
-    return Error(absl::StatusCode::kFailedPrecondition, "PERPLEXITY_GATE",
-                 fmt::format("perplexity on {} rises by {:.4f} (from {:.4f} to {:.4f}); "
-                             "evaluation.max_perplexity_delta is {}; nothing was published",
-                             figures.dataset(), figures.delta(), figures.full_precision(),
-                             figures.quantized(), limit));
+  for (const Output& output : outputs_) {
+    for (const teq::v1::Perplexity& figures : output.perplexity) {
+      // Written so that NaN fails too.
+      if (figures.delta() <= limit) continue;
+      return Error(absl::StatusCode::kFailedPrecondition, "PERPLEXITY_GATE",
+                   fmt::format("format {}: perplexity on {} rises by {:.4f} (from {:.4f} to "
+                               "{:.4f}); evaluation.max_perplexity_delta is {}; nothing was "
+                               "published",
+                               ShortEnumName(teq::v1::Format_descriptor(), output.format->format),
+                               figures.dataset(), figures.delta(), figures.full_precision(),
+                               figures.quantized(), limit));
+    }
   }
   return absl::OkStatus();
 }

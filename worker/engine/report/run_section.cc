@@ -104,12 +104,25 @@ std::string Inputs(const Report& report) {
 
 std::string Artifacts(const Report& report) {
   if (report.artifacts().empty()) return {};
-  Table table("Published directories", {{"Format", Table::Align::kText},
-                                        {"Path", Table::Align::kText},
-                                        {"Bytes"},
-                                        {"sha256", Table::Align::kText}});
+  std::vector<Table::Column> columns = {
+      {"Format", Table::Align::kText}, {"Path", Table::Align::kText}, {"Bytes"}};
+  for (const teq::v1::Perplexity& figures : report.perplexity()) {
+    columns.push_back({"Perplexity on " + LastPart(figures.dataset())});
+  }
+  columns.push_back({"Exact", Table::Align::kText});
+  columns.push_back({"sha256", Table::Align::kText});
+  Table table("Published directories; exact ones hold what was rounded, bit for bit",
+              std::move(columns));
   for (const teq::v1::Artifact& artifact : report.artifacts()) {
-    table.AddRow({artifact.format(), artifact.path(), Count(artifact.bytes()), artifact.sha256()});
+    std::vector<std::string> cells = {artifact.format(), artifact.path(), Count(artifact.bytes())};
+    for (const teq::v1::Perplexity& figures : report.perplexity()) {
+      const auto own = std::ranges::find(artifact.perplexity(), figures.dataset(),
+                                         &teq::v1::ArtifactPerplexity::dataset);
+      cells.push_back(own == artifact.perplexity().end() ? "–" : Fixed(own->value(), 4));
+    }
+    cells.emplace_back(artifact.exact() ? "yes" : "no");
+    cells.push_back(artifact.sha256());
+    table.AddRow(std::move(cells));
   }
   return "<h3>Published</h3>\n" + table.Html();
 }

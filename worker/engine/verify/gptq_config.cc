@@ -5,29 +5,16 @@
 
 #include "fmt/format.h"
 #include "proto/spec/error.h"
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include "pcre2.h"
 
 namespace teq::verify {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
-absl::Status Bad(std::string_view message) {
-  return Error(absl::StatusCode::kDataLoss, "VERIFY_FAILED",
-               fmt::format("config.json: quantization_config: {}", message));
-}
-
-absl::Status BadValue(const Json& json, std::string_view key, std::string_view expected) {
-  const auto found = json.find(key);
-  return Bad(fmt::format("{} is {}; expected {}", key,
-                         found == json.end() ? "missing" : found->dump(), expected));
-}
-
 absl::Status ReadBool(const Json& json, std::string_view key, bool& value) {
   const auto found = json.find(key);
   if (found == json.end()) return absl::OkStatus();
-  if (!found->is_boolean()) return BadValue(json, key, "true or false");
+  if (!found->is_boolean()) return BadSetting(json, key, "true or false");
   value = found->get<bool>();
   return absl::OkStatus();
 }
@@ -36,14 +23,14 @@ absl::Status ReadBool(const Json& json, std::string_view key, bool& value) {
 absl::Status ReadClaim(const Json& json, LayerClaim& claim) {
   if (const auto bits = json.find("bits"); bits != json.end()) {
     if (*bits != 2 && *bits != 3 && *bits != 4 && *bits != 8) {
-      return BadValue(json, "bits", "2, 3, 4 or 8");
+      return BadSetting(json, "bits", "2, 3, 4 or 8");
     }
     claim.bits = bits->get<int>();
   }
   if (const auto group = json.find("group_size"); group != json.end()) {
     if (!group->is_number_integer() ||
         (group->get<std::int64_t>() < 1 && group->get<std::int64_t>() != -1)) {
-      return BadValue(json, "group_size", "-1 or a positive number");
+      return BadSetting(json, "group_size", "-1 or a positive number");
     }
     claim.group_size = group->get<std::int64_t>();
   }
@@ -71,36 +58,21 @@ bool IsHead(std::string_view module) {
 
 }  // namespace
 
-struct GptqConfig::Pattern {
-  struct FreeCode {
-    void operator()(pcre2_code* code) const { pcre2_code_free(code); }
-  };
-
-  std::unique_ptr<pcre2_code, FreeCode> code;
-
-  [[nodiscard]] bool Matches(std::string_view name) const {
-    pcre2_match_data* match = pcre2_match_data_create_from_pattern(code.get(), nullptr);
-    const int result = pcre2_match(code.get(), reinterpret_cast<PCRE2_SPTR>(name.data()),
-                                   name.size(), 0, PCRE2_ANCHORED, match, nullptr);
-    pcre2_match_data_free(match);
-    return result >= 0;
-  }
-};
-
 absl::StatusOr<GptqConfig> GptqConfig::Parse(const Json& json) {
-  if (!json.is_object()) return Bad("is missing or no object");
+  if (!json.is_object()) return BadConfig("is missing or no object");
   if (json.value("quant_method", Json()) != "gptq") {
-    return BadValue(json, "quant_method", "\"gptq\"");
+    return BadSetting(json, "quant_method", "\"gptq\"");
   }
   // Loaders take a missing key for v1; v2 stores another zero point.
   if (json.value("checkpoint_format", Json("gptq")) != "gptq") {
-    return BadValue(json, "checkpoint_format", "\"gptq\", whose zero points are stored minus one");
+    return BadSetting(json, "checkpoint_format",
+                      "\"gptq\", whose zero points are stored minus one");
   }
   if (json.value("pack_dtype", Json("int32")) != "int32") {
-    return BadValue(json, "pack_dtype", "\"int32\"");
+    return BadSetting(json, "pack_dtype", "\"int32\"");
   }
   for (const std::string_view key : {"bits", "group_size", "desc_act", "sym"}) {
-    if (!json.contains(key)) return BadValue(json, key, "a value, which loaders require");
+    if (!json.contains(key)) return BadSetting(json, key, "a value, which loaders require");
   }
   GptqConfig config;
   config.base_.packed = true;
@@ -108,7 +80,7 @@ absl::StatusOr<GptqConfig> GptqConfig::Parse(const Json& json) {
   TEQ_RETURN_IF_ERROR(ReadBool(json, "desc_act", config.desc_act_));
   TEQ_RETURN_IF_ERROR(ReadBool(json, "lm_head", config.lm_head_));
   if (const auto rules = json.find("dynamic"); rules != json.end() && !rules->is_null()) {
-    if (!rules->is_object()) return BadValue(json, "dynamic", "an object of rules");
+    if (!rules->is_object()) return BadSetting(json, "dynamic", "an object of rules");
     for (const auto& [key, settings] : rules->items()) {
       TEQ_RETURN_IF_ERROR(config.AddRule(key, settings));
     }
@@ -118,25 +90,22 @@ absl::StatusOr<GptqConfig> GptqConfig::Parse(const Json& json) {
 
 absl::Status GptqConfig::AddRule(const std::string& key, const Json& settings) {
   if (!settings.is_object()) {
-    return Bad(fmt::format("dynamic rule {} is {}; expected an object", key, settings.dump()));
+    return BadConfig(
+        fmt::format("dynamic rule {} is {}; expected an object", key, settings.dump()));
   }
   const bool skips = key.starts_with("-:");
   const std::string_view expression =
       std::string_view(key).substr(skips || key.starts_with("+:") ? 2 : 0);
-  int error = 0;
-  PCRE2_SIZE offset = 0;
-  auto pattern = std::make_shared<Pattern>();
-  pattern->code.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(expression.data()),
-                                    expression.size(), PCRE2_UTF, &error, &offset, nullptr));
-  if (pattern->code == nullptr) {
-    return Bad(
-        fmt::format("dynamic rule {}: no regular expression (at character {})", key, offset));
+  absl::StatusOr<NamePattern> pattern = NamePattern::Parse(expression);
+  if (!pattern.ok()) {
+    return BadConfig(
+        fmt::format("dynamic rule {}: {}", key, std::string(pattern.status().message())));
   }
-  Rule rule{std::move(pattern), base_};
+  Rule rule{*std::move(pattern), base_};
   rule.claim.packed = !skips;
   for (const auto& [name, value] : settings.items()) {
     if (name != "bits" && name != "group_size" && name != "sym") {
-      return Bad(
+      return BadConfig(
           fmt::format("dynamic rule {} sets {} to {}; only bits, group_size and sym may differ",
                       key, name, value.dump()));
     }
@@ -148,7 +117,7 @@ absl::Status GptqConfig::AddRule(const std::string& key, const Json& settings) {
 
 LayerClaim GptqConfig::ClaimOf(std::string_view module) const {
   for (const Rule& rule : rules_) {
-    if (rule.pattern->Matches(module)) return rule.claim;
+    if (rule.pattern.MatchesStart(module)) return rule.claim;
   }
   LayerClaim claim = base_;
   claim.packed = StandsInBlock(module) || (lm_head_ && IsHead(module));

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -9,16 +8,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "nlohmann/json.hpp"
+#include "worker/engine/verify/layer_claim.h"
 
 namespace teq::verify {
-
-/// What a quantization_config claims about one module.
-struct LayerClaim {
-  bool packed = false;
-  int bits = 0;
-  std::int64_t group_size = 0;  // -1: the whole row
-  bool symmetric = false;
-};
 
 /// The `quantization_config` of a GPTQ checkpoint, as loaders read it: `dynamic` rules are regular
 /// expressions matched from a name's start, in file order, and the first that matches decides.
@@ -36,9 +28,8 @@ class GptqConfig {
   [[nodiscard]] bool desc_act() const { return desc_act_; }
 
  private:
-  struct Pattern;
   struct Rule {
-    std::shared_ptr<const Pattern> pattern;
+    NamePattern pattern;
     LayerClaim claim;
   };
 

@@ -3,13 +3,13 @@
 #include <array>
 #include <string_view>
 
-#include "client/objects/publication.h"
 #include "fmt/format.h"
 #include "nlohmann/json.hpp"
 #include "proto/spec/error.h"
-#include "torch/torch.h"
 #include "worker/engine/checkpoint/checkpoint.h"
+#include "worker/engine/verify/fields.h"
 #include "worker/engine/verify/gptq_config.h"
+#include "worker/engine/verify/published_files.h"
 
 namespace teq::verify {
 namespace {
@@ -17,23 +17,6 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr std::array<std::string_view, 4> kPackedParts = {"qweight", "qzeros", "scales", "g_idx"};
-
-absl::Status Bad(std::string_view message) {
-  return Error(absl::StatusCode::kDataLoss, "VERIFY_FAILED", message);
-}
-
-/// Any status as VERIFY_FAILED: whatever is wrong with published bytes, it is our doing.
-absl::Status AsVerifyFailed(const absl::Status& status) {
-  return Bad(std::string(status.message()));
-}
-
-absl::StatusOr<Json> ReadJson(const std::filesystem::path& file) {
-  const absl::StatusOr<std::string> text = objects::ReadFile(file);
-  if (!text.ok()) return AsVerifyFailed(text.status());
-  Json json = Json::parse(*text, nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object()) return Bad(fmt::format("{}: is no JSON object", file.string()));
-  return json;
-}
 
 absl::StatusOr<GptqConfig> ReadConfig(const std::filesystem::path& directory) {
   TEQ_ASSIGN_OR_RETURN(const Json config, ReadJson(directory / "config.json"));
@@ -46,17 +29,6 @@ absl::StatusOr<GptqConfig> ReadConfig(const std::filesystem::path& directory) {
     }
   }
   return GptqConfig::Parse(quantization);
-}
-
-/// The module of a tensor of one of `parts`, such as "a.b" of "a.b.qweight"; else empty.
-std::string_view ModuleOf(std::string_view tensor) {
-  const std::size_t dot = tensor.rfind('.');
-  if (dot == std::string_view::npos) return {};
-  const std::string_view part = tensor.substr(dot + 1);
-  for (const std::string_view known : kPackedParts) {
-    if (part == known) return tensor.substr(0, dot);
-  }
-  return {};
 }
 
 absl::Status CheckGroups(const UnpackedLayer& layer, const torch::Tensor& g_idx,
@@ -87,16 +59,6 @@ absl::Status CheckSymmetry(const UnpackedLayer& layer, const LayerClaim& claim) 
                            layer.zeros.masked_select(wrong)[0].item<std::int32_t>(), middle));
   }
   return absl::OkStatus();
-}
-
-absl::Status CheckBias(const checkpoint::Checkpoint& checkpoint, const std::string& module,
-                       std::int64_t outputs) {
-  const auto& tensors = checkpoint.index().tensors;
-  const auto bias = tensors.find(module + ".bias");
-  if (bias == tensors.end() || bias->second.shape == std::vector<std::int64_t>{outputs}) {
-    return absl::OkStatus();
-  }
-  return Bad(fmt::format("bias: its shape is not [{}]", outputs));
 }
 
 absl::StatusOr<UnpackedLayer> ReadLayer(const checkpoint::Checkpoint& checkpoint,
@@ -137,7 +99,7 @@ absl::StatusOr<PackedModel> ReadModel(const checkpoint::Checkpoint& checkpoint,
                                       const GptqConfig& config) {
   PackedModel model;
   for (const auto& [name, info] : checkpoint.index().tensors) {
-    const std::string module(ModuleOf(name));
+    const std::string module(ModuleOf(name, kPackedParts));
     if (module.empty()) {
       TEQ_RETURN_IF_ERROR(CheckFloat(info, config));
       TEQ_ASSIGN_OR_RETURN(model.tensors[name], checkpoint.Read(name));
@@ -154,9 +116,8 @@ absl::StatusOr<PackedModel> ReadModel(const checkpoint::Checkpoint& checkpoint,
 
 absl::StatusOr<PackedModel> ReadGptqDirectory(const std::filesystem::path& directory) {
   TEQ_ASSIGN_OR_RETURN(const GptqConfig config, ReadConfig(directory));
-  absl::StatusOr<checkpoint::Checkpoint> checkpoint = checkpoint::Checkpoint::Open(directory);
-  if (!checkpoint.ok()) return AsVerifyFailed(checkpoint.status());
-  absl::StatusOr<PackedModel> model = ReadModel(*checkpoint, config);
+  TEQ_ASSIGN_OR_RETURN(const checkpoint::Checkpoint checkpoint, OpenPublished(directory));
+  absl::StatusOr<PackedModel> model = ReadModel(checkpoint, config);
   if (!model.ok()) return WithContext(AsVerifyFailed(model.status()), directory.string());
   return model;
 }

@@ -55,14 +55,6 @@ TEST_F(PlanTest, AGroupSizeThatDoesNotDivideNamesTheLayersAndTheOverride) {
               R"x(overrides: [{match: "re:.*\\.(down_proj)", skip: true}])x");
 }
 
-TEST_F(PlanTest, ZeroPointsThatDoNotFillWordsNameTheLayersAndTheOverride) {
-  AddOverride("re:.*\\.down_proj").set_skip(true);
-  // 172 outputs of 3 bits are 16.125 words.
-  ExpectError("SHAPE_NOT_PACKABLE", "model.layers.0.mlp.gate_proj (172 outputs)");
-  ExpectError("SHAPE_NOT_PACKABLE",
-              R"x(overrides: [{match: "re:.*\\.(gate_proj|up_proj)", skip: true}])x");
-}
-
 TEST_F(PlanTest, TheOverrideThatTheMessageNamesMakesThePlanPass) {
   AddOverride("re:.*\\.(gate_proj|up_proj|down_proj)").set_skip(true);
   const auto plan = Plan();
@@ -71,16 +63,6 @@ TEST_F(PlanTest, TheOverrideThatTheMessageNamesMakesThePlanPass) {
   EXPECT_TRUE((*plan)[0].grid.quantized);
   EXPECT_EQ((*plan)[0].layer.name, "model.layers.0.self_attn.q_proj");
   EXPECT_FALSE((*plan)[6].grid.quantized);
-}
-
-TEST_F(PlanTest, LayersWhoseBitsAreChosenLaterMustBePackableAtEveryWidth) {
-  AddOverride("re:.*\\.down_proj").set_skip(true);
-  spec_.mutable_recipe()->mutable_weights()->clear_bits();
-  // 172 outputs of 8 bits are 43 words; of 3 bits they are 16.125.
-  spec_.mutable_recipe()->mutable_weights()->set_target_bits(8);
-  ExpectError("SHAPE_NOT_PACKABLE", "model.layers.0.mlp.gate_proj (172 outputs)");
-  AddOverride("re:.*\\.(gate_proj|up_proj)").mutable_weights()->set_bits(8);
-  EXPECT_TRUE(Plan().ok()) << Plan().status();
 }
 
 TEST_F(PlanTest, AnOverrideThatMatchesNothingIsAnError) {

@@ -158,11 +158,14 @@ TEST_F(PublicationTest, ArtifactOfReportAndManifestIsTheFinalDirectory) {
   Write(publication.StagingDirectory("gptq") / "model.safetensors", "weights");
   teq::v1::Report report;
   report.add_artifacts()->set_path("stale");
+  report.add_artifacts()->set_format("GPTQ");
+  report.mutable_artifacts(1)->set_exact(true);
   const std::string sha256 = publication.Seal(report).value();
   ASSERT_EQ(report.artifacts_size(), 1);
   EXPECT_EQ(report.artifacts(0).format(), "GPTQ");
   EXPECT_EQ(report.artifacts(0).path(), (output_ / "gptq").string());
   EXPECT_EQ(report.artifacts(0).bytes(), 9);
+  EXPECT_TRUE(report.artifacts(0).exact());
   EXPECT_EQ(report.artifacts(0).sha256(),
             "4d29798c6e59eb7dfc2b375b8998040ed29cf33c98038b41e9717a6c37f5dad7");
   ASSERT_TRUE(publication.Publish(sha256).ok());

@@ -337,6 +337,10 @@ INSTANTIATE_TEST_SUITE_P(
         BadSpec{"ModelInsideOutput",
                 [](JobSpec& s) { s.mutable_output()->set_uri("file:///models/"); },
                 "lie in one another"},
+        BadSpec{"NoFormat",
+                [](JobSpec& s) { s.mutable_output()->clear_formats(); },
+                "output.formats: is empty; give GPTQ, AWQ, COMPRESSED_TENSORS, GGUF or "
+                "DEQUANTIZED, or several"},
         BadSpec{"FormatTwice",
                 [](JobSpec& s) { s.mutable_output()->add_formats(teq::v1::FORMAT_GPTQ); },
                 "output.formats[1]: GPTQ is given twice"},

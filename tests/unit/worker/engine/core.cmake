@@ -6,10 +6,15 @@ teq_test(engine_core_test LABEL unit
     model/families_test.cc
     model/family_case.cc
     model/tiny_decoder.cc
+    pack/awq_test.cc
     pack/bit_packing_test.cc
+    pack/checkpoint_directory_test.cc
+    pack/compressed_tensors_test.cc
     pack/gguf_blocks_test.cc
     pack/gguf_test.cc
     pack/gptq_test.cc
+    pack/model_card_test.cc
+    pack/tiny_packable.cc
     pipeline/block_rounder_test.cc
     quant/bit_choice_test.cc
     quant/clip_search_test.cc

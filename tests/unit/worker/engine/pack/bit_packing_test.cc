@@ -48,5 +48,23 @@ TEST(BitPackingTest, EveryColumnIsAStreamOfItsOwn) {
   EXPECT_THAT(Words(PackRows(codes, 4)), testing::ElementsAre(0x2b54f750U, 0U, 0xffffffffU));
 }
 
+// 5 codes of 3 bits, 7 6 5 4 3: 0b011'100'101'110'111.
+TEST(BitPackingTest, TheLastWordIsPaddedWithZeros) {
+  EXPECT_THAT(Words(PackRows(Column({7, 6, 5, 4, 3}), 3)), testing::ElementsAre(0x3977U));
+  EXPECT_THAT(Words(PackColumns(Column({7, 6, 5, 4, 3}).t(), 3).t()),
+              testing::ElementsAre(0x3977U));
+}
+
+TEST(BitPackingTest, RowsAreStreamsOfTheirOwnThatStraddleWords) {
+  std::vector<int> codes;
+  for (int i = 0; i < 32; ++i) codes.push_back(i % 8);
+  const Tensor rows = torch::cat({Column(codes).t(), torch::zeros({1, 32}, torch::kUInt8)});
+  const Tensor packed = PackColumns(rows, 3);
+  EXPECT_EQ(packed.sizes(), (std::vector<std::int64_t>{2, 3}));
+  EXPECT_THAT(Words(packed[0].unsqueeze(1)),
+              testing::ElementsAre(0x88fac688U, 0xc688fac6U, 0xfac688faU));
+  EXPECT_EQ(packed[1].abs().sum().item<int>(), 0);
+}
+
 }  // namespace
 }  // namespace teq::pack

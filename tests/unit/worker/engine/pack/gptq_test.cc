@@ -48,9 +48,11 @@ model_info::PlannedLayer Planned(const std::string& name, const LayerGrid& grid)
 }
 
 TEST(GptqConfigTest, OtherGridsAndFloatLayersBecomeDynamicRules) {
-  const nlohmann::ordered_json config =
-      GptqConfig({Planned("a.q", {true, 4, 32, false}), Planned("a.k", {true, 4, 32, false}),
-                  Planned("a.v", {true, 8, 64, true}), Planned("a.o", {false, 4, 32, false})});
+  PackableModel model;
+  model.config.prefix = "a.";
+  model.plan = {Planned("a.q", {true, 4, 32, false}), Planned("a.k", {true, 4, 32, false}),
+                Planned("a.v", {true, 8, 64, true}), Planned("a.o", {false, 4, 32, false})};
+  const nlohmann::ordered_json config = GptqConfig(model);
   EXPECT_EQ(config["quant_method"], "gptq");
   EXPECT_EQ(config["bits"], 4);
   EXPECT_EQ(config["group_size"], 32);

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <random>
 #include <set>
 
@@ -36,7 +37,7 @@ class FamilyRun {
   }
 
   /// The last event of a job over the case's checkpoint, at 4 bits.
-  teq::v1::EngineEvent RunJob() {
+  teq::v1::EngineEvent RunJob(const std::vector<teq::v1::Format>& formats = {}) {
     WriteCheckpoint(family_, directory_ + "/model");
     WriteIds("calibration", 96, 1);
     WriteIds("evaluation", 8, 2);
@@ -52,6 +53,7 @@ class FamilyRun {
     spec.mutable_evaluation()->add_uris(base + "/evaluation.jsonl");
     spec.mutable_evaluation()->set_sequence_length(kWindow);
     spec.mutable_output()->set_uri(base + "/output");
+    spec.mutable_output()->mutable_formats()->Assign(formats.begin(), formats.end());
     spec = WithDefaults(spec);
     start.set_attempt(1);
     return pipeline::Run(
@@ -124,6 +126,73 @@ INSTANTIATE_TEST_SUITE_P(All, FamilyRunTest, testing::ValuesIn(FamilyCases()),
                            std::ranges::replace(name, '-', '_');
                            return name;
                          });
+
+// OPT of 350M has linear layers outside its blocks, Mixtral experts, Falcon fused projections.
+class FormatsRunTest : public FamilyRun, public testing::TestWithParam<std::string> {
+ protected:
+  FormatsRunTest() : FamilyRun(GetParam()) {}
+};
+
+TEST_P(FormatsRunTest, OneJobWritesEveryFormatFromTheSameCodes) {
+  const teq::v1::EngineEvent last =
+      RunJob({teq::v1::FORMAT_DEQUANTIZED, teq::v1::FORMAT_AWQ, teq::v1::FORMAT_GPTQ,
+              teq::v1::FORMAT_COMPRESSED_TENSORS});
+  ASSERT_TRUE(last.has_finished()) << last.DebugString();
+  const teq::v1::Report& report = last.finished().report();
+  ASSERT_EQ(report.artifacts_size(), 4);
+  std::map<std::string, double> perplexity;
+  for (const teq::v1::Artifact& artifact : report.artifacts()) {
+    // Products of four bits and a float16 scale do not fit float16.
+    EXPECT_EQ(artifact.exact(), artifact.format() != "DEQUANTIZED") << artifact.format();
+    ASSERT_EQ(artifact.perplexity_size(), 1);
+    EXPECT_EQ(artifact.perplexity(0).dataset(), report.perplexity(0).dataset());
+    EXPECT_NEAR(artifact.perplexity(0).delta(),
+                artifact.perplexity(0).value() - report.perplexity(0).full_precision(), 1e-9);
+    perplexity[artifact.format()] = artifact.perplexity(0).value();
+    EXPECT_FALSE(artifact.path().empty());
+  }
+  // Exact formats are one model; the first format is the report's.
+  EXPECT_EQ(perplexity.at("AWQ"), perplexity.at("GPTQ"));
+  EXPECT_EQ(perplexity.at("AWQ"), perplexity.at("COMPRESSED_TENSORS"));
+  EXPECT_NE(perplexity.at("AWQ"), perplexity.at("DEQUANTIZED"));
+  EXPECT_NEAR(perplexity.at("AWQ"), perplexity.at("DEQUANTIZED"), 0.01 * perplexity.at("AWQ"));
+  EXPECT_EQ(report.perplexity(0).quantized(), perplexity.at("DEQUANTIZED"));
+  std::set<std::string> cards;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(directory_ + "/output")) {
+    if (entry.path().filename() == "README.md") {
+      cards.insert(entry.path().parent_path().filename().string());
+    }
+  }
+  EXPECT_EQ(cards, (std::set<std::string>{"awq", "compressed_tensors", "dequantized", "gptq"}));
+}
+
+INSTANTIATE_TEST_SUITE_P(Some, FormatsRunTest,
+                         testing::Values("llama", "mixtral", "opt-350m", "falcon-7b"),
+                         [](const auto& each) {
+                           std::string name = each.param;
+                           std::ranges::replace(name, '-', '_');
+                           return name;
+                         });
+
+TEST(TransposedFormatsRunTest, DequantizedIsStoredAsTheSourceIs) {
+  FamilyRun run("gpt2");
+  const teq::v1::EngineEvent last = run.RunJob({teq::v1::FORMAT_GPTQ, teq::v1::FORMAT_DEQUANTIZED});
+  ASSERT_TRUE(last.has_finished()) << last.DebugString();
+  for (const auto& entry :
+       std::filesystem::recursive_directory_iterator(run.directory_ + "/output")) {
+    if (entry.path().filename() != "dequantized") continue;
+    const auto checkpoint = checkpoint::Checkpoint::Open(entry.path());
+    ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+    for (const auto& [name, tensor] : run.family_.tensors) {
+      const auto stored = checkpoint->Read(name);
+      ASSERT_TRUE(stored.ok()) << stored.status();
+      EXPECT_EQ(stored->sizes(), tensor.sizes()) << name;
+      EXPECT_EQ(stored->scalar_type(), tensor.scalar_type()) << name;
+    }
+    return;
+  }
+  FAIL() << "nothing was written";
+}
 
 // A router whose last two rows are zero: one of the first two, which are opposite, is always ahead.
 TEST(StarvedExpertTest, IsRoundedToNearestAndReported) {

@@ -125,6 +125,9 @@ Report FullReport() {
   teq::v1::Artifact& artifact = *report.add_artifacts();
   artifact.set_format("GPTQ");
   artifact.set_path("/out/gptq");
+  artifact.set_exact(true);
+  artifact.add_perplexity()->set_dataset(report.perplexity(0).dataset());
+  artifact.mutable_perplexity(0)->set_value(12.3456);
   artifact.set_sha256("39fbc804");
   report.add_notes("214 groups have no negative weight");
   return report;
@@ -242,8 +245,9 @@ TEST(ReportPageTest, EveryLayerIsInATableWithItsErrors) {
 
 TEST(ReportPageTest, RecipeNotesInputsTimesAndArtifactsAreShown) {
   const std::string text = TextOf(ReportPage(FullReport()));
-  for (const char* part : {"transform: teq: steps: 40", "214 groups have no negative weight",
-                           "Model&#39;s sha256 0aa6a192", "VERIFY 2.250", "GPTQ /out/gptq"}) {
+  for (const char* part :
+       {"transform: teq: steps: 40", "214 groups have no negative weight",
+        "Model&#39;s sha256 0aa6a192", "VERIFY 2.250", "GPTQ /out/gptq 0 12.3456"}) {
     EXPECT_THAT(text, HasSubstr(part));
   }
 }

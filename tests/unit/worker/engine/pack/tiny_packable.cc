@@ -1,0 +1,59 @@
+#include "tests/unit/worker/engine/pack/tiny_packable.h"
+
+#include <algorithm>
+
+namespace teq {
+
+using torch::Tensor;
+
+namespace {
+
+/// Float16, so that the tests' float layers are published as they are.
+Tensor Random(c10::IntArrayRef shape) { return (torch::randn(shape) * 0.1).to(torch::kFloat16); }
+
+}  // namespace
+
+pack::PackableModel TinyPackable(const LayerGrid& grid) {
+  torch::manual_seed(1);
+  pack::PackableModel model;
+  model.config = model_info::ParseModelConfig({{"model_type", "llama"},
+                                               {"architectures", {"LlamaForCausalLM"}},
+                                               {"hidden_size", 128},
+                                               {"intermediate_size", 256},
+                                               {"num_hidden_layers", 1},
+                                               {"num_attention_heads", 4},
+                                               {"num_key_value_heads", 2},
+                                               {"vocab_size", 32},
+                                               {"max_position_embeddings", 64},
+                                               {"tie_word_embeddings", false},
+                                               {"torch_dtype", "float32"}},
+                                              "config.json")
+                     .value();
+  for (const model_info::LinearLayer& layer : model_info::LinearLayers(model.config)) {
+    model.plan.push_back({layer, grid});
+    model.layers[layer.name] =
+        quant::QuantizeToNearest(Random({layer.out, layer.in}).to(torch::kFloat32), grid);
+  }
+  const model_info::VocabularyTensors vocabulary = {"model.embed_tokens.weight", "lm_head.weight"};
+  for (const auto& tensor : model_info::ExpectedTensors(model.config, vocabulary)) {
+    const std::string module = tensor.name.substr(0, tensor.name.rfind('.'));
+    if (!model.layers.contains(module))
+      model.floats.emplace_back(tensor.name, Random(tensor.shape));
+  }
+  return model;
+}
+
+void Regrid(pack::PackableModel& model, const std::string& layer, const LayerGrid& grid) {
+  const auto planned = std::find_if(model.plan.begin(), model.plan.end(),
+                                    [&](const auto& each) { return each.layer.name == layer; });
+  planned->grid = grid;
+  const Tensor weight = Random({planned->layer.out, planned->layer.in});
+  if (grid.quantized) {
+    model.layers[layer] = quant::QuantizeToNearest(weight.to(torch::kFloat32), grid);
+  } else {
+    model.layers.erase(layer);
+    model.floats.emplace_back(layer + ".weight", weight);
+  }
+}
+
+}  // namespace teq

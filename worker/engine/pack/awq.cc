@@ -1,0 +1,62 @@
+#include "worker/engine/pack/awq.h"
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+
+#include "ATen/Parallel.h"
+#include "worker/engine/pack/checkpoint_directory.h"
+
+namespace teq::pack {
+namespace {
+
+// The output of a word's eight that each nibble holds, from the lowest.
+constexpr std::array<int, 8> kOutputOfNibble = {0, 2, 4, 6, 1, 3, 5, 7};
+
+/// [rows, out], uint8, to int32 [rows, out / 8].
+torch::Tensor PackInterleaved(const torch::Tensor& codes) {
+  TORCH_CHECK(codes.dim() == 2 && codes.size(1) % 8 == 0,
+              "outputs do not fill words: ", codes.sizes());
+  const torch::Tensor source = codes.contiguous();
+  torch::Tensor words = torch::empty({source.size(0), source.size(1) / 8}, torch::kInt32);
+  const auto* in = source.data_ptr<std::uint8_t>();
+  auto* out = reinterpret_cast<std::uint32_t*>(words.data_ptr<std::int32_t>());
+  constexpr std::int64_t kGrain = 4096;
+  at::parallel_for(0, words.numel(), kGrain, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t word = first; word < last; ++word) {
+      std::uint32_t packed = 0;
+      for (std::size_t nibble = 0; nibble < 8; ++nibble) {
+        packed |= std::uint32_t{in[word * 8 + kOutputOfNibble[nibble]]} << (4 * nibble);
+      }
+      out[word] = packed;
+    }
+  });
+  return words;
+}
+
+}  // namespace
+
+std::vector<std::pair<std::string, torch::Tensor>> AwqTensors(const std::string& layer,
+                                                              const quant::Quantized& quantized) {
+  return {{layer + ".qweight", PackInterleaved(quantized.codes.to(torch::kCPU).t())},
+          {layer + ".qzeros", PackInterleaved(quantized.zeros.to(torch::kCPU).t())},
+          {layer + ".scales", quantized.scales.to(torch::kCPU).t()}};
+}
+
+nlohmann::ordered_json AwqConfig(const PackableModel& model) {
+  const auto quantized = std::find_if(model.plan.begin(), model.plan.end(),
+                                      [](const auto& planned) { return planned.grid.quantized; });
+  return {{"quant_method", "awq"},
+          {"bits", 4},
+          {"group_size", quantized->grid.group_size},
+          {"zero_point", true},
+          {"version", "gemm"},
+          {"modules_to_not_convert", FloatLinears(model)}};
+}
+
+absl::StatusOr<std::map<std::string, std::string>> WriteAwqDirectory(
+    const PackableModel& model, const std::filesystem::path& directory) {
+  return WriteCheckpointDirectory(model, AwqConfig(model), AwqTensors, directory);
+}
+
+}  // namespace teq::pack

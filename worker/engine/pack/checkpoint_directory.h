@@ -1,0 +1,72 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "client/model_info/plan.h"
+#include "nlohmann/json.hpp"
+#include "torch/types.h"
+#include "worker/engine/pack/packable_model.h"
+
+// What the formats have in common that are Hugging Face checkpoints.
+namespace teq::pack {
+
+/// A layer's tensors in a format, each with the layer's name before it.
+using LayerTensors =
+    std::function<absl::StatusOr<std::vector<std::pair<std::string, torch::Tensor>>>(
+        const std::string& layer, const quant::Quantized& quantized)>;
+
+/// Writes a directory that a loader can be given: config.json with `quantization` as its
+/// quantization_config (null: without), the weights, and the source's tokenizer, generation and
+/// license files. Returns the sha256 of every file that lies in the directory then.
+/// RESOURCE_EXHAUSTED, DISK_FULL.
+[[nodiscard]] absl::StatusOr<std::map<std::string, std::string>> WriteCheckpointDirectory(
+    const PackableModel& model, const nlohmann::ordered_json& quantization,
+    const LayerTensors& layer_tensors, const std::filesystem::path& directory);
+
+/// Writes weights as model.safetensors or, where they are larger than a shard, as
+/// model-00001-of-0000N.safetensors and so on with model.safetensors.index.json. Holds one shard;
+/// a tensor is never divided. Used once, from one thread.
+class ShardWriter {
+ public:
+  ShardWriter(std::filesystem::path directory, std::uint64_t shard_bytes)
+      : directory_(std::move(directory)), shard_bytes_(shard_bytes) {}
+
+  /// On the CPU. RESOURCE_EXHAUSTED, DISK_FULL.
+  [[nodiscard]] absl::Status Add(const std::string& name, const torch::Tensor& tensor);
+
+  /// Writes the last shard and the index. Nothing may be added after it.
+  [[nodiscard]] absl::Status Finish();
+
+ private:
+  [[nodiscard]] absl::Status Flush();
+
+  std::filesystem::path directory_;
+  std::uint64_t shard_bytes_;
+  std::vector<std::pair<std::string, torch::Tensor>> pending_;
+  std::uint64_t pending_bytes_ = 0;
+  std::uint64_t total_bytes_ = 0;
+  std::vector<std::vector<std::string>> shards_;  // names of the tensors of each written file
+};
+
+/// The type in which most of the model's values that are not rounded are published; config.json
+/// names it, and what is computed for the model is stored in it.
+[[nodiscard]] torch::ScalarType FloatType(const PackableModel& model);
+
+/// The linear layers that stay float, the head and the projections outside the blocks among them.
+[[nodiscard]] std::vector<std::string> FloatLinears(const PackableModel& model);
+
+/// A regular expression that matches exactly the module `name` of a loaded model. Where the
+/// checkpoint leaves out its family's prefix, the loaded model's names have it.
+[[nodiscard]] std::string ModulePattern(const model_info::ModelConfig& config,
+                                        std::string_view name);
+
+}  // namespace teq::pack

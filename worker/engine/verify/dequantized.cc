@@ -1,0 +1,71 @@
+#include "worker/engine/verify/dequantized.h"
+
+#include <string>
+
+#include "client/model_info/layout.h"
+#include "fmt/format.h"
+#include "proto/spec/error.h"
+#include "worker/engine/verify/fields.h"
+#include "worker/engine/verify/published_files.h"
+
+namespace teq::verify {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+std::string_view TypeName(torch::ScalarType type) {
+  switch (type) {
+    case torch::kFloat16:
+      return "float16";
+    case torch::kBFloat16:
+      return "bfloat16";
+    default:
+      return c10::toString(type);
+  }
+}
+
+/// Loaders give the model the type that config.json names, whatever is stored.
+absl::Status CheckType(const Json& config, torch::ScalarType type) {
+  for (const std::string_view key : {"torch_dtype", "dtype"}) {
+    const auto named = config.find(key);
+    if (named == config.end() && key == "dtype") continue;
+    if (named != config.end() && *named == TypeName(type)) continue;
+    return Bad(fmt::format("config.json: {} is {}, but the weights are {}", key,
+                           named == config.end() ? "missing" : named->dump(), TypeName(type)));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<PackedModel> Read(const std::filesystem::path& directory,
+                                 const model_info::ModelConfig& config) {
+  TEQ_ASSIGN_OR_RETURN(const Json json, ReadJson(directory / "config.json"));
+  if (json.contains("quantization_config")) {
+    return Bad("config.json: has a quantization_config, but the weights are plain");
+  }
+  TEQ_ASSIGN_OR_RETURN(const checkpoint::Checkpoint checkpoint, OpenPublished(directory));
+  TEQ_RETURN_IF_ERROR(model_info::CheckTensors(config, checkpoint.index()));
+  PackedModel model;
+  for (const auto& [name, info] : checkpoint.index().tensors) {
+    TEQ_ASSIGN_OR_RETURN(model.tensors[name], checkpoint.Read(name));
+    TEQ_RETURN_IF_ERROR(CheckFinite(name, model.tensors[name]));
+  }
+  for (const model_info::LinearLayer& linear : model_info::LinearLayers(config)) {
+    auto stored = model.tensors.extract(linear.name + ".weight");
+    TEQ_RETURN_IF_ERROR(CheckType(json, stored.mapped().scalar_type()));
+    UnpackedLayer& layer = model.layers[linear.name];
+    layer.weight = stored.mapped().to(torch::kFloat32);
+    if (config.transposed_linears) layer.weight = layer.weight.t();
+  }
+  return model;
+}
+
+}  // namespace
+
+absl::StatusOr<PackedModel> ReadDequantizedDirectory(const std::filesystem::path& directory,
+                                                     const model_info::ModelConfig& config) {
+  absl::StatusOr<PackedModel> model = Read(directory, config);
+  if (!model.ok()) return WithContext(AsVerifyFailed(model.status()), directory.string());
+  return model;
+}
+
+}  // namespace teq::verify
