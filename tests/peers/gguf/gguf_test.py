@@ -32,7 +32,13 @@ ONE_LAYER, ALL_LAYERS = 0.01, 0.05
 
 # Where llama.cpp's tokenizers are known to differ from the library that defines the ids: what such a
 # line holds.
-EXPLAINED = {}
+EXPLAINED = {
+    # It keeps a space and one or two digits together, which Falcon's own merges never join; those of
+    # this vocabulary, which other pre-tokenizers share, do.
+    "falcon": " [0-9]|[^\\x00-\\x7f]",
+    # It puts a space behind special tokens too.
+    "mistral": "<s>|</s>|<unk>",
+}
 
 
 def llama_cpp(requests):
