@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "client/model_info/gguf_rules.h"
 #include "client/model_info/layer_names.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
@@ -176,6 +177,7 @@ constexpr FormatRule kRules[] = {
     {teq::v1::FORMAT_GPTQ, CheckGptq},
     {teq::v1::FORMAT_AWQ, CheckAwq},
     {teq::v1::FORMAT_COMPRESSED_TENSORS, CheckCompressedTensors},
+    {teq::v1::FORMAT_GGUF, CheckGguf},
     {teq::v1::FORMAT_DEQUANTIZED, CheckNothing},
 };
 

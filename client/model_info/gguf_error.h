@@ -9,12 +9,11 @@
 namespace teq::model_info {
 
 /// INVALID_ARGUMENT, FORMAT_CANNOT_HOLD: a GGUF file has no place for `what`. `remedy` is what one
-/// can do instead of leaving the format out.
+/// can do instead of leaving the format out. CheckFormats puts the format's name before it.
 [[nodiscard]] inline absl::Status GgufCannotHold(std::string_view what,
                                                  std::string_view remedy = {}) {
   return Error(absl::StatusCode::kInvalidArgument, "FORMAT_CANNOT_HOLD",
-               fmt::format("format GGUF: {}; {}{}take GGUF out of output.formats", what, remedy,
-                           remedy.empty() ? "" : ", or "));
+               fmt::format("{}{}{}", what, remedy.empty() ? "" : "; ", remedy));
 }
 
 }  // namespace teq::model_info

@@ -23,9 +23,10 @@ struct GgufTokenizer {
 /// chosen where llama.cpp gives the tokenizer's own ids: for "gpt2", by the stages of
 /// tokenizer.json's pre_tokenizer.
 ///
-/// Two differences are let pass, as llama.cpp's own converter does: NFC is not applied by
-/// llama.cpp, which matters for texts that are not yet in that form, and after a special token
-/// inside a text, "llama" puts a space also where tokenizer.json's prepend_scheme is "first".
+/// Three differences are let pass, as llama.cpp's own converter does: NFC is not applied by
+/// llama.cpp, which matters for texts that are not yet in that form; after a special token inside a
+/// text, "llama" puts a space also where tokenizer.json's prepend_scheme is "first"; and "falcon"
+/// leaves a space before digits, which merges learned with Falcon's own stages never join.
 ///
 /// INVALID_ARGUMENT, FORMAT_CANNOT_HOLD: names the stage that no kind has, and those that are
 /// known. INVALID_TOKENIZER where a file is broken.

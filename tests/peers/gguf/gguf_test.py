@@ -26,13 +26,19 @@ FAMILIES = ["llama", "llama-bias", "llama-rope-llama3", "llama-rope-linear", "ll
             "falcon-40b"]
 # What llama.cpp's arithmetic may change logits by: the root of the mean square, as a part of the
 # spread of all logits. It multiplies codes by activations of 8 bits, and float16 by float16; seen are
-# 0.004 with codes in one layer, and 0.02 with codes in all.
+# 0.001 to 0.005 with codes in one layer, and 0.01 to 0.03 with codes in all.
 ONE_LAYER, ALL_LAYERS = 0.01, 0.05
 
 
 # Where llama.cpp's tokenizers are known to differ from the library that defines the ids: what such a
 # line holds.
-EXPLAINED = {}
+EXPLAINED = {
+    # It keeps a space and one or two digits together, which Falcon's own merges never join; those of
+    # this vocabulary, which other pre-tokenizers share, do.
+    "falcon": " [0-9]|[^\\x00-\\x7f]",
+    # It puts a space behind special tokens too.
+    "mistral": "<s>|</s>|<unk>",
+}
 
 
 def llama_cpp(requests):
@@ -139,7 +145,8 @@ class FamiliesTest(GgufTest):
         requests = []
         for name in words:
             case = json.loads((FIXTURES / "families" / f"{name}.json").read_text())
-            requests.append(request(write_family(self.root / name, case), self.root / f"{name} out"))
+            requests.append(request(write_family(self.root / name, case), self.root / f"{name} out",
+                                    group_size=-1))
         for (name, said), answer in zip(words.items(), pack(requests), strict=True):
             with self.subTest(name):
                 self.assertEqual(answer.get("reason"), "FORMAT_CANNOT_HOLD", answer)

@@ -55,10 +55,7 @@ GgufType MostCommon(const std::vector<GgufTensor>& tensors) {
       ->first;
 }
 
-}  // namespace
-
-absl::StatusOr<std::map<std::string, std::string>> WriteGgufDirectory(
-    const PackableModel& model, const std::filesystem::path& directory) {
+absl::Status WriteFile(const PackableModel& model, const std::filesystem::path& file) {
   TEQ_RETURN_IF_ERROR(model_info::CheckGgufModel(model.config));
   TEQ_ASSIGN_OR_RETURN(const std::vector<GgufTensor> tensors, GgufTensors(model));
   GgufMetadata metadata;
@@ -67,8 +64,16 @@ absl::StatusOr<std::map<std::string, std::string>> WriteGgufDirectory(
   metadata.AddNumber("general.quantization_version", kQuantizationVersion);
   metadata.AddText("general.quantized_by", fmt::format("teqd {}", TEQ_VERSION));
   TEQ_RETURN_IF_ERROR(DescribeVocabulary(model.source, model.config.vocabulary_size, metadata));
+  return WriteGguf(file, metadata, tensors);
+}
+
+}  // namespace
+
+absl::StatusOr<std::map<std::string, std::string>> WriteGgufDirectory(
+    const PackableModel& model, const std::filesystem::path& directory) {
   const std::filesystem::path file = directory / kFile;
-  TEQ_RETURN_IF_ERROR(WriteGguf(file, metadata, tensors));
+  const absl::Status written = WriteFile(model, file);
+  if (!written.ok()) return WithContext(written, "format GGUF");
   std::map<std::string, std::string> digests;
   TEQ_ASSIGN_OR_RETURN(digests[std::string(kFile)], objects::FileSha256(file));
   return digests;

@@ -11,10 +11,12 @@
 #include "worker/engine/pack/checkpoint_directory.h"
 #include "worker/engine/pack/compressed_tensors.h"
 #include "worker/engine/pack/dequantized.h"
+#include "worker/engine/pack/gguf.h"
 #include "worker/engine/pack/gptq.h"
 #include "worker/engine/verify/awq.h"
 #include "worker/engine/verify/compressed_tensors.h"
 #include "worker/engine/verify/dequantized.h"
+#include "worker/engine/verify/gguf.h"
 
 namespace teq::pipeline {
 namespace {
@@ -30,6 +32,14 @@ Tensor RoundedToPublished(const quant::Quantized& rounded, torch::ScalarType pub
   return quant::Dequantize(rounded).to(torch::kCPU, published).to(torch::kFloat32);
 }
 
+/// GGUF's Q4_1 holds -zero * scale in float16, rounded by at most 2^-11 of it. Its other types are
+/// exact; their difference is compared with this too, but they make none.
+Tensor HalfOfOffset(const quant::Quantized& rounded) {
+  const Tensor offset = rounded.zeros.to(torch::kFloat32) * rounded.scales.to(torch::kFloat32);
+  const std::int64_t group = rounded.codes.size(1) / rounded.scales.size(1);
+  return offset.abs().mul(1.0 / 2048).repeat_interleave(group, 1);
+}
+
 constexpr OutputFormat kFormats[] = {
     {.format = teq::v1::FORMAT_GPTQ,
      .directory = kGptqDirectory,
@@ -43,6 +53,11 @@ constexpr OutputFormat kFormats[] = {
      .directory = "compressed_tensors",
      .write = pack::WriteCompressedTensorsDirectory,
      .read = verify::ReadCompressedTensorsDirectory},
+    {.format = teq::v1::FORMAT_GGUF,
+     .directory = "gguf",
+     .write = pack::WriteGgufDirectory,
+     .read = verify::ReadGgufDirectory,
+     .slack = HalfOfOffset},
     {.format = teq::v1::FORMAT_DEQUANTIZED,
      .directory = "dequantized",
      .write = pack::WriteDequantizedDirectory,

@@ -174,7 +174,7 @@ TEST_F(WriteGgufTest, WhatDoesNotFitLeavesNoFile) {
 }
 
 TEST_F(WriteGgufTest, AFamilyThatLlamaCppComputesOtherwiseIsRefused) {
-  const PackableModel model = Make("bloom-postnorm", {true, 4, 32, true});
+  const PackableModel model = Make("bloom-postnorm", {true, 4, -1, true});
   const auto written = WriteGgufDirectory(model, directory_ / "out");
   EXPECT_EQ(ErrorReason(written.status()), "FORMAT_CANNOT_HOLD");
   EXPECT_TRUE(std::filesystem::is_empty(directory_ / "out"));

@@ -98,7 +98,7 @@ TEST_F(GgufFileTest, RefusesWhatIsNotToTheSpecification) {
   ExpectRefused([](Parts& p) { p.version = 2; }, "no GGUF file");
   ExpectRefused([](Parts& p) { p.tensor_count = 3; }, "");
   ExpectRefused([](Parts& p) { p.value_count = 1; }, "");
-  ExpectRefused([](Parts& p) { p.tensor_count = ~std::uint64_t{0}; }, "ends at byte");
+  ExpectRefused([](Parts& p) { p.tensor_count = ~std::uint64_t{0}; }, "has 0 extents");
   ExpectRefused(
       [](Parts& p) { p.values = Text("a") + U32(4) + U32(7) + Text("a") + U32(7) + "\1"; },
       "key a twice");
