@@ -250,6 +250,16 @@ absl::StatusOr<std::string> SealAttempt(
     }
     sealed.MergeFrom(artifact);
   }
+  // In the caller's order, where it has one.
+  const auto rank = [&measured](const teq::v1::Artifact* artifact) {
+    const auto is_same = [artifact](const auto& known) {
+      return known.format() == artifact->format();
+    };
+    return std::find_if(measured.begin(), measured.end(), is_same) - measured.begin();
+  };
+  auto& artifacts = *report.mutable_artifacts();
+  std::stable_sort(artifacts.pointer_begin(), artifacts.pointer_end(),
+                   [&rank](const auto* a, const auto* b) { return rank(a) < rank(b); });
   std::map<std::string_view, std::string> texts;
   texts[kReport] = ToJson(report).dump(2) + "\n";
   if (page) texts[kPage] = page(report);

@@ -63,10 +63,13 @@ Json GptqConfig(const PackableModel& model) {
                  {"sym", symmetric},
                  {"desc_act", false},
                  {"checkpoint_format", "gptq"},
+                 {"damp_percent", 0.01},  // no loader uses it; older ones want it there
                  {"true_sequential", false},
                  {"static_groups", false},
                  {"lm_head", false},
                  {"pack_dtype", "int32"},
+                 {"model_name_or_path", nullptr},
+                 {"model_file_base_name", "model"},
                  {"meta", {{"quantizer", {fmt::format("teqd:{}", TEQ_VERSION)}}}}};
   if (!dynamic.empty()) config["dynamic"] = dynamic;
   return config;

@@ -244,7 +244,7 @@ TEST(OpenStoreTest, FileUriOpensItsDirectoryUnderThePolicy) {
   ASSERT_TRUE(store.ok());
   EXPECT_EQ((*store)->Uri("k"), "file:///nowhere/at%20all/k");
   EXPECT_EQ(ErrorReason(OpenStore("file:///etc", {{"file:///data"}}).status()), "URI_NOT_ALLOWED");
-  EXPECT_EQ(ErrorReason(OpenStore("hf://o/n", {}).status()), "INVALID_URI");
+  EXPECT_EQ(ErrorReason(OpenStore("hf://owner", {}).status()), "INVALID_URI");
 }
 
 }  // namespace

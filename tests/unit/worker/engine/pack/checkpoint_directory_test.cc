@@ -7,6 +7,7 @@
 #include <fstream>
 #include <set>
 
+#include "fmt/format.h"
 #include "tests/unit/worker/engine/pack/tiny_packable.h"
 #include "worker/engine/pipeline/output_formats.h"
 

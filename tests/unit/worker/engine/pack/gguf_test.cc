@@ -36,6 +36,9 @@ TEST(GgufTensorsTest, FusedRowsByHeadBecomeQueriesKeysValues) {
               ElementsAre(0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11));
 }
 
+/// As a file has it: numbers without a sign.
+nlohmann::json Parsed(const nlohmann::json& json) { return nlohmann::json::parse(json.dump()); }
+
 nlohmann::json Metaspace(const std::vector<std::string>& tokens,
                          const std::vector<std::string>& merges) {
   nlohmann::json vocabulary = {{"<unk>", 0}};
@@ -45,7 +48,7 @@ nlohmann::json Metaspace(const std::vector<std::string>& tokens,
     vocabulary[name] = byte + 1;
   }
   for (const std::string& token : tokens) vocabulary[token] = vocabulary.size();
-  return {{"model", {{"vocab", vocabulary}, {"merges", merges}, {"unk_token", "<unk>"}}}};
+  return Parsed({{"model", {{"vocab", vocabulary}, {"merges", merges}, {"unk_token", "<unk>"}}}});
 }
 
 TEST(GgufVocabularyTest, ScoresFallInTheOrderInWhichMergesFormTokens) {
@@ -74,10 +77,12 @@ TEST(GgufVocabularyTest, MergesThatScoresCannotSayAreRefused) {
 
 TEST(GgufVocabularyTest, AddedTokensAreControlOrUserDefined) {
   const auto vocabulary = ByteLevelVocabulary(
-      {{"added_tokens",
-        {{{"id", 4}, {"content", "<end>"}, {"special", true}},
-         {{"id", 3}, {"content", "  "}, {"special", false}}}},
-       {"model", {{"vocab", {{"a", 0}, {"b", 1}, {"ab", 2}}}, {"merges", {{"a", "b"}}}}}});
+      Parsed({{"added_tokens",
+               {{{"id", 4}, {"content", "<end>"}, {"special", true}},
+                {{"id", 3}, {"content", "  "}, {"special", false}}}},
+              {"model",
+               {{"vocab", {{"a", 0}, {"b", 1}, {"ab", 2}}},
+                {"merges", nlohmann::json::array({nlohmann::json::array({"a", "b"})})}}}}));
   ASSERT_TRUE(vocabulary.ok()) << vocabulary.status();
   ASSERT_EQ(vocabulary->tokens.size(), 5U);
   EXPECT_EQ(vocabulary->tokens[4].type, GgufToken::Type::kControl);

@@ -47,7 +47,7 @@ TEST_F(ModelCardTest, SaysWhatTheModelIsAndHowGood) {
   EXPECT_THAT(text, HasSubstr("\n# Tiny-Llama, 4-bit, AWQ (gemm)\n"));
   EXPECT_THAT(text, HasSubstr("| file:///data/a\\|b.txt | 10.0000 | 11.5000 | 10.2500 ± 0.5000 | "
                               "+0.2500 ± 0.0625 |\n"));
-  EXPECT_THAT(text, HasSubstr("```yaml\npreset:"));
+  EXPECT_THAT(text, HasSubstr("```yaml\nweights:\n  bits: 4\n"));
   EXPECT_THAT(text, HasSubstr("bits: 4\n"));
   EXPECT_THAT(text, HasSubstr("\n22  model.safetensors\n"));
   EXPECT_THAT(text, Not(HasSubstr("config.json")));
@@ -66,7 +66,7 @@ TEST_F(ModelCardTest, FrontMatterNamesTheBaseModelOfAHubAndTheSourcesLicense) {
                                           "license: other\n"
                                           "license_name: tiny\n"
                                           "language:\n  - en\n  - fr\n"
-                                          "tags:\n  - teq\n  - quantized\n  - awq\n  - 4-bit\n"
+                                          "tags:\n  - teq\n  - quantized\n  - awq\n  - \"4-bit\"\n"
                                           "---\n"));
 }
 

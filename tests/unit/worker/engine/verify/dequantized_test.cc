@@ -2,6 +2,7 @@
 
 #include <limits>
 
+#include "fmt/format.h"
 #include "gmock/gmock.h"
 #include "tests/unit/worker/engine/verify/published_directory.h"
 
@@ -9,6 +10,8 @@ namespace teq::verify {
 namespace {
 
 constexpr char kUp[] = "model.layers.0.mlp.up_proj";
+
+const std::string kUpWeight = fmt::format("{}.weight", kUp);
 
 class ReadDequantizedTest : public PublishedDirectoryTest {
  protected:
@@ -25,7 +28,7 @@ class ReadDequantizedTest : public PublishedDirectoryTest {
 
 TEST_F(ReadDequantizedTest, GivesWeightsAndTheOtherTensors) {
   PublishedFiles files = Example();
-  files.tensors[std::string(kUp) + ".weight"][5][7] = 0.375;
+  files.tensors[kUpWeight][5][7] = 0.375;
   const auto model = Read(files);
   ASSERT_TRUE(model.ok()) << model.status();
   EXPECT_EQ(model->layers.size(), 7U);
@@ -44,19 +47,17 @@ TEST_F(ReadDequantizedTest, WhatALoaderWouldMisreadIsRejected) {
                  {"torch_dtype is \"bfloat16\", but the weights are float16"});
   ExpectRejected(Example(), [](PublishedFiles& files) { files.config["dtype"] = "float32"; },
                  {"dtype is \"float32\", but the weights are float16"});
-  ExpectRejected(Example(),
-                 [](PublishedFiles& files) { files.tensors.erase(std::string(kUp) + ".weight"); },
+  ExpectRejected(Example(), [](PublishedFiles& files) { files.tensors.erase(kUpWeight); },
                  {"tensor model.layers.0.mlp.up_proj.weight is missing"});
   ExpectRejected(Example(),
                  [](PublishedFiles& files) {
-                   torch::Tensor& weight = files.tensors[std::string(kUp) + ".weight"];
+                   torch::Tensor& weight = files.tensors[kUpWeight];
                    weight = weight.t().contiguous();
                  },
                  {"up_proj.weight has shape [32, 64]; config.json needs [64, 32]"});
   ExpectRejected(Example(),
                  [](PublishedFiles& files) {
-                   files.tensors[std::string(kUp) + ".weight"][1][2] =
-                       std::numeric_limits<float>::quiet_NaN();
+                   files.tensors[kUpWeight][1][2] = std::numeric_limits<float>::quiet_NaN();
                  },
                  {"up_proj.weight: is not finite at [1, 2]"});
 }
