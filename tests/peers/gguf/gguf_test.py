@@ -36,8 +36,10 @@ EXPLAINED = {
     # It keeps a space and one or two digits together, which Falcon's own merges never join; those of
     # this vocabulary, which other pre-tokenizers share, do.
     "falcon": " [0-9]|[^\\x00-\\x7f]",
-    # It puts a space behind special tokens too.
-    "mistral": "<s>|</s>|<unk>",
+    # It puts a space behind special tokens too, and one before a text that begins with a space.
+    "mistral": "<s>|</s>|<unk>|^ ",
+    # SentencePiece's own program takes the spelling of a special token for text.
+    "sentencepiece": "<s>|</s>|<unk>",
 }
 
 
