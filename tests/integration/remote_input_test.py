@@ -64,11 +64,14 @@ class RemoteInputTest(unittest.TestCase):
                             environment={**self.environment, **(environment or {})})
 
     def published(self, job):
-        """What a job publishes: its checkpoint's files, and its report."""
+        """What a job publishes: its checkpoint's files but for the card, which names the model's uri, and
+        its report."""
         answer = self.run_job(job)
         self.assertEqual(answer.code, 0, answer)
         output = pathlib.Path(job["output"]["uri"].removeprefix("file://"))
-        return file_bytes(output / "gptq"), json.loads((output / "report.json").read_text())
+        files = file_bytes(output / "gptq")
+        del files["README.md"]
+        return files, json.loads((output / "report.json").read_text())
 
     def refused(self, reason, *words, job, environment=None):
         """The message of a job that fails, and that leaves nothing where it would have published."""
