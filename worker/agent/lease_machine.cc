@@ -223,7 +223,9 @@ void LeaseMachine::Report(Phase phase, CompleteLeaseRequest request) {
 bool LeaseMachine::HasNews() const {
   const bool under_way = unacknowledged_ && (unacknowledged_->samples_size() > 0 ||
                                              unacknowledged_->perplexities_size() > 0);
-  return under_way || !samples_.empty() || !perplexities_.empty();
+  // In which stage a job failed is half of why.
+  const bool stage_is_untold = report_.has_failure() && progress_.stage() != told_stage_;
+  return under_way || stage_is_untold || !samples_.empty() || !perplexities_.empty();
 }
 
 void LeaseMachine::Fail(const absl::Status& status, teq::v1::FailureClass failure_class) {
@@ -406,6 +408,7 @@ Actions LeaseMachine::OnHeartbeat(const absl::StatusOr<teq::v1::HeartbeatRespons
   if (unacknowledged_ && response->acknowledged_sequence() >= unacknowledged_->sequence()) {
     const bool is_old =
         unacknowledged_->progress().SerializeAsString() != progress_.SerializeAsString();
+    told_stage_ = unacknowledged_->progress().stage();
     unacknowledged_.reset();
     if (is_old || !samples_.empty() || !perplexities_.empty()) News(now);
   }

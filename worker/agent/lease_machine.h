@@ -176,6 +176,7 @@ class LeaseMachine {
   std::optional<teq::v1::HeartbeatRequest> unacknowledged_;
   std::int64_t sequence_ = 0;
   teq::v1::Progress progress_;
+  teq::v1::Stage told_stage_ = teq::v1::STAGE_UNSPECIFIED;  // what the server knows
   std::deque<teq::v1::MetricSample> samples_;
   std::deque<teq::v1::PerplexitySample> perplexities_;
 

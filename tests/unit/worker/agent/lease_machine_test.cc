@@ -427,6 +427,20 @@ TEST_F(LeaseMachineTest, FailureOfTheRunIsReportedAsTheEngineGaveIt) {
   EXPECT_EQ(ErrorReason(FromProto(request.failure().status())), "TEXT_TOO_SHORT");
 }
 
+TEST_F(LeaseMachineTest, StageInWhichTheRunFailedIsToldBeforeTheFailure) {
+  Begin();
+  v1::EngineEvent fetching;
+  fetching.mutable_progress()->set_stage(v1::STAGE_FETCH);
+  Event(fetching);
+  Event(FailedEvent());
+  Exit();
+  Add(machine_->OnAttemptRemoved(now_));
+  EXPECT_FALSE(Take<SendComplete>());
+  Obey(v1::DIRECTIVE_CONTINUE);
+  EXPECT_EQ(heartbeats_.back().request.progress().stage(), v1::STAGE_FETCH);
+  EXPECT_TRUE(Take<SendComplete>()->request.has_failure());
+}
+
 TEST_F(LeaseMachineTest, EngineThatDiesIsAnInfrastructureFailureThatNamesTheSignal) {
   Begin();
   Event(SampleEvent(1));
@@ -525,6 +539,7 @@ TEST_F(LeaseMachineTest, OutputInUseWhilePublishingFailsForGoodAtOnce) {
   Add(machine_->OnPublished(
       Error(absl::StatusCode::kFailedPrecondition, "OUTPUT_IN_USE", "/out/gptq: came there"),
       now_));
+  Obey(v1::DIRECTIVE_CONTINUE);
   EXPECT_EQ(Take<SendComplete>()->request.failure().failure_class(), v1::FAILURE_CLASS_USER_ERROR);
 }
 
