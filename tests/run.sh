@@ -97,12 +97,12 @@ check_scripts() {
 check_tidy() {
   find proto/spec client server worker -name '*.cc' -print0 |
     grep -zv -E '^worker/engine/(checkpoint|eval|model|pack|pipeline|quant|report|teq|verify)/' |
-    xargs -0 -n 1 -P "$jobs" clang-tidy-19 -p build --quiet --extra-arg=-Wno-unknown-warning-option
+    xargs -0 -n 1 -P "$jobs" clang-tidy-19 -p build --quiet --extra-arg=-Wno-unknown-warning-option --extra-arg=-Wno-ignored-gch
 }
 
-# test_label PRESET LABEL PARALLEL
+# test_label PRESET LABEL
 test_label() {
-  ctest --preset "$1" -L "^$2\$" --parallel "$3"
+  ctest --preset "$1" -L "^$2\$" --parallel "$jobs"
 }
 
 step "packages" install_packages || summary
@@ -111,16 +111,16 @@ step "build (release)" build release || summary
 step "clang-format" check_format
 step "buf lint" check_proto
 step "shellcheck" check_scripts
-step "unit tests" test_label release unit "$jobs"
-step "integration tests" test_label release integration 1
-step "e2e tests" test_label release e2e 1
-step "fault tests" test_label release fault 1
-step "peers" test_label release peers 1
+step "unit tests" test_label release unit
+step "integration tests" test_label release integration
+step "e2e tests" test_label release e2e
+step "fault tests" test_label release fault
+step "peers" test_label release peers
 step "quick start" deploy/local/quickstart.sh --skip-build
 if [ "$full" = yes ]; then
   step "clang-tidy" check_tidy
   for preset in asan ubsan; do
-    step "build ($preset)" build "$preset" && step "unit tests ($preset)" test_label "$preset" unit "$jobs"
+    step "build ($preset)" build "$preset" && step "unit tests ($preset)" test_label "$preset" unit
   done
 fi
 summary

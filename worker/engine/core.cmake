@@ -63,7 +63,7 @@ target_link_libraries(teq_engine
   PUBLIC teq_options teq_torch teq_proto teq_spec teq_objects teq_cache teq_model_info
          teq_checkpoint teq_text teq_verify
   PRIVATE ${CMAKE_DL_LIBS})
-target_precompile_headers(teq_engine PRIVATE <torch/types.h> <torch/autograd.h>)
+target_precompile_headers(teq_engine REUSE_FROM teq_checkpoint)
 # Vector code that rounds alike on every instruction set; see the file's head.
 set_source_files_properties(quant/cpu_kernels.cc PROPERTIES
   SKIP_PRECOMPILE_HEADERS ON

@@ -1,4 +1,4 @@
-teq_test(engine_core_test LABEL unit
+teq_test(engine_core_test LABEL unit HEADERS teq_engine_test_headers
   SOURCES
     eval/perplexity_test.cc
     eval/tasks_test.cc
@@ -30,12 +30,10 @@ teq_test(engine_core_test LABEL unit
     teq/start_test.cc
     teq/train_test.cc
   LIBRARIES teq_engine)
-target_precompile_headers(engine_core_test PRIVATE <torch/types.h> <gmock/gmock.h> <gtest/gtest.h>)
 
 # Every family through the whole pipeline.
-teq_test(families_run_test LABEL integration
+teq_test(families_run_test LABEL integration HEADERS teq_engine_test_headers
   SOURCES
     model/family_case.cc
     pipeline/families_run_test.cc
   LIBRARIES teq_engine)
-target_precompile_headers(families_run_test PRIVATE <torch/types.h> <gmock/gmock.h> <gtest/gtest.h>)
