@@ -191,6 +191,21 @@ std::string ModuleName(const ModelConfig& config, std::string_view pattern, std:
   return config.prefix + fmt::format(fmt::runtime(pattern), block, part);
 }
 
+std::optional<Role> LoadedRole(const LinearLayer& layer) {
+  if (layer.expert >= 0) return std::nullopt;
+  switch (layer.role) {
+    case Role::kQuery:
+    case Role::kKey:
+    case Role::kValue:
+      return Role::kQueryKeyValue;
+    case Role::kGate:
+    case Role::kUp:
+      return Role::kGateUp;
+    default:
+      return layer.role;
+  }
+}
+
 std::vector<LinearLayer> LinearLayers(const ModelConfig& config) {
   std::vector<LinearLayer> layers;
   for (std::int64_t block = 0; block < config.layers; ++block) {

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -51,6 +52,11 @@ struct LinearLayer {
   bool bias = false;
   bool quantizable = true;  // routers and gates of one output stay float
 };
+
+/// The role under which servers such as vLLM load a layer, in one matrix with the block's others of
+/// that role, so that they must have the same bits: kQueryKeyValue for a query, key or value,
+/// kGateUp for a gate or up, none for an expert's layers, which are all one; else its own.
+[[nodiscard]] std::optional<Role> LoadedRole(const LinearLayer& layer);
 
 /// All linear layers of all blocks, in the order they run. Head and embeddings are not among them.
 [[nodiscard]] std::vector<LinearLayer> LinearLayers(const ModelConfig& config);

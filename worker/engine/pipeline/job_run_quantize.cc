@@ -30,15 +30,15 @@ std::int64_t BatchSize(const text::Windows& windows) {
 }
 
 /// "target_bits 3.5: average 3.47 over 28 layers: 3 x 2 bits, 25 x 4 bits".
-std::string DescribeChoice(double target, const std::vector<quant::OpenLayer>& layers,
-                           const std::vector<int>& bits) {
+std::string DescribeChoice(double target, const std::vector<model_info::PlannedLayer*>& layers) {
   std::map<int, int> counts;
   double weights = 0;
   double total = 0;
-  for (std::size_t i = 0; i < layers.size(); ++i) {
-    ++counts[bits[i]];
-    weights += static_cast<double>(layers[i].weights);
-    total += static_cast<double>(layers[i].weights) * bits[i];
+  for (const model_info::PlannedLayer* planned : layers) {
+    const auto size = static_cast<double>(planned->layer.in * planned->layer.out);
+    ++counts[planned->grid.bits];
+    weights += size;
+    total += size * planned->grid.bits;
   }
   std::vector<std::string> widths;
   for (const auto& [width, count] : counts) {
@@ -46,6 +46,18 @@ std::string DescribeChoice(double target, const std::vector<quant::OpenLayer>& l
   }
   return fmt::format("target_bits {}: average {:.3f} over {} layers: {}", target, total / weights,
                      layers.size(), fmt::join(widths, ", "));
+}
+
+/// Adds a layer to those that get the same bits as it.
+void Join(const quant::OpenLayer& layer, quant::OpenLayer& others) {
+  others.weights += layer.weights;
+  if (others.candidates.empty()) {
+    others.candidates = layer.candidates;
+    return;
+  }
+  for (std::size_t i = 0; i < layer.candidates.size(); ++i) {
+    others.candidates[i].error += layer.candidates[i].error;
+  }
 }
 
 }  // namespace
@@ -69,17 +81,24 @@ absl::Status JobRun::ChooseBits() {
                                              SendProgress(done, total, "layers");
                                            },
                                            cancelled_));
-  std::vector<quant::OpenLayer> candidates;
+  // One choice for the layers that servers load as one.
+  std::map<std::pair<std::int64_t, std::optional<model_info::Role>>, std::size_t> places;
+  std::vector<quant::OpenLayer> choices;
+  std::vector<std::size_t> choice_of;
   for (const model_info::PlannedLayer* planned : layers) {
-    candidates.push_back(
-        {planned->layer.in * planned->layer.out,
-         sensitivities_[static_cast<std::size_t>(planned->layer.block)][planned->layer.index]});
+    const model_info::LinearLayer& layer = planned->layer;
+    const auto [place, is_new] =
+        places.try_emplace({layer.block, model_info::LoadedRole(layer)}, choices.size());
+    if (is_new) choices.emplace_back();
+    Join({layer.in * layer.out, sensitivities_[static_cast<std::size_t>(layer.block)][layer.index]},
+         choices[place->second]);
+    choice_of.push_back(place->second);
   }
   const double target = recipe().weights().target_bits();
-  const std::vector<int> bits = quant::ChooseBits(candidates, target);
-  for (std::size_t i = 0; i < layers.size(); ++i) layers[i]->grid.bits = bits[i];
+  const std::vector<int> bits = quant::ChooseBits(choices, target);
+  for (std::size_t i = 0; i < layers.size(); ++i) layers[i]->grid.bits = bits[choice_of[i]];
   grids_ = transform::GridsByBlock(packable_.plan);
-  report_.add_notes(DescribeChoice(target, candidates, bits));
+  report_.add_notes(DescribeChoice(target, layers));
   return absl::OkStatus();
 }
 
