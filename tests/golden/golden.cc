@@ -8,26 +8,14 @@
 #include "fmt/format.h"
 #include "nlohmann/json.hpp"
 #include "proto/spec/error.h"
-#include "worker/engine/checkpoint/checkpoint.h"
 #include "worker/engine/model/block_runner.h"
+#include "worker/engine/model/decoder.h"
 #include "worker/engine/text/tokenizer.h"
 
 namespace teq {
 namespace {
 
 constexpr double kTolerance = 1e-3;
-
-absl::StatusOr<model::Decoder> Load(const std::string& directory) {
-  TEQ_ASSIGN_OR_RETURN(auto config, model_info::ReadModelConfig(directory));
-  TEQ_ASSIGN_OR_RETURN(const auto checkpoint, checkpoint::Checkpoint::Open(directory));
-  model_info::MatchPrefix(checkpoint.index(), config);
-  TEQ_RETURN_IF_ERROR(model_info::CheckTensors(config, checkpoint.index()));
-  TEQ_ASSIGN_OR_RETURN(const auto vocabulary,
-                       model_info::FindVocabularyTensors(config, checkpoint.index()));
-  return model::LoadDecoder(
-      config, vocabulary, [&](const std::string& name) { return checkpoint.Read(name); },
-      torch::kCPU);
-}
 
 absl::StatusOr<bool> IdsAreEqual(const std::string& directory, const nlohmann::json& golden) {
   TEQ_ASSIGN_OR_RETURN(const auto tokenizer, text::OpenTokenizer(directory));
@@ -39,7 +27,7 @@ absl::StatusOr<bool> IdsAreEqual(const std::string& directory, const nlohmann::j
 
 absl::StatusOr<double> LargestDifference(const std::string& directory,
                                          const nlohmann::json& golden) {
-  TEQ_ASSIGN_OR_RETURN(const model::Decoder decoder, Load(directory));
+  TEQ_ASSIGN_OR_RETURN(const model::Decoder decoder, model::ReadDecoder(directory, torch::kCPU));
   const torch::NoGradGuard no_gradient;
   const auto ids = golden.at("input_ids").get<std::vector<std::int64_t>>();
   const torch::Tensor logits =

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "proto/spec/error.h"
+#include "worker/engine/checkpoint/checkpoint.h"
 
 namespace teq::model {
 namespace {
@@ -114,6 +115,18 @@ absl::StatusOr<Decoder> LoadDecoder(const ModelConfig& config,
         loader.ReadLinear(layer));
   }
   return decoder;
+}
+
+absl::StatusOr<Decoder> ReadDecoder(const std::filesystem::path& directory,
+                                    const torch::Device& device) {
+  TEQ_ASSIGN_OR_RETURN(ModelConfig config, model_info::ReadModelConfig(directory));
+  TEQ_ASSIGN_OR_RETURN(const auto checkpoint, checkpoint::Checkpoint::Open(directory));
+  model_info::MatchPrefix(checkpoint.index(), config);
+  TEQ_RETURN_IF_ERROR(model_info::CheckTensors(config, checkpoint.index()));
+  TEQ_ASSIGN_OR_RETURN(const auto vocabulary,
+                       model_info::FindVocabularyTensors(config, checkpoint.index()));
+  return LoadDecoder(
+      config, vocabulary, [&](const std::string& name) { return checkpoint.Read(name); }, device);
 }
 
 }  // namespace teq::model

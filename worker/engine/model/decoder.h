@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <filesystem>
 #include <functional>
 #include <string>
 #include <vector>
@@ -64,6 +65,11 @@ using TensorSource = std::function<absl::StatusOr<torch::Tensor>(const std::stri
 [[nodiscard]] absl::StatusOr<Decoder> LoadDecoder(const model_info::ModelConfig& config,
                                                   const model_info::VocabularyTensors& vocabulary,
                                                   const TensorSource& source,
+                                                  const torch::Device& device);
+
+/// The decoder of a checkpoint directory. Errors as ReadModelConfig, Checkpoint::Open,
+/// CheckTensors.
+[[nodiscard]] absl::StatusOr<Decoder> ReadDecoder(const std::filesystem::path& directory,
                                                   const torch::Device& device);
 
 }  // namespace teq::model

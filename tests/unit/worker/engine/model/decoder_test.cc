@@ -18,7 +18,7 @@ using torch::Tensor;
 TEST(DecoderTest, DemoModelsLogitsEqualTheRecordedOnes) {
   const std::string directory = TEQ_FIXTURES "/demo-llama";
   const auto golden = nlohmann::json::parse(std::ifstream(directory + "/golden.json"));
-  const auto decoder = LoadDirectory(directory);
+  const auto decoder = ReadDecoder(directory, torch::kCPU);
   ASSERT_TRUE(decoder.ok()) << decoder.status();
   const torch::NoGradGuard no_gradient;
   const Tensor ids =

@@ -7,6 +7,7 @@
 #include "tests/unit/worker/engine/model/family_case.h"
 #include "worker/engine/checkpoint/checkpoint.h"
 #include "worker/engine/model/block_runner.h"
+#include "worker/engine/model/decoder.h"
 #include "worker/engine/teq/fold.h"
 
 namespace teq {
@@ -26,7 +27,7 @@ class FamilyTest : public testing::TestWithParam<std::string> {
 
   model::Decoder Load() {
     WriteCheckpoint(family_, directory_);
-    absl::StatusOr<model::Decoder> decoder = LoadDirectory(directory_);
+    absl::StatusOr<model::Decoder> decoder = model::ReadDecoder(directory_, torch::kCPU);
     EXPECT_TRUE(decoder.ok()) << decoder.status();
     return *std::move(decoder);
   }

@@ -4,7 +4,6 @@
 #include <filesystem>
 #include <fstream>
 
-#include "proto/spec/error.h"
 #include "torch/utils.h"
 #include "worker/engine/checkpoint/checkpoint.h"
 
@@ -73,18 +72,6 @@ void WriteCheckpoint(const FamilyCase& family, const std::string& directory) {
   const absl::Status written =
       checkpoint::WriteSafetensors(directory + "/model.safetensors", family.tensors);
   TORCH_CHECK(written.ok(), written.ToString());
-}
-
-absl::StatusOr<model::Decoder> LoadDirectory(const std::string& directory) {
-  TEQ_ASSIGN_OR_RETURN(model_info::ModelConfig config, model_info::ReadModelConfig(directory));
-  TEQ_ASSIGN_OR_RETURN(const auto checkpoint, checkpoint::Checkpoint::Open(directory));
-  model_info::MatchPrefix(checkpoint.index(), config);
-  TEQ_RETURN_IF_ERROR(model_info::CheckTensors(config, checkpoint.index()));
-  TEQ_ASSIGN_OR_RETURN(const auto vocabulary,
-                       model_info::FindVocabularyTensors(config, checkpoint.index()));
-  return model::LoadDecoder(
-      config, vocabulary, [&](const std::string& name) { return checkpoint.Read(name); },
-      torch::kCPU);
 }
 
 }  // namespace teq

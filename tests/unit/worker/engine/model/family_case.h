@@ -3,9 +3,8 @@
 #include <string>
 #include <vector>
 
-#include "absl/status/statusor.h"
 #include "nlohmann/json.hpp"
-#include "worker/engine/model/decoder.h"
+#include "torch/types.h"
 
 namespace teq {
 
@@ -26,8 +25,5 @@ struct FamilyCase {
 
 /// The case's checkpoint as a directory of config.json and model.safetensors.
 void WriteCheckpoint(const FamilyCase& family, const std::string& directory);
-
-/// The decoder of the checkpoint's directory.
-[[nodiscard]] absl::StatusOr<model::Decoder> LoadDirectory(const std::string& directory);
 
 }  // namespace teq
