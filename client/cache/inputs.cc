@@ -116,7 +116,8 @@ absl::StatusOr<Inputs::Model> Inputs::FetchModel(const std::string& uri) {
 }
 
 absl::Status Inputs::AddSmallFiles(const ObjectNames& names, const Model& model) {
-  std::vector<std::string_view> wanted = {model_info::kConfigFile, model_info::kWeightsIndexFile};
+  std::vector<std::string_view> wanted = {model_info::kConfigFile, model_info::kWeightsIndexFile,
+                                          model_info::kCardFile};
   wanted.insert(wanted.end(), model_info::kCompanionFiles.begin(),
                 model_info::kCompanionFiles.end());
   std::vector<Source> sources;

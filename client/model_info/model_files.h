@@ -9,11 +9,26 @@ inline constexpr std::string_view kConfigFile = "config.json";
 inline constexpr std::string_view kWeightsFile = "model.safetensors";
 inline constexpr std::string_view kWeightsIndexFile = "model.safetensors.index.json";
 
-/// What a checkpoint directory may hold beside config.json and weights that loaders need: how to
-/// turn text into ids, and how to generate.
-inline constexpr std::array<std::string_view, 9> kCompanionFiles = {
-    "tokenizer.json",          "tokenizer.model",   "tokenizer_config.json",
-    "special_tokens_map.json", "added_tokens.json", "generation_config.json",
-    "chat_template.jinja",     "vocab.json",        "merges.txt"};
+/// What a checkpoint directory may hold beside config.json and weights that loaders and lawyers
+/// need, and that is published as it is: how to turn text into ids, how to generate, licences.
+inline constexpr std::array<std::string_view, 16> kCompanionFiles = {"tokenizer.json",
+                                                                     "tokenizer.model",
+                                                                     "tokenizer_config.json",
+                                                                     "special_tokens_map.json",
+                                                                     "added_tokens.json",
+                                                                     "generation_config.json",
+                                                                     "chat_template.jinja",
+                                                                     "chat_template.json",
+                                                                     "vocab.json",
+                                                                     "merges.txt",
+                                                                     "spiece.model",
+                                                                     "LICENSE",
+                                                                     "LICENSE.md",
+                                                                     "LICENSE.txt",
+                                                                     "NOTICE",
+                                                                     "NOTICE.txt"};
+
+/// The model's card, whose licence the published card repeats.
+inline constexpr std::string_view kCardFile = "README.md";
 
 }  // namespace teq::model_info

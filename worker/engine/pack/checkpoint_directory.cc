@@ -1,9 +1,9 @@
 #include "worker/engine/pack/checkpoint_directory.h"
 
 #include <algorithm>
-#include <array>
 #include <system_error>
 
+#include "client/model_info/model_files.h"
 #include "client/objects/publication.h"
 #include "fmt/format.h"
 #include "proto/spec/error.h"
@@ -13,24 +13,6 @@ namespace teq::pack {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-// What a loader or a lawyer needs beside the weights.
-constexpr std::array kCompanionFiles = {"tokenizer.json",
-                                        "tokenizer.model",
-                                        "tokenizer_config.json",
-                                        "special_tokens_map.json",
-                                        "added_tokens.json",
-                                        "generation_config.json",
-                                        "chat_template.jinja",
-                                        "chat_template.json",
-                                        "vocab.json",
-                                        "merges.txt",
-                                        "spiece.model",
-                                        "LICENSE",
-                                        "LICENSE.md",
-                                        "LICENSE.txt",
-                                        "NOTICE",
-                                        "NOTICE.txt"};
 
 std::string_view TypeName(torch::ScalarType type) {
   return type == torch::kBFloat16 ? "bfloat16" : "float16";
@@ -42,7 +24,7 @@ absl::Status CopyFile(const std::filesystem::path& from, const std::filesystem::
 }
 
 absl::Status CopyCompanions(const PackableModel& model, const std::filesystem::path& directory) {
-  for (const std::string_view name : kCompanionFiles) {
+  for (const std::string_view name : model_info::kCompanionFiles) {
     if (!std::filesystem::exists(model.source / name)) continue;
     TEQ_RETURN_IF_ERROR(CopyFile(model.source / name, directory / name));
   }
