@@ -12,6 +12,7 @@
 #include "client/objects/file.h"
 #include "fmt/format.h"
 #include "proto/spec/error.h"
+#include "proto/spec/uri.h"
 #include "spdlog/sinks/stdout_color_sinks.h"
 #include "spdlog/spdlog.h"
 #include "worker/agent/agent.h"
@@ -59,6 +60,9 @@ absl::StatusOr<teq::agent::WorkerConfig> ReadConfig(const CLI::App& app, const F
   if (given("--hpu-plugin")) config.hpu_plugin = flags.config.hpu_plugin;
   if (given("--data")) config.data = flags.config.data;
   if (given("--cache-gib")) config.cache_gib = flags.config.cache_gib;
+  for (const std::string& prefix : config.uri_prefixes) {
+    TEQ_RETURN_IF_ERROR(teq::WithContext(teq::CheckUriPrefix(prefix), "uri_prefixes"));
+  }
   return config;
 }
 

@@ -57,14 +57,14 @@ absl::Status WriteError(int error_number, const fs::path& path, std::uint64_t by
   };
   if (is_one_of({ENOSPC, EDQUOT, EFBIG})) {
     return Error(absl::StatusCode::kResourceExhausted, "DISK_FULL",
-                 fmt::format("{}: {}: {}; free space there, or choose another output.uri",
-                             path.string(), what, Words(error_number)),
+                 fmt::format("{}: {}: {}; free space there, or choose another place", path.string(),
+                             what, Words(error_number)),
                  {{"path", path.string()}, {"bytes", std::to_string(bytes)}});
   }
   if (is_one_of({EACCES, EPERM, EROFS})) {
     return Error(absl::StatusCode::kPermissionDenied, "OUTPUT_NOT_WRITABLE",
-                 fmt::format("{}: {}: {}; let the worker's user write there, or choose another "
-                             "output.uri",
+                 fmt::format("{}: {}: {}; let this program's user write there, or choose another "
+                             "place",
                              path.string(), what, Words(error_number)),
                  {{"path", path.string()}});
   }

@@ -40,10 +40,13 @@ using TransferProgress = std::function<bool(std::uint64_t done, std::uint64_t to
 /// Errors of all calls: INVALID_ARGUMENT, INVALID_KEY; NOT_FOUND, OBJECT_NOT_FOUND; NOT_FOUND,
 /// BUCKET_NOT_FOUND; PERMISSION_DENIED, OBJECT_ACCESS_DENIED (wrong credentials, a clock that is
 /// off: each its own message); FAILED_PRECONDITION, WRONG_REGION, TLS_FAILED (a certificate that is
-/// not trusted), NO_CREDENTIALS, BAD_CREDENTIALS; UNAVAILABLE, OBJECT_STORE_UNAVAILABLE, after the
-/// last retry; DATA_LOSS, OBJECT_CORRUPT, for bytes that fail their checksum; UNIMPLEMENTED,
-/// READ_ONLY_STORE, for writes to a web server; INTERNAL, BAD_ANSWER, from what speaks another
-/// protocol. Local directories answer as file.h. No message holds keys, tokens or signed URLs.
+/// not trusted), NO_CREDENTIALS, BAD_CREDENTIALS, REDIRECTED (to what is not to be followed),
+/// NO_RANGES (a web server that sends whole files only); INVALID_ARGUMENT, INVALID_ENDPOINT;
+/// UNAVAILABLE, OBJECT_STORE_UNAVAILABLE, CREDENTIALS_UNAVAILABLE, after the last retry;
+/// RESOURCE_EXHAUSTED, TOO_MANY_OBJECTS; DATA_LOSS, OBJECT_CORRUPT, for bytes that fail their
+/// checksum; UNIMPLEMENTED, READ_ONLY_STORE, for writes to a web server; INTERNAL, BAD_ANSWER, from
+/// what speaks another protocol; INTERNAL, OBJECT_STORE_ERROR, for all else that a store answers.
+/// Local directories answer as file.h. No message holds keys, tokens or signed URLs.
 class ObjectStore {
  public:
   virtual ~ObjectStore() = default;

@@ -29,6 +29,13 @@ class StartTest(programs.HouseTest):
             self.assertEqual(http.code, 1, http)
             self.assertIn(address, http.err)
 
+    def test_prefix_that_the_worker_could_never_match_is_refused_at_its_start(self):
+        answer = programs.run("teq-worker", "--server", "127.0.0.1:1", "--uri-prefix",
+                              "s4://bucket/", seconds=30)
+        self.assertEqual(answer.code, 2, answer)
+        self.assertIn("teq-worker: INVALID_URI: uri_prefixes: ", answer.err)
+        self.assertIn("s4://bucket/", answer.err)
+
     def test_database_of_another_program_is_refused_and_stays_as_it_was(self):
         self.house.start_server()
         self.house.server.terminate()
