@@ -244,7 +244,8 @@ absl::StatusOr<std::optional<Job>> Queue::FindRepeated(Unit& unit, const CreateJ
 }
 
 absl::StatusOr<Job> Queue::InsertJob(Unit& unit, const CreateJobRequest& request,
-                                     const std::string& project, Job job) {
+                                     const std::string& project,
+                                     const std::optional<TraceParent>& trace, Job job) {
   const std::string digest = BodyDigest(request, job);
   TEQ_ASSIGN_OR_RETURN(std::optional<Job> repeated,
                        FindRepeated(unit, request, project, job, digest));
@@ -260,6 +261,8 @@ absl::StatusOr<Job> Queue::InsertJob(Unit& unit, const CreateJobRequest& request
   if (!record.name.job.empty()) job.set_name(record.name.ToString());
   if (!request.validate_only()) job.set_uid(RandomId());
   *job.mutable_create_time() = store::ToTimestamp(unit.now());
+  const TraceParent own = trace ? *trace : NewTraceParent([this] { return deps_.random->Next(); });
+  job.set_traceparent(own.ToString());
   record.job = std::move(job);
   JobEdit edit = unit.Edit(std::move(record));
   TEQ_RETURN_IF_ERROR(edit.Move(Cause::kCreated, "waits for a worker"));
@@ -272,10 +275,11 @@ absl::StatusOr<Job> Queue::InsertJob(Unit& unit, const CreateJobRequest& request
   return unit.Insert(std::move(edit));
 }
 
-absl::StatusOr<Job> Queue::CreateJob(const CreateJobRequest& request) {
+absl::StatusOr<Job> Queue::CreateJob(const CreateJobRequest& request,
+                                     const std::optional<TraceParent>& trace) {
   TEQ_ASSIGN_OR_RETURN(const std::string project, ParseProjectName(request.parent()));
   TEQ_ASSIGN_OR_RETURN(const Job job, CheckNewJob(request, project));
-  return Write<Job>([&](Unit& unit) { return InsertJob(unit, request, project, job); });
+  return Write<Job>([&](Unit& unit) { return InsertJob(unit, request, project, trace, job); });
 }
 
 absl::StatusOr<Job> Queue::GetJob(const teq::v1::GetJobRequest& request) {
