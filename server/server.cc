@@ -93,6 +93,7 @@ class Server::Impl {
                  {.store = store_.get(),
                   .clock = &clock_,
                   .watch_streams = [this] { return watches_.StreamCount(); },
+                  .coalesced_events = [this] { return watches_.CoalescedEvents(); },
                   .data = config.data}),
         job_log_(std::move(log)),
         jobs_(&queue_, &watches_),

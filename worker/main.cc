@@ -131,7 +131,7 @@ int RunAgent(const teq::agent::WorkerConfig& config, const Flags& flags) {
   const absl::StatusOr<std::string> id = teq::agent::WorkerId(config.id);
   const auto log = StartLog(config.log_format);
   if (!id.ok()) return Fail(config.log_format, id.status(), kUsage);
-  teq::agent::WorkerMetrics metrics(TEQ_VERSION);
+  teq::agent::WorkerMetrics metrics(TEQ_VERSION, config.data);
   std::unique_ptr<teq::http::HttpServer> side_port;
   if (!config.http.empty()) {
     auto served = teq::agent::ServeMetrics(config.http, metrics);

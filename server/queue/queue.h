@@ -130,6 +130,7 @@ class Queue {
 
   absl::StatusOr<teq::v1::Job> CheckNewJob(const teq::v1::CreateJobRequest& request,
                                            const std::string& project) const;
+  absl::Status CheckQueuedQuota(Unit& unit, const std::string& project) const;
   absl::StatusOr<teq::v1::Job> InsertJob(Unit& unit, const teq::v1::CreateJobRequest& request,
                                          const std::string& project,
                                          const std::optional<TraceParent>& trace, teq::v1::Job job);

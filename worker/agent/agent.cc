@@ -311,7 +311,7 @@ class Agent {
 
   void End(Outcome outcome) {
     lease_timer_.cancel();
-    engine_.reset();
+    EndEngine();
     machine_.reset();
     switch (outcome) {
       case Outcome::kReported:
@@ -350,11 +350,17 @@ class Agent {
          .on_line = [log = job_log_](const std::string& line) { log->warn("engine: {}", line); }});
     if (started.ok()) {
       engine_ = *std::move(started);
+      metrics_.EngineStarted(engine_->pid());
       return;
     }
     asio::post(io_, [this, number, how = Text(started.status())] {
       if (IsCurrent(number)) OnEngineExit(how);
     });
+  }
+
+  void EndEngine() {
+    engine_.reset();
+    metrics_.EngineEnded();
   }
 
   void OnEngineEvent(const teq::v1::EngineEvent& event) {
@@ -372,6 +378,7 @@ class Agent {
   }
 
   void OnEngineExit(const std::string& how) {
+    metrics_.EngineEnded();
     job_log_->info("the engine {}", how);
     Do(machine_->OnEngineExit(how, Now()));
   }
@@ -399,7 +406,7 @@ class Agent {
   }
 
   void ActRemoveAttempt() {
-    engine_.reset();
+    EndEngine();
     OnDisk(
         [this, lease = machine_->lease()]() -> absl::Status {
           TEQ_ASSIGN_OR_RETURN(objects::Publication publication,
@@ -415,7 +422,7 @@ class Agent {
   }
 
   void Act(const Publish& action) {
-    engine_.reset();
+    EndEngine();
     OnDisk(
         [this, lease = machine_->lease(), action]() -> absl::Status {
           TEQ_ASSIGN_OR_RETURN(objects::Publication publication,

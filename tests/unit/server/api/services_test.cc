@@ -304,6 +304,7 @@ TEST_F(ServicesTest, SamplesAreThinnedAndChangesAreNot) {
   }
   EXPECT_TRUE(reader->Finish().ok());
   EXPECT_THAT(steps, ElementsAre(0, 4, 8));
+  EXPECT_EQ(watches_->CoalescedEvents(), 10 - 3);
   EXPECT_EQ(changes, 3) << "created, leased, failed";
 }
 

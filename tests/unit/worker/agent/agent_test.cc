@@ -66,7 +66,7 @@ class AgentTest : public ::testing::Test {
 
   void StartAgent(const AgentOptions& options) {
     exit_code_ = std::async(std::launch::async, [this, options] {
-      WorkerMetrics metrics("1");
+      WorkerMetrics metrics("1", directory_);
       return RunAgent(options, {.metrics = &metrics,
                                 .log = std::make_shared<logs::Logger>("teq-worker",
                                                                       logs::Format::kJson, log_)});
