@@ -4,7 +4,8 @@
 #   docker build --target worker-cuda --build-arg CUDA_BASE=IMAGE -t teqd-worker-cuda .
 #   docker build --target worker-gaudi --build-arg GAUDI_BASE=IMAGE -t teqd-worker-gaudi .
 #
-# DEBIAN decides the versions of all libraries of the first two; name it by digest for builds that can be repeated.
+# DEBIAN decides the versions of all libraries of the first two, which hold nothing else than programs and what these load;
+# name it by digest for builds that can be repeated.
 # CUDA_BASE and GAUDI_BASE are images made from the same release of Debian that bring LibTorch in TORCH: one with CUDA, one
 # with Intel's plugin of PyTorch. No public image is known to be one, so there is no default that works.
 ARG DEBIAN=debian:bookworm-slim
@@ -21,7 +22,7 @@ RUN cmake --preset release -DTEQ_BUILD_TESTS=OFF \
     && cmake --build --preset release \
     && strip build/bin/* \
     && deploy/docker/closure.sh /server build/bin/teq-server build/bin/teqctl \
-    && deploy/docker/runtime_packages.sh build/bin/teq-worker build/bin/teq-sentencepiece > build/worker.packages
+    && deploy/docker/closure.sh /worker build/bin/teq-worker build/bin/teq-sentencepiece
 
 FROM scratch AS server
 LABEL org.opencontainers.image.title="teqd server" org.opencontainers.image.licenses="Apache-2.0"
@@ -31,15 +32,10 @@ WORKDIR /var/lib/teqd
 EXPOSE 8470 8471
 ENTRYPOINT ["/usr/local/bin/teq-server"]
 
-FROM ${DEBIAN} AS worker-cpu
+# Of Debian's packages that LibTorch pulls in, most files are never loaded: 500 MB instead of 1.2 GB.
+FROM scratch AS worker-cpu
 LABEL org.opencontainers.image.title="teqd worker, CPU" org.opencontainers.image.licenses="Apache-2.0"
-COPY --from=build /src/build/worker.packages /usr/share/teqd/packages
-RUN apt-get update -q \
-    && DEBIAN_FRONTEND=noninteractive xargs -a /usr/share/teqd/packages \
-       apt-get install -q -y --no-install-recommends ca-certificates \
-    && rm -rf /var/lib/apt/lists/* \
-    && install -d -o 65532 -g 65532 /var/lib/teqd
-COPY --from=build /src/build/bin/teq-worker /src/build/bin/teq-sentencepiece /usr/local/bin/
+COPY --from=build /worker /
 USER 65532:65532
 WORKDIR /var/lib/teqd
 EXPOSE 9471

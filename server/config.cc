@@ -75,6 +75,15 @@ Setter Seconds(absl::Duration& target, absl::Duration least) {
   };
 }
 
+Setter LogFormat(logs::Format& target) {
+  return [&target](const YAML::Node& value) -> std::string {
+    const auto format = logs::ParseFormat(value.IsScalar() ? value.Scalar() : "");
+    if (!format) return "expected text or json";
+    target = *format;
+    return {};
+  };
+}
+
 Setter List(std::vector<std::string>& target) {
   return [&target](const YAML::Node& value) -> std::string {
     if (!value.IsSequence()) return "expected a list";
@@ -133,6 +142,7 @@ absl::Status ReadDocument(const YAML::Node& document, std::string_view file, Con
       {"uri_prefixes", List(config.uri_prefixes)},
       {"lease_duration", Seconds(config.lease_duration, kShortestLease)},
       {"drain_timeout", Seconds(config.drain_timeout, absl::ZeroDuration())},
+      {"log_format", LogFormat(config.log_format)},
       {"limits",
        [&limits](const YAML::Node& value) -> std::string {
          limits = value;

@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "client/logs/logger.h"
 
 namespace teq::server {
 
@@ -35,6 +36,8 @@ struct Config {
   absl::Duration lease_duration = absl::Seconds(30);
   /// How long calls may go on after SIGTERM.
   absl::Duration drain_timeout = absl::Seconds(10);
+  /// "text" or "json".
+  logs::Format log_format = logs::Format::kText;
   LimitsConfig limits;
 };
 

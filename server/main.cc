@@ -5,18 +5,19 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
 #include <optional>
 #include <string>
 #include <thread>
 
 #include "CLI/CLI.hpp"
+#include "client/logs/logger.h"
 #include "fmt/format.h"
 #include "proto/spec/error.h"
 #include "server/config.h"
 #include "server/server.h"
 #include "server/store/backup.h"
 #include "server/store/data_directory.h"
-#include "spdlog/sinks/stdout_sinks.h"
 #include "spdlog/spdlog.h"
 
 namespace {
@@ -31,6 +32,7 @@ struct Flags {
   std::optional<std::string> http;
   std::optional<std::string> data;
   bool allow_plaintext = false;
+  std::string log_format;
   std::string backup_file;
 };
 
@@ -43,14 +45,44 @@ absl::StatusOr<teq::server::Config> ConfigOf(const Flags& flags) {
   if (flags.http) config.http = *flags.http;
   if (flags.data) config.data = *flags.data;
   if (flags.allow_plaintext) config.allow_plaintext = true;
+  if (const auto format = teq::logs::ParseFormat(flags.log_format)) config.log_format = *format;
   TEQ_RETURN_IF_ERROR(teq::server::CheckConfig(config));
   return config;
 }
 
-int Fail(const absl::Status& status, int exit_code) {
-  fmt::print(stderr, "teq-server: {}: {}\n", teq::ErrorReason(status),
-             std::string(status.message()));
+/// What the whole program writes to from now on.
+std::shared_ptr<teq::logs::Logger> StartLog(teq::logs::Format format) {
+  auto log = teq::logs::ToStandardError("teq-server", format);
+  spdlog::set_default_logger(log);
+  return log;
+}
+
+int Fail(teq::logs::Format format, const absl::Status& status, int exit_code) {
+  const std::string why =
+      fmt::format("{}: {}", teq::ErrorReason(status), std::string(status.message()));
+  if (format == teq::logs::Format::kJson) {
+    spdlog::error("{}", why);
+  } else {
+    fmt::print(stderr, "teq-server: {}\n", why);
+  }
   return exit_code;
+}
+
+/// As far as the command line says; a config file that cannot be read says nothing.
+teq::logs::Format FormatOf(const Flags& flags) {
+  return teq::logs::ParseFormat(flags.log_format).value_or(teq::logs::Format::kText);
+}
+
+/// For scripts and for those who start it by hand. Where lines are JSON, all of them are.
+void TellAddresses(teq::logs::Format format, const teq::server::Server& server) {
+  const std::string line =
+      fmt::format("listening grpc={} http={}", server.grpc_address(), server.http_address());
+  if (format == teq::logs::Format::kJson) {
+    spdlog::info("{}", line);
+    return;
+  }
+  fmt::print("{}\n", line);
+  std::fflush(stdout);
 }
 
 /// Blocked in every thread, so that only sigwait takes them.
@@ -72,12 +104,13 @@ int WaitForSignal(const sigset_t& signals) {
 
 int Serve(const Flags& flags) {
   const absl::StatusOr<teq::server::Config> config = ConfigOf(flags);
-  if (!config.ok()) return Fail(config.status(), kExitUsage);
+  if (!config.ok()) return Fail(FormatOf(flags), config.status(), kExitUsage);
+  const std::shared_ptr<teq::logs::Logger> log = StartLog(config->log_format);
   const sigset_t signals = BlockStopSignals();
-  absl::StatusOr<std::unique_ptr<teq::server::Server>> server = teq::server::Server::Start(*config);
-  if (!server.ok()) return Fail(server.status(), kExitCannotStart);
-  fmt::print("listening grpc={} http={}\n", (*server)->grpc_address(), (*server)->http_address());
-  std::fflush(stdout);
+  absl::StatusOr<std::unique_ptr<teq::server::Server>> server =
+      teq::server::Server::Start(*config, log);
+  if (!server.ok()) return Fail(config->log_format, server.status(), kExitCannotStart);
+  TellAddresses(config->log_format, **server);
   spdlog::info("teq-server {}: gRPC on {}, HTTP on {}, data in {}", TEQ_VERSION,
                (*server)->grpc_address(), (*server)->http_address(), config->data.string());
 
@@ -95,18 +128,16 @@ int Serve(const Flags& flags) {
 
 int BackUp(const Flags& flags) {
   const absl::StatusOr<teq::server::Config> config = ConfigOf(flags);
-  if (!config.ok()) return Fail(config.status(), kExitUsage);
+  if (!config.ok()) return Fail(FormatOf(flags), config.status(), kExitUsage);
+  StartLog(config->log_format);
   const absl::Status status =
       teq::store::BackUp(teq::store::DatabaseFile(config->data), flags.backup_file);
-  return status.ok() ? EXIT_SUCCESS : Fail(status, kExitCannotStart);
+  return status.ok() ? EXIT_SUCCESS : Fail(config->log_format, status, kExitCannotStart);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  spdlog::set_default_logger(
-      std::make_shared<spdlog::logger>("", std::make_shared<spdlog::sinks::stderr_sink_mt>()));
-  spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e%z %l %v");
   // What of it matters comes back as a status.
   gpr_set_log_function([](gpr_log_func_args* args) { spdlog::debug("grpc: {}", args->message); });
   Flags flags;
@@ -118,6 +149,9 @@ int main(int argc, char** argv) {
   app.add_option("--data", flags.data, "directory of the database (./teqd-data)");
   app.add_flag("--allow-plaintext", flags.allow_plaintext,
                "serve other machines, too, without encryption");
+  app.add_option("--log-format", flags.log_format, "text, or json: a JSON object a line (text)")
+      ->envname("TEQ_LOG_FORMAT")
+      ->check(CLI::IsMember({"text", "json"}));
   app.require_subcommand(0, 1);
   app.fallthrough();
   CLI::App* backup = app.add_subcommand("backup", "Copy the database, while a server uses it");
@@ -127,6 +161,7 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? EXIT_SUCCESS : kExitUsage;
   }
+  StartLog(FormatOf(flags));
   if (backup->parsed()) return BackUp(flags);
   return Serve(flags);
 }

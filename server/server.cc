@@ -24,6 +24,7 @@
 #include "server/api/watch_hub.h"
 #include "server/call_metrics.h"
 #include "server/http/metrics.h"
+#include "server/job_log.h"
 #include "server/queue/artifact_catalog.h"
 #include "server/queue/queue.h"
 #include "server/store/data_directory.h"
@@ -79,7 +80,7 @@ void SetChannelArguments(grpc::ServerBuilder& builder) {
 class Server::Impl {
  public:
   Impl(const Config& config, store::DataDirectory directory,
-       std::unique_ptr<store::SqliteStore> store)
+       std::unique_ptr<store::SqliteStore> store, std::shared_ptr<const logs::Logger> log)
       : config_(config),
         directory_(std::move(directory)),
         store_(std::move(store)),
@@ -92,7 +93,9 @@ class Server::Impl {
                  {.store = store_.get(),
                   .clock = &clock_,
                   .watch_streams = [this] { return watches_.StreamCount(); },
+                  .coalesced_events = [this] { return watches_.CoalescedEvents(); },
                   .data = config.data}),
+        job_log_(std::move(log)),
         jobs_(&queue_, &watches_),
         workers_(&queue_, &polls_),
         catalog_(store_.get()),
@@ -103,6 +106,7 @@ class Server::Impl {
     queue_.AddObserver(&metrics_);
     queue_.AddObserver(&watches_);
     queue_.AddObserver(&polls_);
+    queue_.AddObserver(&job_log_);
   }
   Impl(const Impl&) = delete;
   Impl& operator=(const Impl&) = delete;
@@ -209,6 +213,7 @@ class Server::Impl {
   api::WatchHub watches_;
   api::LeasePolls polls_;
   http::Metrics metrics_;
+  JobLog job_log_;
   api::JobService jobs_;
   api::WorkerService workers_;
   queue::ArtifactCatalog catalog_;
@@ -228,12 +233,14 @@ class Server::Impl {
 Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Server::~Server() = default;
 
-absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config) {
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config,
+                                                      std::shared_ptr<const logs::Logger> log) {
   TEQ_RETURN_IF_ERROR(CheckConfig(config));
   TEQ_ASSIGN_OR_RETURN(store::DataDirectory directory, store::DataDirectory::Open(config.data));
   TEQ_ASSIGN_OR_RETURN(std::unique_ptr<store::SqliteStore> store,
                        store::SqliteStore::Open(directory.DatabaseFile()));
-  auto impl = std::make_unique<Impl>(config, std::move(directory), std::move(store));
+  auto impl =
+      std::make_unique<Impl>(config, std::move(directory), std::move(store), std::move(log));
   TEQ_RETURN_IF_ERROR(impl->Start());
   return std::unique_ptr<Server>(new Server(std::move(impl)));
 }

@@ -5,6 +5,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "client/logs/logger.h"
 #include "server/config.h"
 
 namespace teq::server {
@@ -13,8 +14,9 @@ namespace teq::server {
 class Server {
  public:
   /// Opens the data directory, migrates the database, listens. Errors name the file, the directory
-  /// or the address, and the remedy.
-  [[nodiscard]] static absl::StatusOr<std::unique_ptr<Server>> Start(const Config& config);
+  /// or the address, and the remedy. What happens to jobs is told to `log`.
+  [[nodiscard]] static absl::StatusOr<std::unique_ptr<Server>> Start(
+      const Config& config, std::shared_ptr<const logs::Logger> log);
 
   /// Drains where that was not done yet.
   ~Server();

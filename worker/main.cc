@@ -1,3 +1,5 @@
+#include <grpc/support/log.h>
+
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
@@ -9,11 +11,11 @@
 #include "CLI/CLI.hpp"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "client/logs/logger.h"
 #include "client/objects/file.h"
 #include "fmt/format.h"
 #include "proto/spec/error.h"
 #include "proto/spec/uri.h"
-#include "spdlog/sinks/stdout_color_sinks.h"
 #include "spdlog/spdlog.h"
 #include "worker/agent/agent.h"
 #include "worker/agent/config.h"
@@ -32,15 +34,35 @@ constexpr int kUsage = 2;
 struct Flags {
   std::string config_file;
   teq::agent::WorkerConfig config;
+  std::string log_format;
   int max_jobs = 0;
   bool exit_when_idle = false;
   std::string job_file;
   std::string report_file;
 };
 
-int Fail(const absl::Status& status, int code) {
-  fmt::print(stderr, "teq-worker: {}: {}\n", teq::ErrorReason(status),
-             std::string(status.message()));
+// What the whole program writes to from now on.
+std::shared_ptr<teq::logs::Logger> StartLog(teq::logs::Format format) {
+  auto log = teq::logs::ToStandardError("teq-worker", format);
+  spdlog::set_default_logger(log);
+  // What of it matters comes back as a status.
+  gpr_set_log_function([](gpr_log_func_args* args) { spdlog::debug("grpc: {}", args->message); });
+  return log;
+}
+
+// As far as the command line says; a configuration file that cannot be read says nothing.
+teq::logs::Format FormatOf(const Flags& flags) {
+  return teq::logs::ParseFormat(flags.log_format).value_or(teq::logs::Format::kText);
+}
+
+int Fail(teq::logs::Format format, const absl::Status& status, int code) {
+  const std::string why =
+      fmt::format("{}: {}", teq::ErrorReason(status), std::string(status.message()));
+  if (format == teq::logs::Format::kJson) {
+    spdlog::error("{}", why);
+  } else {
+    fmt::print(stderr, "teq-worker: {}\n", why);
+  }
   return code;
 }
 
@@ -60,6 +82,7 @@ absl::StatusOr<teq::agent::WorkerConfig> ReadConfig(const CLI::App& app, const F
   if (given("--hpu-plugin")) config.hpu_plugin = flags.config.hpu_plugin;
   if (given("--data")) config.data = flags.config.data;
   if (given("--cache-gib")) config.cache_gib = flags.config.cache_gib;
+  if (const auto format = teq::logs::ParseFormat(flags.log_format)) config.log_format = *format;
   for (const std::string& prefix : config.uri_prefixes) {
     TEQ_RETURN_IF_ERROR(teq::WithContext(teq::CheckUriPrefix(prefix), "uri_prefixes"));
   }
@@ -98,23 +121,25 @@ int RunEngine(const teq::agent::WorkerConfig& config) {
 }
 
 int RunWithoutServer(const teq::agent::WorkerConfig& config, const Flags& flags) {
+  std::shared_ptr<teq::logs::Logger> log = StartLog(config.log_format);
+  if (config.log_format == teq::logs::Format::kText) log = nullptr;
   return teq::agent::RunJob({.job_file = flags.job_file,
                              .report_file = flags.report_file,
                              .engine_command = EngineCommand(config),
                              .uri_policy = {.allowed_prefixes = config.uri_prefixes},
-                             .data = config.data});
+                             .data = config.data,
+                             .log = std::move(log)});
 }
 
 int RunAgent(const teq::agent::WorkerConfig& config, const Flags& flags) {
   const absl::StatusOr<std::string> id = teq::agent::WorkerId(config.id);
-  if (!id.ok()) return Fail(id.status(), kUsage);
-  const auto log = std::make_shared<spdlog::logger>(
-      "teq-worker", std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
-  teq::agent::WorkerMetrics metrics(TEQ_VERSION);
+  const auto log = StartLog(config.log_format);
+  if (!id.ok()) return Fail(config.log_format, id.status(), kUsage);
+  teq::agent::WorkerMetrics metrics(TEQ_VERSION, config.data);
   std::unique_ptr<teq::http::HttpServer> side_port;
   if (!config.http.empty()) {
     auto served = teq::agent::ServeMetrics(config.http, metrics);
-    if (!served.ok()) return Fail(served.status(), EXIT_FAILURE);
+    if (!served.ok()) return Fail(config.log_format, served.status(), EXIT_FAILURE);
     side_port = *std::move(served);
     log->info("metrics on {}", side_port->address());
   }
@@ -145,6 +170,9 @@ void AddFlags(CLI::App& app, Flags& flags) {
   app.add_option("--cache-gib", flags.config.cache_gib,
                  "The most that fetched models and texts may take, GiB")
       ->check(CLI::PositiveNumber);
+  app.add_option("--log-format", flags.log_format, "text, or json: a JSON object a line (text)")
+      ->envname("TEQ_LOG_FORMAT")
+      ->check(CLI::IsMember({"text", "json"}));
   app.add_option("--max-jobs", flags.max_jobs, "Stop after so many jobs; 0: never")
       ->check(CLI::NonNegativeNumber);
   app.add_flag("--exit-when-idle", flags.exit_when_idle, "Stop when there is nothing to do");
@@ -178,7 +206,10 @@ int main(int argc, char** argv) {
     return EXIT_SUCCESS;
   }
   const absl::StatusOr<teq::agent::WorkerConfig> config = ReadConfig(app, flags);
-  if (!config.ok()) return Fail(config.status(), kUsage);
+  if (!config.ok()) {
+    StartLog(FormatOf(flags));
+    return Fail(FormatOf(flags), config.status(), kUsage);
+  }
   if (engine->parsed()) return RunEngine(*config);
   if (run->parsed()) return RunWithoutServer(*config, flags);
   return RunAgent(*config, flags);

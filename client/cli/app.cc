@@ -1,14 +1,17 @@
 #include "client/cli/app.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <map>
 #include <ostream>
+#include <random>
 
 #include "CLI/CLI.hpp"
 #include "client/cli/artifacts.h"
 #include "client/cli/recipes.h"
 #include "fmt/format.h"
 #include "proto/spec/error.h"
+#include "proto/spec/trace_parent.h"
 #include "proto/spec/yaml.h"
 
 namespace teq::cli {
@@ -164,6 +167,13 @@ void App::AddArtifacts() {
   verify->add_flag("--via-server", line_.verify.via_server, "let the server read");
 }
 
+// The environment's trace; a new one where it has none, or one that W3C Trace Context ignores.
+std::string TraceOf(const Terminal& terminal) {
+  std::random_device device;
+  const auto random = [&device] { return std::uint64_t{device()} << 32U | device(); };
+  return ParseTraceParent(terminal.traceparent).value_or(NewTraceParent(random)).ToString();
+}
+
 void PrintVersion(const Terminal& terminal, Format format) {
   const nlohmann::ordered_json json = {{"version", TEQ_VERSION}};
   if (format == Format::kTable) terminal.out << "teqctl " TEQ_VERSION "\n";
@@ -191,8 +201,8 @@ ExitCode App::Run(std::vector<std::string> arguments, const Terminal& terminal,
   }
   if (recipe_->parsed()) return ShowRecipe(terminal, line_.format, line_.preset);
   const Stubs stubs = connect(line_.server);
-  Session session{*stubs.jobs,  *stubs.artifacts, terminal,
-                  line_.format, line_.server,     std::nullopt};
+  Session session{*stubs.jobs,  *stubs.artifacts, terminal,         line_.format,
+                  line_.server, std::nullopt,     TraceOf(terminal)};
   if (!line_.project.empty()) session.project = line_.project;
   return actions_.at(app_.get_subcommands().at(0))(session);
 }

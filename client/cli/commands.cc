@@ -51,7 +51,7 @@ absl::StatusOr<Response> Call(const Session& session,
                               grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&,
                                                            Response*),
                               const Request& request) {
-  return CallService(session.stub, method, request);
+  return CallService(session.stub, method, request, kCallTimeout, session.traceparent);
 }
 
 // A verb whose request holds a name and whose answer is the job.

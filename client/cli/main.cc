@@ -2,7 +2,9 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <cstdlib>
 #include <iostream>
+#include <string>
 #include <thread>
 
 #include "client/api/channel.h"
@@ -29,6 +31,11 @@ int TerminalWidth() {
   return 80;
 }
 
+std::string EnvironmentTrace() {
+  const char* value = std::getenv("TRACEPARENT");
+  return value == nullptr ? "" : value;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -48,6 +55,7 @@ int main(int argc, char** argv) {
             handles_interrupt = true;
             return interrupted != 0;
           },
+      .traceparent = EnvironmentTrace(),
   };
   const auto connect = [](const std::string& server) {
     const auto channel = teq::client::Connect(server);

@@ -177,6 +177,7 @@ std::string JobDetails(const Job& job) {
   add("started", TimeText(job.start_time()));
   add("next attempt", TimeText(job.next_attempt_time()));
   add("ended", TimeText(job.end_time()));
+  add("trace", Printable(job.traceparent()));
   return Sections({Table(rows, {}), PerplexityTable(job.report()), ArtifactTable(job.report())});
 }
 

@@ -10,6 +10,7 @@
 #include "client/cli/terminal.h"
 #include "google/protobuf/message.h"
 #include "nlohmann/json.hpp"
+#include "proto/spec/trace_parent.h"
 #include "teq/v1/artifact_service.grpc.pb.h"
 #include "teq/v1/job_service.grpc.pb.h"
 
@@ -35,6 +36,7 @@ struct Session {
   Format format = Format::kTable;
   std::string server;
   std::optional<std::string> project;  // unset: the job file's, else "default"
+  std::string traceparent;             // the trace that the calls belong to
 };
 
 inline constexpr const char* kDefaultServer = "127.0.0.1:8470";
@@ -62,12 +64,14 @@ void Print(const Session& session, const google::protobuf::Message& message,
 /// INVALID_NAME.
 [[nodiscard]] absl::StatusOr<std::string> FullName(const Session& session, const std::string& name);
 
-/// One call of a service.
+/// One call of a service, as a part of the trace `traceparent` where that is not empty.
 template <typename Stub, typename Request, typename Response>
 absl::StatusOr<Response> CallService(
     Stub& stub, grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*),
-    const Request& request, std::chrono::seconds timeout = kCallTimeout) {
+    const Request& request, std::chrono::seconds timeout = kCallTimeout,
+    const std::string& traceparent = "") {
   grpc::ClientContext context;
+  if (!traceparent.empty()) context.AddMetadata(kTraceParentKey, traceparent);
   context.set_deadline(std::chrono::system_clock::now() + timeout);
   Response response;
   const absl::Status status = client::FromGrpc((stub.*method)(&context, request, &response));

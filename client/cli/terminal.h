@@ -20,6 +20,8 @@ struct Terminal {
   std::function<void(std::chrono::milliseconds)> sleep;
   /// Whether the user asked to stop (Ctrl-C). Asked for only while a job is watched.
   std::function<bool()> interrupted;
+  /// TRACEPARENT of the environment: the trace that this call belongs to.
+  std::string traceparent;
 };
 
 }  // namespace teq::cli

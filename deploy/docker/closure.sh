@@ -22,9 +22,12 @@ install -d -m 1777 "$root/tmp"
 install -d "${owner[@]}" "$root/var/lib/teqd"
 install -m 755 -t "$root/usr/local/bin" "$@"
 
-for program in "$@"; do
-  ldd "$program"
-done | awk '$3 ~ /^\// {print $3} $1 ~ /^\// {print $1}' | sort -u | while read -r library; do
+libraries="$(for program in "$@"; do ldd "$program"; done)"
+if grep "not found" <<<"$libraries" >&2; then
+  echo "closure.sh: libraries are missing; install what the programs were built with" >&2
+  exit 1
+fi
+awk '$3 ~ /^\// {print $3} $1 ~ /^\// {print $1}' <<<"$libraries" | sort -u | while read -r library; do
   install -D -m 755 "$library" "$root$library"
 done
 

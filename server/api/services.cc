@@ -1,7 +1,10 @@
 #include "server/api/services.h"
 
+#include <iterator>
+#include <optional>
 #include <utility>
 
+#include "proto/spec/trace_parent.h"
 #include "server/api/answer.h"
 
 namespace teq::api {
@@ -9,6 +12,14 @@ namespace {
 
 using grpc::CallbackServerContext;
 using grpc::ServerUnaryReactor;
+
+/// The caller's trace. Nothing where the call has none, a malformed one or several: as W3C Trace
+/// Context has it, a trace begins here then.
+std::optional<TraceParent> TraceOf(const CallbackServerContext& context) {
+  const auto [first, last] = context.client_metadata().equal_range(kTraceParentKey);
+  if (first == last || std::next(first) != last) return std::nullopt;
+  return ParseTraceParent({first->second.data(), first->second.size()});
+}
 
 /// For answers that hold the job and nothing else.
 template <typename Response>
@@ -22,7 +33,7 @@ ServerUnaryReactor* AnswerWithJob(CallbackServerContext* context, absl::StatusOr
 ServerUnaryReactor* JobService::CreateJob(CallbackServerContext* context,
                                           const teq::v1::CreateJobRequest* request,
                                           teq::v1::Job* response) {
-  return Answer(context, queue_->CreateJob(*request), response);
+  return Answer(context, queue_->CreateJob(*request, TraceOf(*context)), response);
 }
 
 ServerUnaryReactor* JobService::GetJob(CallbackServerContext* context,

@@ -134,7 +134,10 @@ class WatchHub::Stream final : public grpc::ServerWriteReactor<WatchJobResponse>
   }
 
   void Keep(JobEvent event) {
-    if (event.has_sample() && !SampleDue(event)) return;
+    if (event.has_sample() && !SampleDue(event)) {
+      ++hub_->coalesced_;
+      return;
+    }
     queue::WatchCursor at = cursor_;
     at.sequence = event.sequence();
     WatchJobResponse response;

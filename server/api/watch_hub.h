@@ -1,6 +1,8 @@
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
+#include <cstdint>
 #include <mutex>
 #include <set>
 #include <thread>
@@ -39,6 +41,8 @@ class WatchHub final : public queue::QueueObserver {
   void Drain();
 
   [[nodiscard]] int StreamCount() const;
+  /// Samples that all streams left out because their clients asked for fewer.
+  [[nodiscard]] int64_t CoalescedEvents() const { return coalesced_; }
 
   void OnChange(const queue::JobChange& change) override;
   void OnDelete(const store::JobRecord& record) override;
@@ -50,6 +54,7 @@ class WatchHub final : public queue::QueueObserver {
   void Wake(int64_t key, bool deleted);
 
   const WatchOptions options_;
+  std::atomic<int64_t> coalesced_ = 0;
   queue::Queue* const queue_;
 
   mutable std::mutex mutex_;  // streams_ and all of every stream

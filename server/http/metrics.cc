@@ -119,6 +119,11 @@ Metrics::Metrics(MetricsOptions options, MetricsDeps deps)
           Gauge(registry_, "teq_dead_letter_jobs", "Jobs that failed with no attempts left.")
               .Add({})),
       watch_streams_(Gauge(registry_, "teq_watch_streams", "Open WatchJob streams.").Add({})),
+      coalesced_(Counter(registry_, "teq_events_coalesced_total",
+                         "Samples that watches left out, as their clients asked for fewer.")
+                     .Add({})),
+      quota_rejections_(Counter(registry_, "teq_quota_rejections_total",
+                                "Calls refused because a project had all it may have.")),
       disk_free_(Gauge(registry_, "teq_data_directory_free_bytes",
                        "What the server may still write on the disk of its database.")
                      .Add({})),
@@ -179,6 +184,9 @@ absl::StatusOr<std::string> Metrics::Render() {
   SetStatistics(statistics);
   SetDisk();
   if (deps_.watch_streams) watch_streams_.Set(deps_.watch_streams());
+  if (deps_.coalesced_events) {
+    coalesced_.Increment(static_cast<double>(deps_.coalesced_events()) - coalesced_.Value());
+  }
   RemoveOldSeries();
   std::ostringstream text;
   prometheus::TextSerializer().Serialize(text, registry_.Collect());
@@ -290,6 +298,12 @@ void Metrics::OnDelete(const JobRecord& record) {
 }
 
 void Metrics::OnLeaseConflict() { lease_conflicts_.Increment(); }
+
+void Metrics::OnQuotaRejection(const std::string& project, std::string_view quota) {
+  const std::lock_guard lock(mutex_);
+  quota_rejections_.Add({{"project", ProjectLabel(project)}, {"quota", std::string(quota)}})
+      .Increment();
+}
 
 void Metrics::OnCall(const CallRecord& call) {
   const prometheus::Labels method = {{"grpc_service", std::string(call.service)},

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <deque>
 #include <filesystem>
 #include <functional>
@@ -41,6 +42,8 @@ struct MetricsDeps {
   const queue::Clock* clock;
   /// Open watches; null: none.
   std::function<int()> watch_streams;
+  /// Events that watches left out, since the start; null: none.
+  std::function<int64_t()> coalesced_events;
   /// Where the database lies; empty: its disk is not looked at.
   std::filesystem::path data;
 };
@@ -68,6 +71,7 @@ class Metrics final : public queue::QueueObserver {
   void OnChange(const queue::JobChange& change) override;
   void OnDelete(const store::JobRecord& record) override;
   void OnLeaseConflict() override;
+  void OnQuotaRejection(const std::string& project, std::string_view quota) override;
   void OnCall(const CallRecord& call);
   void OnStoreOperation(std::string_view operation, absl::Duration duration);
 
@@ -118,6 +122,8 @@ class Metrics final : public queue::QueueObserver {
   prometheus::Counter& export_failures_;
   prometheus::Gauge& dead_letters_;
   prometheus::Gauge& watch_streams_;
+  prometheus::Counter& coalesced_;
+  Counters& quota_rejections_;
   prometheus::Gauge& disk_free_;
   prometheus::Gauge& disk_size_;
   Counters& calls_;

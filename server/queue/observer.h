@@ -1,5 +1,7 @@
 #pragma once
 
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "server/store/job_store.h"
@@ -24,6 +26,9 @@ class QueueObserver {
   virtual void OnDelete(const store::JobRecord& record) = 0;
   /// A worker wrote under a lease that it had lost.
   virtual void OnLeaseConflict() {}
+  /// A call was refused because a project has as much as it may have of `quota`, such as
+  /// "queued_jobs".
+  virtual void OnQuotaRejection(const std::string& /*project*/, std::string_view /*quota*/) {}
 };
 
 }  // namespace teq::queue

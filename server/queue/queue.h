@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "proto/spec/trace_parent.h"
 #include "proto/spec/uri.h"
 #include "server/queue/clock.h"
 #include "server/queue/job_edit.h"
@@ -82,7 +83,10 @@ class Queue {
   /// without a server costs no attempt.
   [[nodiscard]] absl::Status Start();
 
-  [[nodiscard]] absl::StatusOr<teq::v1::Job> CreateJob(const teq::v1::CreateJobRequest& request);
+  /// `trace` is the caller's; without one a trace begins with the job.
+  [[nodiscard]] absl::StatusOr<teq::v1::Job> CreateJob(
+      const teq::v1::CreateJobRequest& request,
+      const std::optional<TraceParent>& trace = std::nullopt);
   [[nodiscard]] absl::StatusOr<teq::v1::Job> GetJob(const teq::v1::GetJobRequest& request);
   [[nodiscard]] absl::StatusOr<teq::v1::ListJobsResponse> ListJobs(
       const teq::v1::ListJobsRequest& request);
@@ -126,8 +130,10 @@ class Queue {
 
   absl::StatusOr<teq::v1::Job> CheckNewJob(const teq::v1::CreateJobRequest& request,
                                            const std::string& project) const;
+  absl::Status CheckQueuedQuota(Unit& unit, const std::string& project) const;
   absl::StatusOr<teq::v1::Job> InsertJob(Unit& unit, const teq::v1::CreateJobRequest& request,
-                                         const std::string& project, teq::v1::Job job);
+                                         const std::string& project,
+                                         const std::optional<TraceParent>& trace, teq::v1::Job job);
   absl::StatusOr<std::optional<teq::v1::Job>> FindRepeated(Unit& unit,
                                                            const teq::v1::CreateJobRequest& request,
                                                            const std::string& project,

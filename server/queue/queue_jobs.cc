@@ -78,10 +78,7 @@ absl::Status CheckOutputFree(store::Transaction& transaction, const std::string&
                                   output, other->job.name(), StateName(other->job.state())));
 }
 
-absl::Status CheckQueuedQuota(store::Transaction& transaction, const std::string& project,
-                              int limit) {
-  TEQ_ASSIGN_OR_RETURN(const int64_t queued, transaction.CountQueued(project));
-  if (queued < limit) return absl::OkStatus();
+absl::Status QueuedJobsExhausted(const std::string& project, int64_t queued, int limit) {
   const std::string message = fmt::format(
       "projects/{} has {} waiting jobs, the limit is {}; wait for some to start, or cancel some",
       project, queued, limit);
@@ -243,8 +240,17 @@ absl::StatusOr<std::optional<Job>> Queue::FindRepeated(Unit& unit, const CreateJ
   return status;
 }
 
+absl::Status Queue::CheckQueuedQuota(Unit& unit, const std::string& project) const {
+  const int limit = options_.limits.queued_jobs_per_project;
+  TEQ_ASSIGN_OR_RETURN(const int64_t queued, unit.transaction().CountQueued(project));
+  if (queued < limit) return absl::OkStatus();
+  for (QueueObserver* observer : observers_) observer->OnQuotaRejection(project, "queued_jobs");
+  return QueuedJobsExhausted(project, queued, limit);
+}
+
 absl::StatusOr<Job> Queue::InsertJob(Unit& unit, const CreateJobRequest& request,
-                                     const std::string& project, Job job) {
+                                     const std::string& project,
+                                     const std::optional<TraceParent>& trace, Job job) {
   const std::string digest = BodyDigest(request, job);
   TEQ_ASSIGN_OR_RETURN(std::optional<Job> repeated,
                        FindRepeated(unit, request, project, job, digest));
@@ -252,14 +258,15 @@ absl::StatusOr<Job> Queue::InsertJob(Unit& unit, const CreateJobRequest& request
   JobRecord record;
   TEQ_ASSIGN_OR_RETURN(record.output, NormalOutput(job.spec().output().uri()));
   TEQ_RETURN_IF_ERROR(CheckOutputFree(unit.transaction(), record.output));
-  TEQ_RETURN_IF_ERROR(
-      CheckQueuedQuota(unit.transaction(), project, options_.limits.queued_jobs_per_project));
+  TEQ_RETURN_IF_ERROR(CheckQueuedQuota(unit, project));
 
   record.name = {project, request.job_id()};
   if (record.name.job.empty() && !request.validate_only()) record.name.job = NewJobId(unit.now());
   if (!record.name.job.empty()) job.set_name(record.name.ToString());
   if (!request.validate_only()) job.set_uid(RandomId());
   *job.mutable_create_time() = store::ToTimestamp(unit.now());
+  const TraceParent own = trace ? *trace : NewTraceParent([this] { return deps_.random->Next(); });
+  job.set_traceparent(own.ToString());
   record.job = std::move(job);
   JobEdit edit = unit.Edit(std::move(record));
   TEQ_RETURN_IF_ERROR(edit.Move(Cause::kCreated, "waits for a worker"));
@@ -272,10 +279,11 @@ absl::StatusOr<Job> Queue::InsertJob(Unit& unit, const CreateJobRequest& request
   return unit.Insert(std::move(edit));
 }
 
-absl::StatusOr<Job> Queue::CreateJob(const CreateJobRequest& request) {
+absl::StatusOr<Job> Queue::CreateJob(const CreateJobRequest& request,
+                                     const std::optional<TraceParent>& trace) {
   TEQ_ASSIGN_OR_RETURN(const std::string project, ParseProjectName(request.parent()));
   TEQ_ASSIGN_OR_RETURN(const Job job, CheckNewJob(request, project));
-  return Write<Job>([&](Unit& unit) { return InsertJob(unit, request, project, job); });
+  return Write<Job>([&](Unit& unit) { return InsertJob(unit, request, project, trace, job); });
 }
 
 absl::StatusOr<Job> Queue::GetJob(const teq::v1::GetJobRequest& request) {
@@ -363,8 +371,7 @@ absl::StatusOr<Job> Queue::RetryJob(const teq::v1::RetryJobRequest& request) {
                                       request.name(), StateName(record.job.state())));
     }
     TEQ_RETURN_IF_ERROR(CheckOutputFree(unit.transaction(), record.output));
-    TEQ_RETURN_IF_ERROR(CheckQueuedQuota(unit.transaction(), record.name.project,
-                                         options_.limits.queued_jobs_per_project));
+    TEQ_RETURN_IF_ERROR(CheckQueuedQuota(unit, record.name.project));
     JobEdit edit = unit.Edit(std::move(record));
     TEQ_RETURN_IF_ERROR(RequestRetry(edit));
     TEQ_RETURN_IF_ERROR(unit.transaction().PutReport(edit.record().key, nullptr));

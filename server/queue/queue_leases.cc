@@ -214,6 +214,7 @@ Lease Queue::MakeLease(const JobRecord& record) const {
   lease.set_attempt(record.job.attempt_count());
   lease.set_job(record.job.name());
   lease.set_job_uid(record.job.uid());
+  lease.set_traceparent(record.job.traceparent());
   *lease.mutable_spec() = record.job.spec();
   *lease.mutable_lease_duration() = store::ToDuration(options_.lease_duration);
   *lease.mutable_heartbeat_interval() = store::ToDuration(HeartbeatInterval());

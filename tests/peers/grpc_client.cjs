@@ -8,6 +8,7 @@ const grpc = require('@grpc/grpc-js');
 const loader = require('@grpc/proto-loader');
 const protobuf = require('protobufjs');
 
+const TRACEPARENT = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01';
 const address = process.argv[2];
 const protos = process.env.TEQ_PROTO;
 
@@ -30,8 +31,8 @@ const anyType = new protobuf.Type('Any')
   .add(new protobuf.Field('value', 2, 'bytes'));
 
 const jobs = new teq.v1.JobService(address, grpc.credentials.createInsecure());
-const call = (client, method, request) => new Promise((resolve, reject) => {
-  client[method](request, { deadline: Date.now() + 20000 },
+const call = (client, method, request, metadata = new grpc.Metadata()) => new Promise((resolve, reject) => {
+  client[method](request, metadata, { deadline: Date.now() + 20000 },
     (error, answer) => (error ? reject(error) : resolve(answer)));
 });
 
@@ -76,7 +77,9 @@ async function main() {
     request_id: '6f1ed002-ab5c-4c1b-9bd1-8a6d3a1f0001',
   };
   const validated = await call(jobs, 'CreateJob', { ...request, validate_only: true });
-  const created = await call(jobs, 'CreateJob', request);
+  const metadata = new grpc.Metadata();
+  metadata.set('traceparent', TRACEPARENT);
+  const created = await call(jobs, 'CreateJob', request, metadata);
   const got = await call(jobs, 'GetJob', { name: created.name });
   const messages = await watch(created.name, '');
   if (messages[0].payload !== 'snapshot') throw new Error('the first message is no snapshot');

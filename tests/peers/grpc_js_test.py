@@ -29,6 +29,8 @@ class GrpcJsTest(programs.HouseTest):
         seen = json.loads(ran.stdout)
         self.assertEqual(seen["validated"], "")
         self.assertEqual(seen["created"]["state"], "STATE_QUEUED")
+        self.assertEqual(seen["created"]["traceparent"],
+                         "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
         self.assertEqual(seen["got"], seen["created"]["name"])
         self.assertEqual(seen["states"][-1], "STATE_SUCCEEDED")
         self.assertEqual(seen["samples"], [1, 2, 3, 4])

@@ -24,6 +24,7 @@
 #include "google/protobuf/util/time_util.h"
 #include "proto/spec/error.h"
 #include "proto/spec/json.h"
+#include "proto/spec/trace_parent.h"
 #include "proto/spec/validate.h"
 #include "worker/agent/crash_point.h"
 #include "worker/agent/engine_process.h"
@@ -69,7 +70,7 @@ class Agent {
   Agent(const AgentOptions& options, const AgentDeps& deps)
       : options_(options),
         metrics_(*deps.metrics),
-        log_(deps.log),
+        log_(deps.log->About({.worker = options.worker_id})),
         boot_id_(boost::uuids::to_string(boost::uuids::random_generator()())),
         client_(io_, client::Connect(options.server, client::Retries::kByCaller)) {}
 
@@ -252,8 +253,15 @@ class Agent {
   // ---- One lease --------------------------------------------------------------------------------
 
   void Begin(const teq::v1::Lease& lease, TimePoint sent) {
-    log_->info("{}: lease {} acquired, attempt {}{}", lease.job(), lease.fence(), lease.attempt(),
-               lease.has_publish_only() ? ", publication only" : "");
+    const auto trace = ParseTraceParent(lease.traceparent());
+    job_log_ = log_->About({.worker = options_.worker_id,
+                            .job = lease.job(),
+                            .attempt = lease.attempt(),
+                            .fence = lease.fence(),
+                            .trace_id = trace ? trace->trace_id : ""});
+    job_log_->info("lease {} acquired, attempt {}{}, trace {}", lease.fence(), lease.attempt(),
+                   lease.has_publish_only() ? ", publication only" : "",
+                   trace ? trace->trace_id : "unknown");
     metrics_.LeaseAcquired();
     metrics_.BeginRun(lease.spec());
     ++lease_number_;
@@ -302,24 +310,23 @@ class Agent {
   bool IsCurrent(int number) const { return machine_ && number == lease_number_; }
 
   void End(Outcome outcome) {
-    const std::string job = machine_->lease().job();
     lease_timer_.cancel();
-    engine_.reset();
+    EndEngine();
     machine_.reset();
     switch (outcome) {
       case Outcome::kReported:
-        log_->info("{}: the outcome is reported", job);
+        job_log_->info("the outcome is reported");
         ++jobs_;
         break;
       case Outcome::kReleased:
-        log_->info("{}: back in the queue", job);
+        job_log_->info("back in the queue");
         break;
       case Outcome::kLost:
-        log_->warn("{}: the lease is lost; the result, if any, is discarded", job);
+        job_log_->warn("the lease is lost; the result, if any, is discarded");
         if (options_.max_jobs > 0) return Exit(kExitLeaseLost);
         break;
       case Outcome::kUnreported:
-        log_->warn("{}: the server does not answer; its lease will expire", job);
+        job_log_->warn("the server does not answer; its lease will expire");
         return Exit(kExitUnreachable);
     }
     if (draining_ || (options_.max_jobs > 0 && jobs_ >= options_.max_jobs)) return Exit(kExitOk);
@@ -330,17 +337,20 @@ class Agent {
 
   void Act(const StartEngine& action) {
     const int number = lease_number_;
-    auto started = EngineProcess::Start(io_, options_.engine_command, action.start,
-                                        {.on_event =
-                                             [this, number](const teq::v1::EngineEvent& event) {
-                                               if (IsCurrent(number)) OnEngineEvent(event);
-                                             },
-                                         .on_exit =
-                                             [this, number](const std::string& how) {
-                                               if (IsCurrent(number)) OnEngineExit(how);
-                                             }});
+    auto started = EngineProcess::Start(
+        io_, options_.engine_command, action.start,
+        {.on_event =
+             [this, number](const teq::v1::EngineEvent& event) {
+               if (IsCurrent(number)) OnEngineEvent(event);
+             },
+         .on_exit =
+             [this, number](const std::string& how) {
+               if (IsCurrent(number)) OnEngineExit(how);
+             },
+         .on_line = [log = job_log_](const std::string& line) { log->warn("engine: {}", line); }});
     if (started.ok()) {
       engine_ = *std::move(started);
+      metrics_.EngineStarted(engine_->pid());
       return;
     }
     asio::post(io_, [this, number, how = Text(started.status())] {
@@ -348,12 +358,16 @@ class Agent {
     });
   }
 
+  void EndEngine() {
+    engine_.reset();
+    metrics_.EngineEnded();
+  }
+
   void OnEngineEvent(const teq::v1::EngineEvent& event) {
     if (event.has_sample()) metrics_.Sample(event.sample());
     if (event.has_progress() && event.progress().stage() != stage_) {
       stage_ = event.progress().stage();
-      log_->info("{}: stage {}", machine_->lease().job(),
-                 ShortEnumName(teq::v1::Stage_descriptor(), stage_));
+      job_log_->info("stage {}", ShortEnumName(teq::v1::Stage_descriptor(), stage_));
     }
     if (event.has_finished()) {
       for (const auto& artifact : event.finished().report().artifacts()) {
@@ -364,7 +378,8 @@ class Agent {
   }
 
   void OnEngineExit(const std::string& how) {
-    log_->info("{}: the engine {}", machine_->lease().job(), how);
+    metrics_.EngineEnded();
+    job_log_->info("the engine {}", how);
     Do(machine_->OnEngineExit(how, Now()));
   }
 
@@ -391,7 +406,7 @@ class Agent {
   }
 
   void ActRemoveAttempt() {
-    engine_.reset();
+    EndEngine();
     OnDisk(
         [this, lease = machine_->lease()]() -> absl::Status {
           TEQ_ASSIGN_OR_RETURN(objects::Publication publication,
@@ -400,14 +415,14 @@ class Agent {
         },
         [this](const absl::Status& status) {
           if (!status.ok()) {
-            log_->warn("{}: its files are left over: {}", machine_->lease().job(), Text(status));
+            job_log_->warn("its files are left over: {}", Text(status));
           }
           Do(machine_->OnAttemptRemoved(Now()));
         });
   }
 
   void Act(const Publish& action) {
-    engine_.reset();
+    EndEngine();
     OnDisk(
         [this, lease = machine_->lease(), action]() -> absl::Status {
           TEQ_ASSIGN_OR_RETURN(objects::Publication publication,
@@ -418,7 +433,7 @@ class Agent {
           if (status.ok()) {
             metrics_.Exported(static_cast<double>(export_bytes_));
           } else {
-            log_->error("{}: publication failed: {}", machine_->lease().job(), Text(status));
+            job_log_->error("publication failed: {}", Text(status));
           }
           Do(machine_->OnPublished(status, Now()));
         });
@@ -443,10 +458,10 @@ class Agent {
 
   void TellHeartbeat(const absl::Status& status) {
     if (status.ok() && std::exchange(heartbeats_fail_, false)) {
-      log_->info("{}: heartbeats are answered again", machine_->lease().job());
+      job_log_->info("heartbeats are answered again");
     }
     if (!status.ok() && !std::exchange(heartbeats_fail_, true)) {
-      log_->warn("{}: a heartbeat failed: {}", machine_->lease().job(), Text(status));
+      job_log_->warn("a heartbeat failed: {}", Text(status));
     }
   }
 
@@ -455,7 +470,7 @@ class Agent {
     if (action.request.has_published()) CrashPoint("complete_published");
     if (action.request.has_failure()) {
       const auto& failure = action.request.failure();
-      log_->error("{}: failed: {}", machine_->lease().job(), Text(FromProto(failure.status())));
+      job_log_->error("failed: {}", Text(FromProto(failure.status())));
       // Once, however often it has to be sent.
       if (std::exchange(failed_lease_, lease_number_) != lease_number_) {
         metrics_.EngineFailed(failure.failure_class());
@@ -482,7 +497,8 @@ class Agent {
 
   const AgentOptions& options_;
   WorkerMetrics& metrics_;
-  std::shared_ptr<spdlog::logger> log_;
+  const std::shared_ptr<logs::Logger> log_;
+  std::shared_ptr<logs::Logger> job_log_;  // for lines about the lease that is held
   const std::string boot_id_;
   std::mt19937_64 random_{std::random_device{}()};
 

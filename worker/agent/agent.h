@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "client/logs/logger.h"
 #include "proto/spec/uri.h"
-#include "spdlog/logger.h"
 #include "teq/v1/job.pb.h"
 #include "worker/agent/lease_machine.h"
 #include "worker/agent/metrics.h"
@@ -47,7 +47,7 @@ struct AgentOptions {
 
 struct AgentDeps {
   WorkerMetrics* metrics = nullptr;
-  std::shared_ptr<spdlog::logger> log;
+  std::shared_ptr<logs::Logger> log;
 };
 
 /// Leases and runs jobs until it is told to stop, and returns the process's exit code. All state

@@ -59,6 +59,15 @@ Reader Gibibytes(std::int64_t& target) {
   };
 }
 
+Reader LogFormat(logs::Format& target) {
+  return [&target](const YAML::Node& node) -> std::string {
+    const auto format = logs::ParseFormat(node.IsScalar() ? node.Scalar() : "");
+    if (!format) return "must be text or json";
+    target = *format;
+    return {};
+  };
+}
+
 Reader Texts(std::vector<std::string>& target) {
   return [&target](const YAML::Node& node) -> std::string {
     if (!node.IsSequence()) return "must be a list of texts";
@@ -81,7 +90,8 @@ absl::StatusOr<WorkerConfig> Read(const YAML::Node& root, std::string_view file)
                                                  {"uri_prefixes", Texts(config.uri_prefixes)},
                                                  {"hpu_plugin", Text(config.hpu_plugin)},
                                                  {"data", Text(config.data)},
-                                                 {"cache_gib", Gibibytes(config.cache_gib)}};
+                                                 {"cache_gib", Gibibytes(config.cache_gib)},
+                                                 {"log_format", LogFormat(config.log_format)}};
   std::set<std::string> seen;
   for (const auto& entry : root) {
     const std::string name = entry.first.IsScalar() ? entry.first.Scalar() : "(not a name)";

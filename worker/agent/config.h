@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "client/logs/logger.h"
 
 namespace teq::agent {
 
@@ -20,6 +21,7 @@ struct WorkerConfig {
   std::string hpu_plugin;                 // a shared object that registers the HPU device
   std::string data = "teqd-data";         // what the worker keeps: fetched models, staged results
   std::int64_t cache_gib = 100;           // the most that fetched models and texts may take
+  logs::Format log_format = logs::Format::kText;  // "text" or "json"
 };
 
 /// INVALID_ARGUMENT, reason INVALID_CONFIG: "worker.yaml:3: servr: unknown field; known: ...".

@@ -20,17 +20,22 @@
 #include "boost/asio/buffer.hpp"
 #include "boost/asio/executor_work_guard.hpp"
 #include "boost/asio/local/stream_protocol.hpp"
+#include "boost/asio/posix/stream_descriptor.hpp"
 #include "boost/asio/post.hpp"
 #include "boost/asio/write.hpp"
 #include "fmt/format.h"
 #include "proto/spec/error.h"
 #include "worker/agent/engine_host.h"
 #include "worker/agent/frame.h"
+#include "worker/agent/line_reader.h"
 
 namespace teq::agent {
 namespace {
 
 namespace asio = boost::asio;
+
+// What is read at once of what the process prints; more waits, so that events get their turn.
+constexpr int kOutputReads = 16;
 
 absl::Status NotStarted(const std::string& program, int error_number) {
   return Error(absl::StatusCode::kInternal, "ENGINE_NOT_STARTED",
@@ -38,9 +43,9 @@ absl::Status NotStarted(const std::string& program, int error_number) {
                            std::generic_category().message(error_number)));
 }
 
-// Starts `command` with `fd` as its descriptor 3. The child is in a process group of its own, so
-// that a terminal's Ctrl-C reaches the agent alone, which then decides.
-absl::StatusOr<pid_t> Spawn(const std::vector<std::string>& command, int fd) {
+// Starts `command` with `fd` as its descriptor 3, printing to `output`. The child is in a process
+// group of its own, so that a terminal's Ctrl-C reaches the agent alone, which then decides.
+absl::StatusOr<pid_t> Spawn(const std::vector<std::string>& command, int fd, int output) {
   std::vector<char*> arguments;
   arguments.reserve(command.size() + 1);
   for (const std::string& argument : command) {
@@ -50,9 +55,11 @@ absl::StatusOr<pid_t> Spawn(const std::vector<std::string>& command, int fd) {
 
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
+  // The pipe first: its descriptor may be the one that the socket takes.
+  posix_spawn_file_actions_adddup2(&actions, output, STDOUT_FILENO);
+  posix_spawn_file_actions_adddup2(&actions, output, STDERR_FILENO);
   posix_spawn_file_actions_adddup2(&actions, fd, kEngineDescriptor);
   posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-  posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO);
   posix_spawn_file_actions_addclosefrom_np(&actions, kEngineDescriptor + 1);
 
   posix_spawnattr_t attributes;
@@ -89,9 +96,14 @@ std::string HowItEnded(int state) {
 
 class EngineProcess::Child : public std::enable_shared_from_this<Child> {
  public:
-  Child(asio::io_context& io, asio::local::stream_protocol::socket socket, pid_t pid,
-        Handlers handlers)
-      : io_(io), socket_(std::move(socket)), pid_(pid), handlers_(std::move(handlers)) {}
+  Child(asio::io_context& io, asio::local::stream_protocol::socket socket,
+        asio::posix::stream_descriptor output, pid_t pid, Handlers handlers)
+      : io_(io),
+        socket_(std::move(socket)),
+        output_(std::move(output)),
+        pid_(pid),
+        handlers_(std::move(handlers)),
+        lines_(handlers_.on_line) {}
 
   void Begin() {
     // A thread that only waits: the process stays a zombie, and its id its own, until Reap.
@@ -103,6 +115,8 @@ class EngineProcess::Child : public std::enable_shared_from_this<Child> {
       asio::post(self->io_, [self] { self->Reap(); });
     });
     Read();
+    output_.non_blocking(true);
+    ReadOutput();
   }
 
   void Send(const teq::v1::EngineCommand& command) {
@@ -116,6 +130,8 @@ class EngineProcess::Child : public std::enable_shared_from_this<Child> {
     if (outgoing_.size() == 1) Write();
   }
 
+  [[nodiscard]] pid_t pid() const { return pid_; }
+
   void Kill() const {
     if (!ended_) ::kill(pid_, SIGKILL);
   }
@@ -125,6 +141,7 @@ class EngineProcess::Child : public std::enable_shared_from_this<Child> {
     Kill();
     if (waiter_.joinable()) waiter_.join();
     Reap();
+    FinishOutput();
     boost::system::error_code ignored;
     socket_.close(ignored);
   }
@@ -160,6 +177,35 @@ class EngineProcess::Child : public std::enable_shared_from_this<Child> {
     }
   }
 
+  // Reads only what is there already, so that nothing is in flight when the process has ended.
+  void ReadOutput() {
+    output_.async_wait(asio::posix::stream_descriptor::wait_read,
+                       [self = shared_from_this()](const boost::system::error_code& error) {
+                         if (!error && self->TakeOutput()) self->ReadOutput();
+                       });
+  }
+
+  // False at the end of the stream.
+  bool TakeOutput() {
+    for (int i = 0; i < kOutputReads; ++i) {
+      boost::system::error_code error;
+      const std::size_t count = output_.read_some(asio::buffer(output_buffer_), error);
+      if (error == asio::error::would_block) return true;
+      if (error) return false;
+      lines_.Feed(std::string_view(output_buffer_.data(), count));
+    }
+    return true;
+  }
+
+  // The process has ended; others that hold its output are not waited for.
+  void FinishOutput() {
+    if (!output_.is_open()) return;
+    TakeOutput();
+    lines_.Finish();
+    boost::system::error_code ignored;
+    output_.close(ignored);
+  }
+
   void Write() {
     asio::async_write(
         socket_, asio::buffer(outgoing_.front()),
@@ -182,16 +228,20 @@ class EngineProcess::Child : public std::enable_shared_from_this<Child> {
 
   void TellExit() {
     if (!ended_ || !end_of_stream_) return;
+    FinishOutput();
     const auto handler = std::exchange(handlers_, {}).on_exit;
     if (handler) handler(broken_.empty() ? *ended_ : fmt::format("{} and {}", broken_, *ended_));
   }
 
   asio::io_context& io_;
   asio::local::stream_protocol::socket socket_;
+  asio::posix::stream_descriptor output_;
   pid_t pid_;
   Handlers handlers_;
+  LineReader lines_;
   std::thread waiter_;
   std::array<char, 65536> buffer_{};
+  std::array<char, 4096> output_buffer_{};
   FrameReader frames_;
   std::deque<std::string> outgoing_;
   std::string broken_;
@@ -207,10 +257,19 @@ absl::StatusOr<std::unique_ptr<EngineProcess>> EngineProcess::Start(
     return NotStarted(command.front(), errno);
   }
   asio::local::stream_protocol::socket socket(io, asio::local::stream_protocol(), ends[0]);
-  const absl::StatusOr<pid_t> pid = Spawn(command, ends[1]);
+  std::array<int, 2> pipe{};
+  if (::pipe2(pipe.data(), O_CLOEXEC) != 0) {
+    const int error = errno;
+    ::close(ends[1]);
+    return NotStarted(command.front(), error);
+  }
+  asio::posix::stream_descriptor output(io, pipe[0]);
+  const absl::StatusOr<pid_t> pid = Spawn(command, ends[1], pipe[1]);
   ::close(ends[1]);
+  ::close(pipe[1]);
   if (!pid.ok()) return pid.status();
-  auto child = std::make_shared<Child>(io, std::move(socket), *pid, std::move(handlers));
+  auto child =
+      std::make_shared<Child>(io, std::move(socket), std::move(output), *pid, std::move(handlers));
   child->Begin();
   teq::v1::EngineCommand first;
   *first.mutable_start() = start;
@@ -229,5 +288,7 @@ void EngineProcess::Cancel() {
 }
 
 void EngineProcess::Kill() { child_->Kill(); }
+
+pid_t EngineProcess::pid() const { return child_->pid(); }
 
 }  // namespace teq::agent

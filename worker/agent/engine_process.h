@@ -1,5 +1,7 @@
 #pragma once
 
+#include <sys/types.h>
+
 #include <functional>
 #include <memory>
 #include <string>
@@ -20,16 +22,20 @@ class EngineProcess {
     /// Once, after the last event: how the process ended, such as "exited with code 1" or "was
     /// killed by signal 9 (Killed)".
     std::function<void(const std::string& how)> on_exit;
+    /// A line that the process, or one that it started, printed, without its end; before on_exit.
+    /// Longer ones come in parts.
+    std::function<void(const std::string& line)> on_line;
   };
 
   /// Starts `command` (program and arguments) with the socket pair's end as descriptor 3 and no
-  /// other inherited one; its output goes to this process's stderr. Sends `start`. INTERNAL,
+  /// other inherited one; what it prints goes to on_line. Sends `start`. INTERNAL,
   /// ENGINE_NOT_STARTED, names the program.
   [[nodiscard]] static absl::StatusOr<std::unique_ptr<EngineProcess>> Start(
       boost::asio::io_context& io, const std::vector<std::string>& command,
       const teq::v1::StartRun& start, Handlers handlers);
 
-  /// Kills the process if it lives, and waits for its end. No handler is called any more.
+  /// Kills the process if it lives, and waits for its end. Tells its last lines; then no handler is
+  /// called any more.
   ~EngineProcess();
   EngineProcess(const EngineProcess&) = delete;
   EngineProcess& operator=(const EngineProcess&) = delete;
@@ -38,6 +44,8 @@ class EngineProcess {
   void Cancel();
   /// SIGKILL.
   void Kill();
+
+  [[nodiscard]] pid_t pid() const;
 
  private:
   class Child;

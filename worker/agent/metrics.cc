@@ -1,7 +1,12 @@
 #include "worker/agent/metrics.h"
 
-#include <sstream>
+#include <unistd.h>
 
+#include <cstdint>
+#include <fstream>
+#include <utility>
+
+#include "fmt/format.h"
 #include "google/protobuf/util/time_util.h"
 #include "prometheus/text_serializer.h"
 #include "proto/spec/json.h"
@@ -20,10 +25,44 @@ prometheus::Counter& Counter(prometheus::Registry& registry, const std::string& 
   return prometheus::BuildCounter().Name(name).Help(help).Register(registry).Add({});
 }
 
+prometheus::Gauge& Gauge(prometheus::Registry& registry, const std::string& name,
+                         const std::string& help) {
+  return prometheus::BuildGauge().Name(name).Help(help).Register(registry).Add({});
+}
+
+// What of a process lies in memory, in bytes; 0 where it has ended.
+double ResidentBytes(pid_t process) {
+  std::ifstream statm(fmt::format("/proc/{}/statm", process));
+  std::int64_t total_pages = 0;
+  std::int64_t resident_pages = 0;
+  if (!(statm >> total_pages >> resident_pages)) return 0;
+  return static_cast<double>(resident_pages * ::sysconf(_SC_PAGESIZE));
+}
+
+// The disk of a directory, or where that is not made yet, of what it will be made in.
+std::optional<std::filesystem::space_info> SpaceOf(std::filesystem::path directory) {
+  std::error_code error;
+  directory = std::filesystem::absolute(directory, error);
+  while (!std::filesystem::exists(directory, error) && directory.has_relative_path()) {
+    directory = directory.parent_path();
+  }
+  const std::filesystem::space_info space = std::filesystem::space(directory, error);
+  if (error) return std::nullopt;
+  return space;
+}
+
 }  // namespace
 
-WorkerMetrics::WorkerMetrics(std::string_view version)
-    : registry_(std::make_shared<prometheus::Registry>()),
+WorkerMetrics::WorkerMetrics(std::string_view version, std::filesystem::path data)
+    : data_(std::move(data)),
+      registry_(std::make_unique<prometheus::Registry>()),
+      engine_memory_(&Gauge(*registry_, "teq_engine_memory_bytes",
+                            "Memory of the host that the engine's process takes now; 0 without "
+                            "one.")),
+      disk_free_(&Gauge(*registry_, "teq_data_directory_free_bytes",
+                        "What the worker may still write on the disk of its data directory.")),
+      disk_size_(&Gauge(*registry_, "teq_data_directory_size_bytes",
+                        "Size of the disk of the worker's data directory.")),
       failures_(&prometheus::BuildCounter()
                      .Name("teq_engine_failures_total")
                      .Help("Runs that failed, by what that means for a retry.")
@@ -71,13 +110,19 @@ void WorkerMetrics::Sample(const teq::v1::MetricSample& sample) {
   last_ = sample;
 }
 
+std::string WorkerMetrics::Render() const {
+  const pid_t engine = engine_;
+  engine_memory_->Set(engine == 0 ? 0 : ResidentBytes(engine));
+  if (const auto space = SpaceOf(data_)) {
+    disk_free_->Set(static_cast<double>(space->available));
+    disk_size_->Set(static_cast<double>(space->capacity));
+  }
+  return prometheus::TextSerializer().Serialize(registry_->Collect());
+}
+
 absl::StatusOr<std::unique_ptr<http::HttpServer>> ServeMetrics(const std::string& address,
                                                                const WorkerMetrics& metrics) {
-  const auto render = [registry = metrics.registry()]() -> absl::StatusOr<std::string> {
-    std::ostringstream text;
-    prometheus::TextSerializer().Serialize(text, registry->Collect());
-    return text.str();
-  };
+  const auto render = [&metrics]() -> absl::StatusOr<std::string> { return metrics.Render(); };
   return http::HttpServer::Start({.address = address},
                                  {.metrics = render, .ready = [] { return absl::OkStatus(); }});
 }

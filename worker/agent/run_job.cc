@@ -34,28 +34,40 @@ absl::StatusOr<teq::v1::JobSpec> ReadSpec(const RunJobOptions& options) {
   return spec;
 }
 
-void PrintError(std::FILE* file, const absl::Status& status) {
-  fmt::print(file, "teq-worker: {}: {}\n", ErrorReason(status), std::string(status.message()));
+void Tell(const RunJobOptions& options, spdlog::level::level_enum level, const std::string& line) {
+  if (options.log != nullptr) {
+    options.log->log(level, "{}", line);
+  } else {
+    fmt::print(options.progress, "{}\n", line);
+    std::fflush(options.progress);
+  }
 }
 
-// Lines about a run for people.
+void TellError(const RunJobOptions& options, const absl::Status& status) {
+  const std::string why = fmt::format("{}: {}", ErrorReason(status), std::string(status.message()));
+  Tell(options, spdlog::level::err, options.log == nullptr ? "teq-worker: " + why : why);
+}
+
+// Lines about a run.
 class ProgressPrinter {
  public:
-  explicit ProgressPrinter(std::FILE* file) : file_(file) {}
+  explicit ProgressPrinter(const RunJobOptions& options) : options_(options) {}
 
   void Print(const teq::v1::EngineEvent& event) {
     if (event.has_progress()) Print(event.progress());
     if (event.has_sample()) Print(event.sample());
     if (event.has_perplexity()) {
       const auto& sample = event.perplexity();
-      fmt::print(file_, "{}: perplexity {:.4f} ({})\n", sample.dataset(), sample.value(),
-                 ShortEnumName(teq::v1::PerplexitySample::Phase_descriptor(), sample.phase()));
+      Say(fmt::format(
+          "{}: perplexity {:.4f} ({})", sample.dataset(), sample.value(),
+          ShortEnumName(teq::v1::PerplexitySample::Phase_descriptor(), sample.phase())));
     }
-    std::fflush(file_);
   }
 
  private:
   static constexpr auto kInterval = std::chrono::seconds(2);
+
+  void Say(const std::string& line) const { Tell(options_, spdlog::level::info, line); }
 
   void Print(const teq::v1::Progress& progress) {
     const bool is_new = std::exchange(stage_, progress.stage()) != progress.stage();
@@ -67,13 +79,13 @@ class ProgressPrinter {
     if (progress.has_remaining_seconds()) {
       line += fmt::format(", {:.0f} s left", progress.remaining_seconds());
     }
-    fmt::print(file_, "{}\n", line);
+    Say(line);
   }
 
   void Print(const teq::v1::MetricSample& sample) {
     if (!IsDue(last_sample_, sample.step() == 1 || sample.step() == sample.total_steps())) return;
-    fmt::print(file_, "step {}/{}, loss {:.6g}, {:.0f} tokens/s\n", sample.step(),
-               sample.total_steps(), sample.loss(), sample.tokens_per_second());
+    Say(fmt::format("step {}/{}, loss {:.6g}, {:.0f} tokens/s", sample.step(), sample.total_steps(),
+                    sample.loss(), sample.tokens_per_second()));
   }
 
   static bool IsDue(TimePoint& last, bool is_notable) {
@@ -83,7 +95,7 @@ class ProgressPrinter {
     return true;
   }
 
-  std::FILE* file_;
+  const RunJobOptions& options_;
   teq::v1::Stage stage_ = teq::v1::STAGE_UNSPECIFIED;
   TimePoint last_progress_;
   TimePoint last_sample_;
@@ -92,8 +104,7 @@ class ProgressPrinter {
 // The engine process from its start to its end; at the end either `finished` or `failed` is set.
 class Run {
  public:
-  Run(const RunJobOptions& options, teq::v1::JobSpec spec)
-      : options_(options), printer_(options.progress) {
+  Run(const RunJobOptions& options, teq::v1::JobSpec spec) : options_(options), printer_(options) {
     *start_.mutable_spec() = std::move(spec);
     start_.set_attempt(1);
     start_.set_fence(1);
@@ -103,7 +114,11 @@ class Run {
     auto started = EngineProcess::Start(
         io_, options_.engine_command, start_,
         {.on_event = [this](const teq::v1::EngineEvent& event) { OnEvent(event); },
-         .on_exit = [this](const std::string& how) { OnExit(how); }});
+         .on_exit = [this](const std::string& how) { OnExit(how); },
+         .on_line =
+             [this](const std::string& line) {
+               Tell(options_, spdlog::level::warn, "engine: " + line);
+             }});
     if (!started.ok()) {
       SetFailed(started.status(), teq::v1::FAILURE_CLASS_INFRASTRUCTURE);
       return;
@@ -237,20 +252,20 @@ absl::Status FinishRun(const RunJobOptions& options, const Run& run,
 int RunJob(const RunJobOptions& options) {
   absl::StatusOr<teq::v1::JobSpec> spec = ReadSpec(options);
   if (!spec.ok()) {
-    PrintError(options.progress, spec.status());
+    TellError(options, spec.status());
     return kRunInvalid;
   }
   absl::StatusOr<objects::Publication> publication = objects::Publication::Find(
       spec->output().uri(), options.uri_policy, {.spec_digest = Digest(*spec)}, options.data);
   if (!publication.ok()) {
-    PrintError(options.progress, publication.status());
+    TellError(options, publication.status());
     return kRunInvalid;
   }
   Run run(options, *std::move(spec));
   run.Wait();
   const absl::Status status = FinishRun(options, run, *publication);
   if (status.ok()) return kRunOk;
-  PrintError(options.progress, status);
+  TellError(options, status);
   return run.cancelled() ? kRunCancelled : kRunFailed;
 }
 

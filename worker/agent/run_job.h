@@ -3,9 +3,11 @@
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "client/logs/logger.h"
 #include "proto/spec/uri.h"
 #include "worker/agent/lease_machine.h"
 
@@ -31,6 +33,8 @@ struct RunJobOptions {
   Duration cancel_grace = std::chrono::seconds(10);
   std::FILE* out = stdout;       // perplexities and artifacts
   std::FILE* progress = stderr;  // progress and errors: "teq-worker: REASON: message"
+  /// Where progress and errors go instead; null: to `progress`.
+  std::shared_ptr<logs::Logger> log;
 };
 
 /// Runs one job without a server, the engine in a child process, and publishes its result. SIGINT

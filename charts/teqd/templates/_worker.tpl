@@ -6,6 +6,7 @@ data: /var/lib/teqd
 cache_gib: {{ .pool.data.cacheGib | int64 }}
 threads: {{ .pool.threads | int64 }}
 uri_prefixes: {{ .root.Values.uriPrefixes | toJson }}
+log_format: {{ .root.Values.logFormat }}
 {{- if eq .pool.device "gaudi" }}
 hpu_plugin: {{ .pool.gaudi.plugin | quote }}
 {{- end }}

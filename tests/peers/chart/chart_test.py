@@ -237,6 +237,14 @@ class ChartTest(unittest.TestCase):
         self.assertEqual(env["AWS_WEB_IDENTITY_TOKEN_FILE"], f"{mount['mountPath']}/{token['path']}")
         self.assertEqual(env["AWS_ROLE_ARN"], "arn:aws:iam::123456789012:role/teqd")
 
+    def test_lines_are_json_unless_text_is_asked_for(self):
+        for arguments, word in (((), "json"), (("--set", "logFormat=text"), "text")):
+            configs = [text for o in render(*arguments) if o["kind"] == "ConfigMap"
+                       for key, text in o["data"].items() if key in ("server.yaml", "worker.yaml")]
+            self.assertEqual(len(configs), 2)
+            for text in configs:
+                self.assertEqual(tools.read_yaml(text)["log_format"], word)
+
     def test_liveness_needs_no_disk(self):
         server = container(named(render(), "StatefulSet", "r-teqd-server"))
         self.assertEqual(server["livenessProbe"]["grpc"], {"port": 8470})
@@ -270,6 +278,7 @@ class ChartTest(unittest.TestCase):
             "objectStore.addressing=paht": "addressing",
             "uriPrefixes={/mnt/teqd}": "uriPrefixes",
             "uriPrefixes=null": "uriPrefixes",
+            "logFormat=xml": "logFormat",
         }
         for version in tools.LAYERS:
             for setting, word in cases.items():

@@ -7,10 +7,12 @@ import re
 import signal
 import subprocess
 import tempfile
+import time
 import unittest
 import urllib.parse
 import urllib.request
 
+import panels as drawing
 from harness import programs
 from harness.jobs import Workshop
 
@@ -19,6 +21,7 @@ RULES = ROOT / "deploy" / "prometheus" / "rules.yml"
 ALERT_TESTS = ROOT / "deploy" / "prometheus" / "tests" / "alerts.yml"
 DASHBOARDS = {name: json.loads((ROOT / "deploy" / "grafana" / f"{name}.json").read_text())
               for name in ("fleet", "job")}
+PICTURES = os.environ.get("TEQ_PICTURES")
 OURS = re.compile(r"\b(?:teq|grpc_server)_[a-z_]+")
 
 
@@ -33,12 +36,16 @@ def panels(dashboard):
         yield from panel.get("panels", [])
 
 
+def as_sent(expression):
+    """A query as Grafana would send it for all jobs."""
+    return expression.replace("$__rate_interval", "1m").replace("$job", ".*").replace("$project", ".*")
+
+
 def queries(dashboard):
-    """Every panel's title and query, as Grafana would send it for all jobs."""
+    """Every panel's title and query."""
     for panel in panels(dashboard):
         for target in panel.get("targets", []):
-            yield panel["title"], (target["expr"].replace("$__rate_interval", "1m")
-                                   .replace("$job", ".*").replace("$project", ".*"))
+            yield panel["title"], as_sent(target["expr"])
 
 
 class RulesTest(unittest.TestCase):
@@ -135,6 +142,19 @@ class Prometheus:
                                     timeout=30) as answer:
             return json.load(answer)["data"]["result"]
 
+    def ask(self, span):
+        """A function that asks for a range of time, in 200 steps."""
+        begin, end = span
+        step = (end - begin) / 200
+
+        def ask(expression):
+            query = urllib.parse.urlencode({"query": expression, "start": begin, "end": end, "step": step})
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api/v1/query_range?{query}",
+                                        timeout=30) as answer:
+                return json.load(answer)["data"]["result"]
+
+        return ask
+
     def up(self):
         try:
             return self.query("1")
@@ -168,7 +188,7 @@ class RealRunTest(programs.HouseTest):
         """The port of the last worker's metrics."""
         workshop = Workshop(self.house.root / "shop")
         first, _ = self.start_scraped_worker()
-        name = self.house.submit(workshop.file(steps=200)[0])["name"]
+        name = self.house.submit(workshop.file(steps=4000 if PICTURES else 200)[0])["name"]
         self.house.wait_for_training(name)
         first.kill()
         _, port = self.start_scraped_worker()
@@ -176,7 +196,7 @@ class RealRunTest(programs.HouseTest):
         for _ in range(2):  # calls that fail
             self.house.ctl("get", "projects/test/jobs/none")
         job = workshop.job(steps=2)
-        job["evaluation"]["max_perplexity_delta"] = -1e9
+        job["evaluation"]["max_perplexity_delta"] = -100
         job["recipe"]["weights"]["bits"] = 2
         gated = self.house.submit(workshop.write(job))["name"]
         programs.eventually("the gate holds", lambda: self.house.job(gated)["state"] in
@@ -184,7 +204,24 @@ class RealRunTest(programs.HouseTest):
         self.assertEqual(self.house.reason(self.house.job(gated)), "PERPLEXITY_GATE")
         return port
 
+    def picture(self, dashboard, begin):
+        """The dashboard from then to now; nothing where a panel has no data yet."""
+        span = begin, time.time()
+        ask = self.prometheus.ask(span)
+        drawn = drawing.draw(dashboard, lambda expr: ask(as_sent(expr)), span)
+        return None if "no data" in drawn else drawn
+
+    def draw(self, begin):
+        """Both dashboards, into the directory TEQ_PICTURES where that is set: so those of deploy/grafana are made."""
+        for name, dashboard in DASHBOARDS.items():
+            drawn = programs.eventually(f"every panel of {name} has data",
+                                        lambda d=dashboard: self.picture(d, begin), 30, 0.5)
+            self.assertLess(len(drawn), 100_000)
+            if PICTURES:
+                (pathlib.Path(PICTURES) / f"{name}.svg").write_text(drawn)
+
     def test_every_metric_exists_and_every_query_has_data(self):
+        begin = time.time()
         self.house.start_server()
         self.prometheus = Prometheus(self.house.root, f"127.0.0.1:{self.house.http_port}")
         self.addCleanup(self.prometheus.close)
@@ -206,6 +243,7 @@ class RealRunTest(programs.HouseTest):
             for title, expr in queries(dashboard):
                 with self.subTest(dashboard=dashboard_name, panel=title, query=expr):
                     programs.eventually(f"data for {expr}", lambda e=expr: self.prometheus.query(e), 30, 0.2)
+        self.draw(begin)
         records = re.findall(r"- record: (\S+)", RULES.read_text())
         self.assertGreater(len(records), 3)
         for record in records:

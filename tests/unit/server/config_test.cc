@@ -31,6 +31,7 @@ TEST(ConfigTest, ReadsEveryKey) {
       "uri_prefixes: [file:///models, file:///data]\n"
       "lease_duration: 2m\n"
       "drain_timeout: 1.5s\n"
+      "log_format: json\n"
       "limits:\n"
       "  queued_jobs_per_project: 5\n"
       "  watch_streams: 6\n"
@@ -48,6 +49,7 @@ TEST(ConfigTest, ReadsEveryKey) {
   EXPECT_THAT(config->uri_prefixes, ElementsAre("file:///models", "file:///data"));
   EXPECT_EQ(config->lease_duration, absl::Minutes(2));
   EXPECT_EQ(config->drain_timeout, absl::Milliseconds(1500));
+  EXPECT_EQ(config->log_format, logs::Format::kJson);
   EXPECT_EQ(config->limits.queued_jobs_per_project, 5);
   EXPECT_EQ(config->limits.watch_streams, 6);
   EXPECT_EQ(config->limits.waiting_workers, 7);
@@ -83,6 +85,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"lease_duration: 0.1s\n", "expected at least 1s, not \"0.1s\""},
         BadConfig{"lease_duration: nans\n", "expected a duration"},
         BadConfig{"allow_plaintext: perhaps\n", "expected true or false, not \"perhaps\""},
+        BadConfig{"log_format: xml\n", "log_format: expected text or json, not \"xml\""},
         BadConfig{"uri_prefixes: file:///a\n", "expected a list, not \"file:///a\""},
         BadConfig{"limits: {watch_streams: 0}\n", "limits.watch_streams: expected a positive"},
         BadConfig{"limits: 3\n", "limits.expected keys and values"},

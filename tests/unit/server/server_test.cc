@@ -6,11 +6,15 @@
 #include <grpcpp/grpcpp.h>
 
 #include <future>
+#include <sstream>
 
 #include "client/api/grpc_status.h"
+#include "client/logs/logger.h"
 #include "gmock/gmock.h"
 #include "grpc/health/v1/health.pb.h"
+#include "nlohmann/json.hpp"
 #include "proto/spec/error.h"
+#include "spdlog/sinks/ostream_sink.h"
 #include "teq/v1/job_service.grpc.pb.h"
 #include "teq/v1/worker_service.grpc.pb.h"
 #include "tests/unit/server/harness.h"
@@ -35,7 +39,7 @@ class ServerTest : public ::testing::Test {
   }
 
   void Start() {
-    auto server = Server::Start(NewConfig());
+    auto server = Server::Start(NewConfig(), log_);
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
     channel_ = grpc::CreateChannel(server_->grpc_address(), grpc::InsecureChannelCredentials());
@@ -58,7 +62,18 @@ class ServerTest : public ::testing::Test {
     return response.status();
   }
 
+  /// The lines that were logged. Not while the server runs.
+  std::vector<nlohmann::json> Lines() const {
+    std::istringstream text(lines_.str());
+    std::vector<nlohmann::json> lines;
+    for (std::string line; std::getline(text, line);) lines.push_back(nlohmann::json::parse(line));
+    return lines;
+  }
+
   teq::testing::TempDirectory temp_;
+  std::ostringstream lines_;
+  std::shared_ptr<logs::Logger> log_ = std::make_shared<logs::Logger>(
+      "teq-server", logs::Format::kJson, std::make_shared<spdlog::sinks::ostream_sink_mt>(lines_));
   std::unique_ptr<Server> server_;
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<teq::v1::JobService::Stub> jobs_;
@@ -140,7 +155,7 @@ TEST_F(ServerTest, PortInUseIsAnErrorThatNamesTheAddress) {
   Config config = NewConfig();
   config.data = temp_.path() / "other";
   config.listen = server_->grpc_address();
-  const absl::Status status = Server::Start(config).status();
+  const absl::Status status = Server::Start(config, log_).status();
   EXPECT_TRUE(absl::IsUnavailable(status));
   EXPECT_EQ(ErrorReason(status), "ADDRESS_UNAVAILABLE");
   EXPECT_THAT(std::string(status.message()), HasSubstr(server_->grpc_address()));
@@ -149,7 +164,7 @@ TEST_F(ServerTest, PortInUseIsAnErrorThatNamesTheAddress) {
 
 TEST_F(ServerTest, SecondServerOnTheSameDataIsRefused) {
   Start();
-  EXPECT_EQ(ErrorReason(Server::Start(NewConfig()).status()), "DATA_DIRECTORY_IN_USE");
+  EXPECT_EQ(ErrorReason(Server::Start(NewConfig(), log_).status()), "DATA_DIRECTORY_IN_USE");
 }
 
 TEST_F(ServerTest, MessagesBeyondFourMebibytesAreRefused) {
@@ -160,6 +175,39 @@ TEST_F(ServerTest, MessagesBeyondFourMebibytesAreRefused) {
   Job job;
   EXPECT_EQ(jobs_->CreateJob(&context, request, &job).error_code(),
             grpc::StatusCode::RESOURCE_EXHAUSTED);
+}
+
+TEST_F(ServerTest, EveryStateOfAJobIsLoggedWithItsTrace) {
+  Start();
+  grpc::ClientContext create;
+  create.AddMetadata("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+  Job job;
+  ASSERT_TRUE(jobs_->CreateJob(&create, NewJob("a"), &job).ok());
+  grpc::ClientContext registration;
+  teq::v1::RegisterWorkerRequest worker;
+  worker.set_worker_id("w-1");
+  worker.set_boot_id("boot");
+  teq::v1::RegisterWorkerResponse session;
+  ASSERT_TRUE(workers_->RegisterWorker(&registration, worker, &session).ok());
+  grpc::ClientContext poll;
+  teq::v1::AcquireLeaseRequest request;
+  request.set_worker_session(session.worker_session());
+  teq::v1::AcquireLeaseResponse answer;
+  ASSERT_TRUE(workers_->AcquireLease(&poll, request, &answer).ok());
+  server_.reset();
+
+  const std::vector<nlohmann::json> lines = Lines();
+  ASSERT_EQ(lines.size(), 2U);
+  for (const nlohmann::json& line : lines) {
+    EXPECT_EQ(line["job"], job.name());
+    EXPECT_EQ(line["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736");
+  }
+  EXPECT_EQ(lines[0]["msg"], "QUEUED: waits for a worker");
+  EXPECT_FALSE(lines[0].contains("worker"));
+  EXPECT_THAT(lines[1]["msg"].get<std::string>(), ::testing::StartsWith("RUNNING: "));
+  EXPECT_EQ(lines[1]["worker"], "w-1");
+  EXPECT_EQ(lines[1]["attempt"], 1);
+  EXPECT_EQ(lines[1]["fence"], 1);
 }
 
 }  // namespace

@@ -61,14 +61,19 @@ class FakeService final : public teq::v1::JobService::Service {
   std::function<void()> on_watch_message = [] {};
 
   teq::v1::CreateJobRequest created;
+  std::vector<std::string> traceparents;  // of all CreateJob calls
   std::vector<teq::v1::ListJobsRequest> lists;
   std::vector<teq::v1::UpdateJobRequest> updates;
   std::vector<WatchJobRequest> watches;
   std::string last_name;
   int calls = 0;
 
-  grpc::Status CreateJob(grpc::ServerContext* /*context*/, const teq::v1::CreateJobRequest* request,
+  grpc::Status CreateJob(grpc::ServerContext* context, const teq::v1::CreateJobRequest* request,
                          Job* response) override {
+    const auto [first, last] = context->client_metadata().equal_range("traceparent");
+    for (auto value = first; value != last; ++value) {
+      traceparents.emplace_back(value->second.data(), value->second.size());
+    }
     created = *request;
     return Answer(response);
   }
@@ -176,6 +181,7 @@ class AppTest : public ::testing::Test {
               slept_ += time;
             },
         .interrupted = interrupted_,
+        .traceparent = traceparent_,
     };
     return RunTeqctl(arguments, terminal, [this](const std::string& address) {
       address_ = address;
@@ -198,6 +204,7 @@ class AppTest : public ::testing::Test {
   std::function<bool()> interrupted_ = [] { return false; };
   std::chrono::steady_clock::time_point now_{};
   milliseconds slept_{0};
+  std::string traceparent_;
 };
 
 constexpr const char* kJobFile = R"(project: search
@@ -222,6 +229,23 @@ TEST_F(AppTest, SubmitSendsTheJobWithAFreshRequestId) {
                                   "[0-9a-f]{12}"));
   EXPECT_EQ(Run({"submit", "-f", "-"}, kJobFile), kOk);
   EXPECT_NE(service_.created.request_id(), first);
+}
+
+TEST_F(AppTest, SubmitPassesTheEnvironmentsTraceOn) {
+  traceparent_ = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+  EXPECT_EQ(Run({"submit", "-f", "-"}, kJobFile), kOk) << Err();
+  EXPECT_THAT(service_.traceparents, ElementsAre(traceparent_));
+}
+
+TEST_F(AppTest, SubmitBeginsATraceWhereTheEnvironmentHasNone) {
+  for (const char* none : {"", "", "no trace"}) {
+    traceparent_ = none;
+    EXPECT_EQ(Run({"submit", "-f", "-"}, kJobFile), kOk) << Err();
+  }
+  EXPECT_THAT(service_.traceparents, SizeIs(3));
+  EXPECT_THAT(service_.traceparents,
+              ::testing::Each(MatchesRegex("00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]")));
+  EXPECT_NE(service_.traceparents[0], service_.traceparents[1]);
 }
 
 TEST_F(AppTest, SubmitTakesRequestIdAndProjectFromTheCommandLine) {

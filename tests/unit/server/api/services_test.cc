@@ -9,6 +9,7 @@
 #include "client/api/grpc_status.h"
 #include "gmock/gmock.h"
 #include "proto/spec/error.h"
+#include "proto/spec/trace_parent.h"
 #include "tests/unit/server/harness.h"
 
 namespace teq::api {
@@ -303,6 +304,7 @@ TEST_F(ServicesTest, SamplesAreThinnedAndChangesAreNot) {
   }
   EXPECT_TRUE(reader->Finish().ok());
   EXPECT_THAT(steps, ElementsAre(0, 4, 8));
+  EXPECT_EQ(watches_->CoalescedEvents(), 10 - 3);
   EXPECT_EQ(changes, 3) << "created, leased, failed";
 }
 
@@ -380,6 +382,56 @@ TEST_F(ServicesTest, WaitingWorkersAreLimited) {
   const absl::Status status = AcquireByCall(Register("w1"), absl::Seconds(30)).status();
   EXPECT_TRUE(absl::IsResourceExhausted(status));
   EXPECT_EQ(ErrorReason(status), "TOO_MANY_WORKERS");
+}
+
+/// A job of a call with these values of `traceparent`.
+class TraceTest : public ServicesTest {
+ protected:
+  Job CreateWith(const std::vector<std::string>& traceparents) {
+    grpc::ClientContext context;
+    for (const std::string& value : traceparents) context.AddMetadata("traceparent", value);
+    Job job;
+    const grpc::Status status =
+        jobs_->CreateJob(&context, NewJob(std::to_string(++outputs_)), &job);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    return job;
+  }
+
+  int outputs_ = 0;
+};
+
+constexpr const char* kTrace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+TEST_F(TraceTest, TraceOfTheCallIsStoredAndLeased) {
+  const Job job = CreateWith({kTrace});
+  EXPECT_EQ(job.traceparent(), kTrace);
+  EXPECT_EQ(Get(job.name()).traceparent(), kTrace);
+  EXPECT_EQ(Acquire(Register("w")).traceparent(), kTrace);
+}
+
+TEST_F(TraceTest, InvalidTraceIsReplacedByANewOne) {
+  const std::string zeros = "00-00000000000000000000000000000000-00f067aa0ba902b7-01";
+  for (const std::vector<std::string>& values :
+       {std::vector<std::string>{}, {"nonsense"}, {zeros}, {kTrace, kTrace}}) {
+    const Job job = CreateWith(values);
+    const auto trace = ParseTraceParent(job.traceparent());
+    ASSERT_TRUE(trace) << job.traceparent();
+    EXPECT_NE(trace->trace_id, "4bf92f3577b34da6a3ce929d0e0e4736");
+  }
+}
+
+TEST_F(TraceTest, RetriedJobKeepsItsTrace) {
+  const Job job = CreateWith({kTrace});
+  ASSERT_TRUE(Fail(Acquire(Register("w")), teq::v1::FAILURE_CLASS_USER_ERROR).ok());
+  ASSERT_TRUE(Retry(job.name()).ok());
+  EXPECT_EQ(Acquire(Register("w")).traceparent(), kTrace);
+}
+
+TEST_F(TraceTest, RepeatedCallAnswersWithTheTraceOfTheFirst) {
+  teq::v1::CreateJobRequest request = NewJob("a");
+  request.set_request_id("7f4df65d-0a0c-4e06-a86e-1d3ab2a8d0c7");
+  const Job first = Create(request);
+  EXPECT_EQ(Create(request).traceparent(), first.traceparent());
 }
 
 }  // namespace

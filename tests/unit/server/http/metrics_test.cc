@@ -22,11 +22,12 @@ class MetricsTest : public teq::testing::QueueTest {
  protected:
   void SetUp() override { Restart({}); }
 
-  void Restart(MetricsOptions options) {
-    Open({});
+  void Restart(MetricsOptions options, queue::QueueOptions queue = {}) {
+    Open(std::move(queue));
     metrics_ = std::make_unique<Metrics>(options, MetricsDeps{.store = store_.get(),
                                                               .clock = &clock_,
                                                               .watch_streams = [] { return 3; },
+                                                              .coalesced_events = [] { return 5; },
                                                               .data = directory_.path()});
     ASSERT_TRUE(metrics_->Restore().ok());
     queue_->AddObserver(metrics_.get());
@@ -372,6 +373,22 @@ TEST_F(MetricsTest, ProjectsBeyondTheLimitAreCountedAsOther) {
   EXPECT_THAT(text, HasSubstr("teq_jobs_submitted_total{project=\"p\"} 2\n"));
   EXPECT_THAT(text, HasSubstr("teq_jobs_submitted_total{project=\"other\"} 2\n"));
   EXPECT_THAT(text, Not(HasSubstr("project=\"q\"")));
+}
+
+TEST_F(MetricsTest, EventsThatWatchesLeftOutAreCountedOnceHoweverOftenTheyAreScraped) {
+  EXPECT_THAT(Render(), HasSubstr("teq_events_coalesced_total 5\n"));
+  EXPECT_THAT(Render(), HasSubstr("teq_events_coalesced_total 5\n"));
+}
+
+TEST_F(MetricsTest, RefusalsForAQuotaAreCountedByProject) {
+  Restart({}, {.limits = {.queued_jobs_per_project = 1}});
+  Create(NewJob("a"));
+  EXPECT_THAT(Render(), Not(HasSubstr("teq_quota_rejections_total{")));
+  for (const char* output : {"b", "c"}) {
+    EXPECT_EQ(ErrorReason(queue_->CreateJob(NewJob(output)).status()), "QUEUED_JOBS_EXHAUSTED");
+  }
+  EXPECT_THAT(Render(),
+              HasSubstr("teq_quota_rejections_total{project=\"p\",quota=\"queued_jobs\"} 2\n"));
 }
 
 }  // namespace

@@ -520,5 +520,23 @@ TEST_F(LeaseTest, OutcomeMustBeOneOfTheKnown) {
   EXPECT_EQ(ErrorReason(queue_->CompleteLease(Completion(lease)).status()), "INVALID_OUTCOME");
 }
 
+TEST_F(LeaseTest, JobOfAnOlderServerHasNoTraceAndIsLeasedAllTheSame) {
+  const Job job = Create(NewJob("a"));
+  {
+    // As servers stored jobs before they knew traces.
+    auto transaction = store_->Begin();
+    ASSERT_TRUE(transaction.ok());
+    const auto before = (*transaction)->FindByName(*ParseJobName(job.name()));
+    store::JobRecord after = **before;
+    after.job.clear_traceparent();
+    ASSERT_TRUE((*transaction)->Update(**before, after).ok());
+    ASSERT_TRUE((*transaction)->Commit().ok());
+  }
+  Open({});
+  const teq::v1::Lease lease = Acquire(Register("w"));
+  EXPECT_EQ(lease.job(), job.name());
+  EXPECT_EQ(lease.traceparent(), "");
+}
+
 }  // namespace
 }  // namespace teq::queue

@@ -9,6 +9,7 @@
 #include <future>
 #include <memory>
 #include <set>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -16,10 +17,11 @@
 #include "fake_server.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
 #include "proto/spec/error.h"
 #include "proto/spec/uri.h"
 #include "proto/spec/validate.h"
-#include "spdlog/sinks/null_sink.h"
+#include "spdlog/sinks/ostream_sink.h"
 
 namespace teq::agent {
 namespace {
@@ -63,11 +65,11 @@ class AgentTest : public ::testing::Test {
   }
 
   void StartAgent(const AgentOptions& options) {
-    exit_code_ = std::async(std::launch::async, [options] {
-      WorkerMetrics metrics("1");
+    exit_code_ = std::async(std::launch::async, [this, options] {
+      WorkerMetrics metrics("1", directory_);
       return RunAgent(options, {.metrics = &metrics,
-                                .log = std::make_shared<spdlog::logger>(
-                                    "test", std::make_shared<spdlog::sinks::null_sink_mt>())});
+                                .log = std::make_shared<logs::Logger>("teq-worker",
+                                                                      logs::Format::kJson, log_)});
     });
   }
 
@@ -90,6 +92,17 @@ class AgentTest : public ::testing::Test {
   fs::path directory_;
   fs::path output_;
   std::unique_ptr<FakeServer> server_ = std::make_unique<FakeServer>();
+  // What the agent wrote. After its end.
+  std::vector<nlohmann::json> Lines() const {
+    std::istringstream text(lines_.str());
+    std::vector<nlohmann::json> lines;
+    for (std::string line; std::getline(text, line);) lines.push_back(nlohmann::json::parse(line));
+    return lines;
+  }
+
+  std::ostringstream lines_;
+  std::shared_ptr<spdlog::sinks::ostream_sink_mt> log_ =
+      std::make_shared<spdlog::sinks::ostream_sink_mt>(lines_);
   std::future<int> exit_code_;
 };
 
@@ -111,6 +124,44 @@ TEST_F(AgentTest, JobIsRunCommittedPublishedAndConfirmed) {
   EXPECT_THAT(Published(), UnorderedElementsAre("gptq", "manifest.json", "report.json"));
   EXPECT_EQ(objects::FileSha256(output_ / "manifest.json").value(),
             seen.completions[0].success().manifest_sha256());
+}
+
+TEST_F(AgentTest, LinesAboutALeaseTellJobAttemptFenceWorkerAndTrace) {
+  v1::Lease lease = MakeLease(5);
+  lease.set_attempt(2);
+  lease.set_traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+  server_->Offer(lease);
+  StartAgent(Options({"finish"}));
+  EXPECT_EQ(ExitCode(), kExitOk);
+  const std::vector<nlohmann::json> lines = Lines();
+  ASSERT_GE(lines.size(), 4U);
+  EXPECT_THAT(lines[0]["msg"].get<std::string>(), ::testing::StartsWith("registered"));
+  EXPECT_FALSE(lines[0].contains("job"));
+  for (std::size_t i = 1; i < lines.size(); ++i) {
+    EXPECT_EQ(lines[i]["job"], "projects/p/jobs/j") << lines[i];
+    EXPECT_EQ(lines[i]["attempt"], 2);
+    EXPECT_EQ(lines[i]["fence"], 5);
+    EXPECT_EQ(lines[i]["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736");
+  }
+  for (const nlohmann::json& line : lines) EXPECT_EQ(line["worker"], "w");
+}
+
+TEST_F(AgentTest, WhatTheEngineSaysIsOnLinesOfItsJob) {
+  v1::Lease lease = MakeLease();
+  lease.set_traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+  server_->Offer(lease);
+  StartAgent(Options({"grumble"}));
+  EXPECT_EQ(ExitCode(), kExitOk);
+  std::vector<std::string> said;
+  for (const nlohmann::json& line : Lines()) {
+    const auto message = line["msg"].get<std::string>();
+    if (!message.starts_with("engine: ")) continue;
+    said.push_back(message);
+    EXPECT_EQ(line["job"], "projects/p/jobs/j");
+    EXPECT_EQ(line["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736");
+  }
+  EXPECT_THAT(said, ::testing::ElementsAre("engine: to standard output",
+                                           "engine: to standard error", "engine: last words"));
 }
 
 TEST_F(AgentTest, SampleAndPerplexityReachTheServer) {

@@ -3,6 +3,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <csignal>
+#include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -53,6 +55,11 @@ class EngineProcessTest : public ::testing::Test {
                                         [this](const std::string& how) {
                                           how_ = how;
                                           io_.stop();
+                                        },
+                                    .on_line =
+                                        [this](const std::string& line) {
+                                          EXPECT_FALSE(how_) << "a line after the exit";
+                                          lines_.push_back(line);
                                         }})
                   .value();
     io_.run();
@@ -64,6 +71,7 @@ class EngineProcessTest : public ::testing::Test {
   std::unique_ptr<EngineProcess> engine_;
   std::function<void(const v1::EngineEvent&)> on_event_;
   std::vector<v1::EngineEvent> events_;
+  std::vector<std::string> lines_;
   std::optional<std::string> how_;
 };
 
@@ -75,6 +83,32 @@ TEST_F(EngineProcessTest, EventsArriveInOrderBeforeTheExit) {
   EXPECT_TRUE(events_[2].has_perplexity());
   EXPECT_TRUE(events_[3].has_finished());
   EXPECT_EQ(how_, "exited with code 0");
+}
+
+TEST_F(EngineProcessTest, LinesArriveBeforeTheExitTheLastOneToo) {
+  Run({"grumble"});
+  EXPECT_THAT(lines_,
+              ::testing::ElementsAre("to standard output", "to standard error", "last words"));
+}
+
+// A helper that outlives the process keeps the pipe open; nobody waits for it.
+TEST_F(EngineProcessTest, ExitIsToldWhileAnotherProcessHoldsTheOutput) {
+  engine_ =
+      EngineProcess::Start(io_, {"/bin/sh", "-c", "sleep 600 3>&- & echo started $!"}, start_,
+                           {.on_event = {},
+                            .on_exit =
+                                [this](const std::string& how) {
+                                  how_ = how;
+                                  io_.stop();
+                                },
+                            .on_line = [this](const std::string& line) { lines_.push_back(line); }})
+          .value();
+  io_.run();
+  EXPECT_EQ(how_, "exited with code 0");
+  ASSERT_EQ(lines_.size(), 1U);
+  int helper = 0;
+  ASSERT_EQ(std::sscanf(lines_[0].c_str(), "started %d", &helper), 1);
+  ::kill(helper, SIGKILL);
 }
 
 TEST_F(EngineProcessTest, CancelReachesTheRun) {

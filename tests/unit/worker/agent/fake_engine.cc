@@ -4,6 +4,7 @@
 //   file F   as `wait`, but finishes when the file F exists
 //   deaf     one sample, leaves a part of its content, and never ends
 //   die      one sample, leaves a part of its content, and kills itself
+//   grumble  as `finish`, and prints lines before and after
 //   exit     ends with code 7 before any event
 //   fail     `failed` with class USER_ERROR
 //   garbage  bytes that are no message
@@ -12,6 +13,7 @@
 
 #include <chrono>
 #include <csignal>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <functional>
@@ -105,11 +107,16 @@ int main(int argc, char** argv) {
   const std::string how = argc > 1 ? argv[1] : "";
   const std::string file = argc > 2 ? argv[2] : "";
   if (how == "exit") return 7;
+  if (how == "grumble") {
+    std::fputs("to standard output\n", stdout);
+    std::fflush(stdout);
+    std::fputs("to standard error\n", stderr);
+  }
   if (how == "garbage") {
     const std::string_view garbage("\xff\xff\xff\xff garbage");
     return ::send(teq::agent::kEngineDescriptor, garbage.data(), garbage.size(), 0) > 0 ? 0 : 1;
   }
-  return teq::agent::ServeEngine(
+  const int code = teq::agent::ServeEngine(
       teq::agent::kEngineDescriptor,
       [&](const teq::v1::StartRun& start, const Sink& sink, const std::atomic<bool>& cancelled) {
         if (how == "fail") {
@@ -120,4 +127,6 @@ int main(int argc, char** argv) {
         const absl::Status status = Behave(how, file, start, sink, cancelled);
         if (!status.ok()) SendFailure(sink, status);
       });
+  if (how == "grumble") std::fputs("last words", stderr);
+  return code;
 }

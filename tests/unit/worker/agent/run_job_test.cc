@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <memory>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,7 @@
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 #include "proto/spec/uri.h"
+#include "spdlog/sinks/ostream_sink.h"
 
 namespace teq::agent {
 namespace {
@@ -53,7 +55,8 @@ class RunJobTest : public ::testing::Test {
                              .engine_command = command,
                              .uri_policy = policy_,
                              .out = out,
-                             .progress = progress});
+                             .progress = progress,
+                             .log = log_});
     std::fclose(out);
     std::fclose(progress);
     out_ = std::string(out_text, out_size);
@@ -68,6 +71,7 @@ class RunJobTest : public ::testing::Test {
   UriPolicy policy_;
   std::string out_;
   std::string progress_;
+  std::shared_ptr<logs::Logger> log_;
 };
 
 TEST_F(RunJobTest, PublishesAndPrintsPerplexitiesAndWhereTheResultLies) {
@@ -80,6 +84,23 @@ TEST_F(RunJobTest, PublishesAndPrintsPerplexitiesAndWhereTheResultLies) {
   EXPECT_FALSE(fs::exists(output_ / "1-1"));
   EXPECT_EQ(nlohmann::json::parse(objects::ReadFile(directory_ / "report.json").value()),
             nlohmann::json::parse(objects::ReadFile(output_ / "report.json").value()));
+}
+
+TEST_F(RunJobTest, WhatTheEngineSaysStandsAmongTheProgress) {
+  EXPECT_EQ(Run({"grumble"}), kRunOk);
+  EXPECT_THAT(progress_, HasSubstr("engine: to standard output\nengine: to standard error\n"));
+  EXPECT_THAT(progress_, HasSubstr("engine: last words\n"));
+}
+
+TEST_F(RunJobTest, ProgressAndErrorsGoToTheLogWhereThereIsOne) {
+  std::ostringstream lines;
+  log_ = std::make_shared<logs::Logger>("teq-worker", logs::Format::kJson,
+                                        std::make_shared<spdlog::sinks::ostream_sink_mt>(lines));
+  EXPECT_EQ(Run({"fail"}), kRunFailed);
+  EXPECT_EQ(progress_, "");
+  const auto line = nlohmann::json::parse(lines.str());
+  EXPECT_EQ(line["level"], "error");
+  EXPECT_EQ(line["msg"], "TEXT_TOO_SHORT: the text has 3 tokens");
 }
 
 TEST_F(RunJobTest, SecondRunIntoTheSameOutputIsRefused) {
