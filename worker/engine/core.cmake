@@ -5,7 +5,9 @@ add_library(teq_engine STATIC
   model/block_runner.cc
   model/decoder.cc
   model/device.cc
+  model/host_memory.cc
   model/positions.cc
+  model/threads.cc
   model/windows_tensor.cc
   pack/awq.cc
   pack/bit_packing.cc
