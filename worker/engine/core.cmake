@@ -2,11 +2,15 @@
 add_library(teq_engine STATIC
   eval/perplexity.cc
   eval/tasks.cc
+  model/attention.cc
+  model/attention_kernels.cc
   model/block_runner.cc
   model/decoder.cc
   model/device.cc
+  model/head_loss.cc
   model/host_memory.cc
   model/positions.cc
+  model/softmax_kernels.cc
   model/threads.cc
   model/windows_tensor.cc
   pack/awq.cc
@@ -70,3 +74,6 @@ target_precompile_headers(teq_engine PRIVATE <torch/types.h> <torch/autograd.h>)
 set_source_files_properties(quant/cpu_kernels.cc PROPERTIES
   SKIP_PRECOMPILE_HEADERS ON
   COMPILE_OPTIONS "-O3;-fopenmp-simd;-ffp-contract=off;-fno-math-errno;-fno-trapping-math;-fno-signed-zeros")
+set_source_files_properties(model/attention_kernels.cc model/softmax_kernels.cc PROPERTIES
+  SKIP_PRECOMPILE_HEADERS ON
+  COMPILE_OPTIONS "-O3;-fopenmp-simd;-fno-math-errno;-fno-trapping-math;-fno-signed-zeros")

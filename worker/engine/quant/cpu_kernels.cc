@@ -4,17 +4,11 @@
 #include <cmath>
 
 #include "c10/util/Half.h"
+#include "worker/engine/model/multiversion.h"
 #include "worker/engine/quant/range.h"
 
-// The compiler makes one copy of a function for each instruction set, and the loader picks.
-// Contraction is off for this file (see CMakeLists.txt): with fused multiply-adds the copies would
-// round differently. The sanitizers cannot start programs that pick functions at load time.
-#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && \
-    defined(__GNUC__) && !defined(__clang__)
-#define TEQ_MULTIVERSION __attribute__((target_clones("avx512f", "avx2", "sse4.1", "default")))
-#else
-#define TEQ_MULTIVERSION
-#endif
+// Contraction is off for this file (see core.cmake): with fused multiply-adds the copies for
+// different instruction sets would round differently.
 
 namespace teq::quant::cpu {
 namespace {
