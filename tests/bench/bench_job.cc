@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
+#include <optional>
 #include <random>
 #include <string>
 #include <vector>
@@ -38,7 +39,7 @@ struct Arguments {
   std::string objective = "LM_LOSS";
   std::string dtype = "float32";
   int threads = 2;
-  int steps = 20;
+  int steps = 40;
 };
 
 /// Resident bytes of this process.
@@ -68,31 +69,65 @@ teq::v1::Schedule ScheduleOf(const Arguments& arguments) {
   return schedule;
 }
 
-/// Durations of the steps of a training. Which steps are followed by a measurement on the held-back
-/// windows before their callback, Fit decides, and it says so in the curve.
-absl::StatusOr<std::vector<Duration>> TrainingSteps(const transform::TrainingTask& task,
-                                                    const Arguments& arguments) {
+/// What a training's steps cost.
+struct Measured {
+  std::vector<Duration> steps;
+  std::vector<Duration> products;
+  std::int64_t peak_memory = 0;
+};
+
+/// Looks on as a training runs: the first half of its steps for memory, the second for time, where
+/// products are measured between the steps, so that both meet the same load of the machine.
+class Observer {
+ public:
+  Observer(const model_info::ModelConfig& config, const Arguments& arguments)
+      : config_(config), arguments_(arguments) {}
+
+  void OnStep() {
+    between_.push_back(stopwatch_.Elapsed());
+    if (static_cast<int>(between_.size()) == arguments_.steps / 2) {
+      measured_.peak_memory = report::PeakHostMemory();
+      products_ = MatrixProducts::OfStep(
+          config_, std::int64_t{arguments_.batch} * arguments_.sequence, torch::kFloat32);
+      (void)products_->Measure();
+    } else if (products_) {
+      measured_.products.push_back(products_->Measure());
+    }
+    stopwatch_ = Stopwatch();
+  }
+
+  /// Steps that were followed by a measurement on the held-back windows took longer; Fit says in
+  /// the curve which were.
+  Measured Result(const teq::v1::Training& report) {
+    for (int i = arguments_.steps / 2; i < arguments_.steps; ++i) {
+      if (report.loss_curve(i).has_held_back_loss()) continue;
+      measured_.steps.push_back(between_[static_cast<std::size_t>(i)]);
+    }
+    return measured_;
+  }
+
+ private:
+  const model_info::ModelConfig& config_;
+  const Arguments& arguments_;
+  Stopwatch stopwatch_;
+  std::vector<Duration> between_;
+  std::optional<MatrixProducts> products_;
+  Measured measured_;
+};
+
+absl::StatusOr<Measured> MeasureTraining(const transform::TrainingTask& task,
+                                         const Arguments& arguments) {
   transform::Parameters parameters =
       transform::PlainParameters(task.groups, task.grids, torch::kFloat32);
   teq::v1::Training report;
-  std::vector<Duration> between;
-  Stopwatch stopwatch;
-  const auto on_step = [&](const teq::v1::MetricSample&) {
-    between.push_back(stopwatch.Elapsed());
-    stopwatch = Stopwatch();
-  };
+  Observer observer(task.decoder.config, arguments);
   const std::atomic<bool> cancelled{false};
   const teq::v1::Objective objective =
       arguments.objective == "KL" ? teq::v1::OBJECTIVE_KL : teq::v1::OBJECTIVE_LM_LOSS;
-  TEQ_RETURN_IF_ERROR(transform::TrainEndToEnd(task, arguments.steps, objective, parameters, report,
-                                               on_step, cancelled));
-  std::vector<Duration> steps;
-  for (int i = 1; i < arguments.steps; ++i) {  // the first comes after the start's measurements
-    if (!report.loss_curve(i).has_held_back_loss()) {
-      steps.push_back(between[static_cast<std::size_t>(i)]);
-    }
-  }
-  return steps;
+  TEQ_RETURN_IF_ERROR(transform::TrainEndToEnd(
+      task, arguments.steps, objective, parameters, report,
+      [&](const teq::v1::MetricSample&) { observer.OnStep(); }, cancelled));
+  return observer.Result(report);
 }
 
 absl::StatusOr<nlohmann::ordered_json> Run(const Arguments& arguments, std::int64_t libraries) {
@@ -103,18 +138,16 @@ absl::StatusOr<nlohmann::ordered_json> Run(const Arguments& arguments, std::int6
   const std::vector<transform::ScaleGroup> groups = transform::ScaleGroups(config, grids);
   const text::Windows windows = RandomWindows(arguments, config.vocabulary_size);
   const teq::v1::Schedule schedule = ScheduleOf(arguments);
-  TEQ_ASSIGN_OR_RETURN(const std::vector<Duration> steps, TrainingSteps({.decoder = decoder,
-                                                                         .groups = groups,
-                                                                         .grids = grids,
-                                                                         .windows = windows,
-                                                                         .schedule = schedule,
-                                                                         .rates = {.scales = 0.005},
-                                                                         .stored = torch::kFloat16},
-                                                                        arguments));
-  const std::int64_t peak = report::PeakHostMemory();
-  const Duration step = Median(steps);
-  const Duration products =
-      StepProducts(config, std::int64_t{arguments.batch} * arguments.sequence, torch::kFloat32);
+  TEQ_ASSIGN_OR_RETURN(const Measured measured, MeasureTraining({.decoder = decoder,
+                                                                 .groups = groups,
+                                                                 .grids = grids,
+                                                                 .windows = windows,
+                                                                 .schedule = schedule,
+                                                                 .rates = {.scales = 0.005},
+                                                                 .stored = torch::kFloat16},
+                                                                arguments));
+  const Duration step = Median(measured.steps);
+  const Duration products = Median(measured.products);
   return nlohmann::ordered_json{{"shape", arguments.shape},
                                 {"batch", arguments.batch},
                                 {"sequence", arguments.sequence},
@@ -122,14 +155,14 @@ absl::StatusOr<nlohmann::ordered_json> Run(const Arguments& arguments, std::int6
                                 {"dtype", arguments.dtype},
                                 {"threads", arguments.threads},
                                 {"instruction_set", report::InstructionSet()},
-                                {"steps_measured", steps.size()},
+                                {"steps_measured", measured.steps.size()},
                                 {"step_seconds", step.wall},
                                 {"matmul_seconds", products.wall},
                                 {"step_over_matmul", step.wall / products.wall},
                                 {"cpu_step_seconds", step.cpu},
                                 {"cpu_matmul_seconds", products.cpu},
                                 {"cpu_step_over_matmul", step.cpu / products.cpu},
-                                {"peak_memory_bytes", peak - libraries},
+                                {"peak_memory_bytes", measured.peak_memory - libraries},
                                 {"weight_bytes", WeightBytes(decoder)}};
 }
 
@@ -159,7 +192,7 @@ int Main(int argc, char** argv) {
       ->check(CLI::IsMember({"float32"}));
   app.add_option("--threads", arguments.threads, "0: one for every processor")
       ->check(CLI::NonNegativeNumber);
-  app.add_option("--steps", arguments.steps, "Training steps; half of them or more are measured")
+  app.add_option("--steps", arguments.steps, "Training steps; a quarter of them is timed at least")
       ->check(CLI::Range(20, 100000));
   CLI11_PARSE(app, argc, argv);
   model::SetThreads(arguments.threads);
