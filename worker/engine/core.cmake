@@ -26,6 +26,7 @@ add_library(teq_engine STATIC
   pack/gguf_vocabulary.cc
   pack/gptq.cc
   pack/model_card.cc
+  pack/packing_kernels.cc
   pipeline/block_rounder.cc
   pipeline/job_run.cc
   pipeline/job_run_measure.cc
@@ -74,6 +75,7 @@ target_precompile_headers(teq_engine PRIVATE <torch/types.h> <torch/autograd.h>)
 set_source_files_properties(quant/cpu_kernels.cc PROPERTIES
   SKIP_PRECOMPILE_HEADERS ON
   COMPILE_OPTIONS "-O3;-fopenmp-simd;-ffp-contract=off;-fno-math-errno;-fno-trapping-math;-fno-signed-zeros")
-set_source_files_properties(model/attention_kernels.cc model/softmax_kernels.cc PROPERTIES
+set_source_files_properties(
+  model/attention_kernels.cc model/softmax_kernels.cc pack/packing_kernels.cc PROPERTIES
   SKIP_PRECOMPILE_HEADERS ON
   COMPILE_OPTIONS "-O3;-fopenmp-simd;-fno-math-errno;-fno-trapping-math;-fno-signed-zeros")
