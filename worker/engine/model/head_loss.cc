@@ -227,6 +227,13 @@ Tensor HeadCrossEntropy(const Decoder& decoder, const Tensor& states, const Tens
   });
 }
 
+Tensor HeadTokenLosses(const Decoder& decoder, const Tensor& states, const Tensor& next) {
+  const torch::NoGradGuard no_gradient;
+  const Tensor tokens = states.flatten(0, -2).contiguous();
+  return CrossEntropy(HeadOf(decoder), tokens, next.to(tokens.device()), /*with_gradient=*/false)
+      .value;
+}
+
 HeadReference MakeHeadReference(const Decoder& decoder, const Tensor& states) {
   const torch::NoGradGuard no_gradient;
   const Head head = HeadOf(decoder);

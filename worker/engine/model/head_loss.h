@@ -16,6 +16,10 @@ namespace teq::model {
 [[nodiscard]] torch::Tensor HeadCrossEntropy(const Decoder& decoder, const torch::Tensor& states,
                                              const torch::Tensor& next);
 
+/// The same by token, [tokens], without a gradient.
+[[nodiscard]] torch::Tensor HeadTokenLosses(const Decoder& decoder, const torch::Tensor& states,
+                                            const torch::Tensor& next);
+
 /// What the divergence from a fixed distribution p needs of it, by token. Logits are linear in the
 /// states x, so that with p's mean of the head's rows, m = sum_j p_j W_j, the whole of p is not
 /// needed: KL(p || q) = m (x_p - x_q) + lse(x_q) - lse(x_p), lse the log of the sum of exp(logits).
