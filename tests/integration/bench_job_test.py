@@ -1,4 +1,4 @@
-"""bench_job says what a training step costs, on one line of JSON."""
+"""The benchmarks say in JSON what they measured, and how far it is from its limit."""
 
 import json
 import os
@@ -6,16 +6,16 @@ import subprocess
 import unittest
 from pathlib import Path
 
-BENCH_JOB = Path(os.environ["TEQ_BIN"]) / "bench_job"
+BIN = Path(os.environ["TEQ_BIN"])
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([BENCH_JOB, *arguments], capture_output=True, text=True, timeout=300)
+def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([BIN / program, *arguments], capture_output=True, text=True, timeout=300)
 
 
 class BenchJobTest(unittest.TestCase):
     def test_a_small_step_has_every_figure_and_its_ratios(self):
-        done = run("--batch", "2", "--sequence", "16", "--steps", "20", "--threads", "1")
+        done = run("bench_job", "--batch", "2", "--sequence", "16", "--steps", "20", "--threads", "1")
         self.assertEqual(done.returncode, 0, done.stderr)
         (line,) = done.stdout.splitlines()
         figures = json.loads(line)
@@ -30,10 +30,19 @@ class BenchJobTest(unittest.TestCase):
         self.assertGreater(figures["peak_memory_bytes"], figures["weight_bytes"])
 
     def test_an_unknown_shape_is_refused(self):
-        done = run("--shape", "13b")
+        done = run("bench_job", "--shape", "13b")
         self.assertNotEqual(done.returncode, 0)
         self.assertEqual(done.stdout, "")
         self.assertIn("13b", done.stderr)
+
+
+class BenchKernelsTest(unittest.TestCase):
+    def test_a_kernel_has_its_share_of_a_copys_bandwidth(self):
+        done = run("bench_kernels", "--benchmark_filter=Packing/Columns/4", "--benchmark_min_time=0.01")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        (kernel,) = json.loads(done.stdout)["benchmarks"]
+        self.assertGreater(kernel["bytes_per_second"], 0)
+        self.assertGreater(kernel["share_of_limit"], 0)
 
 
 if __name__ == "__main__":
