@@ -24,6 +24,7 @@
 #include "worker/agent/metrics.h"
 #include "worker/agent/run_job.h"
 #include "worker/engine/model/device.h"
+#include "worker/engine/model/threads.h"
 #include "worker/engine/pipeline/run.h"
 
 namespace {
@@ -181,10 +182,7 @@ void AddFlags(CLI::App& app, Flags& flags) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  // The engine inherits these. Threads that spin while they wait take the processor from those that
-  // work as soon as anything else runs on the machine.
-  setenv("OMP_WAIT_POLICY", "PASSIVE", 0);
-  setenv("OPENBLAS_THREAD_TIMEOUT", "4", 0);
+  teq::model::SetSleepingThreads();  // of the engine, which is started from here
 
   CLI::App app("Leases and runs teqd's quantization jobs.", "teq-worker");
   Flags flags;

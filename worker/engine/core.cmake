@@ -2,10 +2,16 @@
 add_library(teq_engine STATIC
   eval/perplexity.cc
   eval/tasks.cc
+  model/attention.cc
+  model/attention_kernels.cc
   model/block_runner.cc
   model/decoder.cc
   model/device.cc
+  model/head_loss.cc
+  model/host_memory.cc
   model/positions.cc
+  model/softmax_kernels.cc
+  model/threads.cc
   model/windows_tensor.cc
   pack/awq.cc
   pack/bit_packing.cc
@@ -20,6 +26,7 @@ add_library(teq_engine STATIC
   pack/gguf_vocabulary.cc
   pack/gptq.cc
   pack/model_card.cc
+  pack/packing_kernels.cc
   pipeline/block_rounder.cc
   pipeline/job_run.cc
   pipeline/job_run_measure.cc
@@ -68,3 +75,7 @@ target_precompile_headers(teq_engine REUSE_FROM teq_checkpoint)
 set_source_files_properties(quant/cpu_kernels.cc PROPERTIES
   SKIP_PRECOMPILE_HEADERS ON
   COMPILE_OPTIONS "-O3;-fopenmp-simd;-ffp-contract=off;-fno-math-errno;-fno-trapping-math;-fno-signed-zeros")
+set_source_files_properties(
+  model/attention_kernels.cc model/softmax_kernels.cc pack/packing_kernels.cc PROPERTIES
+  SKIP_PRECOMPILE_HEADERS ON
+  COMPILE_OPTIONS "-O3;-fopenmp-simd;-fno-math-errno;-fno-trapping-math;-fno-signed-zeros")

@@ -1,6 +1,7 @@
 #include "worker/engine/model/block_runner.h"
 
 #include "torch/nn/functional/activation.h"
+#include "worker/engine/model/attention.h"
 
 namespace teq::model {
 namespace {
@@ -52,12 +53,6 @@ Tensor SoftCap(const Tensor& values, double cap) {
 Tensor SplitHeads(const Tensor& states, std::int64_t head_size) {
   return states.unflatten(-1, {-1, head_size}).transpose(1, 2);
 }
-
-struct Heads {
-  Tensor query;  // [batch, heads, sequence, head_size]
-  Tensor key;    // [batch, kv_heads, sequence, head_size]
-  Tensor value;
-};
 
 /// Takes a fused projection's output apart.
 Heads SplitFused(const ModelConfig& config, const Tensor& fused) {
@@ -181,31 +176,20 @@ Tensor BlockRunner::Attend(const Block& block, const Tensor& input,
                            const InputObserver& observer) const {
   const ModelConfig& config = decoder_.config;
   const std::int64_t window = config.Window(block.number);
-  auto [query, key, value] = Project(config, block, input);
-  query = NormHeads(block.at(NormPlace::kQuery), query, config);
-  key = NormHeads(block.at(NormPlace::kKey), key, config);
+  Heads heads = Project(config, block, input);
+  heads.query = NormHeads(block.at(NormPlace::kQuery), heads.query, config);
+  heads.key = NormHeads(block.at(NormPlace::kKey), heads.key, config);
+  AttentionSetting setting{.scale = config.attention_scale,
+                           .softcap = config.attention_softcap,
+                           .window = window,
+                           .mask = mask_.at(window),
+                           .alibi = alibi_};
   if (config.positions == PositionKind::kRotary) {
     const bool local = window > 0 && config.local_rotary.has_value();
-    const model_info::Rotary& rotary = local ? *config.local_rotary : config.rotary;
-    query = Rotate(query, rotary, local ? local_rotary_ : rotary_);
-    key = Rotate(key, rotary, local ? local_rotary_ : rotary_);
+    setting.rotary = local ? &*config.local_rotary : &config.rotary;
+    setting.table = local ? &local_rotary_ : &rotary_;
   }
-  // Query heads of one key-value head stand together: [batch, kv_heads, group * sequence,
-  // head_size].
-  const std::int64_t batch = query.size(0);
-  const std::int64_t length = query.size(2);
-  const std::int64_t group = config.heads / config.kv_heads;
-  const Tensor grouped = query.reshape({batch, config.kv_heads, group * length, config.head_size});
-  const Tensor scores = torch::matmul(grouped * config.attention_scale, key.transpose(-1, -2))
-                            .view({batch, config.kv_heads, group, length, length});
-  Tensor seen = SoftCap(scores, config.attention_softcap) + mask_.at(window);
-  if (alibi_.defined()) seen = seen + alibi_;
-  const Tensor weights =
-      torch::softmax(seen, -1).view({batch, config.kv_heads, group * length, length});
-  const Tensor mixed = torch::matmul(weights, value)
-                           .view({batch, config.heads, length, config.head_size})
-                           .transpose(1, 2)
-                           .flatten(2);
+  const Tensor mixed = model::Attend(heads, setting);
   if (observer) observer(model_info::kAttentionMix, mixed);
   return Apply(*block.Find(Role::kAttentionOutput), mixed);
 }

@@ -1,14 +1,12 @@
 #include "worker/engine/pipeline/run.h"
 
-#include <malloc.h>
-
-#include <limits>
 #include <new>
-#include <thread>
 
-#include "ATen/Parallel.h"
+#include "c10/util/Exception.h"
 #include "fmt/format.h"
 #include "proto/spec/error.h"
+#include "worker/engine/model/host_memory.h"
+#include "worker/engine/model/threads.h"
 #include "worker/engine/pipeline/job_run.h"
 
 namespace teq::pipeline {
@@ -43,15 +41,6 @@ absl::Status OutOfMemory(std::string_view what) {
                   what));
 }
 
-/// Keeps freed tensors' memory in the process. By default glibc maps and unmaps every large tensor
-/// anew, and a third of a training step goes into page faults.
-void KeepFreedMemory() {
-#ifdef __GLIBC__
-  mallopt(M_MMAP_MAX, 0);
-  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
-#endif
-}
-
 /// LibTorch speaks in exceptions; this is the one place where they become a status.
 absl::Status RunStages(JobRun& run) {
   try {
@@ -74,9 +63,8 @@ absl::Status RunStages(JobRun& run) {
 
 EngineEvent Run(const teq::v1::StartRun& start, const Options& options, const EventSink& sink,
                 const std::atomic<bool>& cancelled) {
-  at::set_num_threads(options.threads > 0 ? options.threads
-                                          : static_cast<int>(std::thread::hardware_concurrency()));
-  KeepFreedMemory();
+  model::SetThreads(options.threads);
+  model::KeepFreedMemory();
   JobRun run(start, options, sink, cancelled);
   const absl::Status status = RunStages(run);
   EngineEvent last;

@@ -2,19 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 
 #include "c10/util/Half.h"
+#include "worker/engine/model/multiversion.h"
 #include "worker/engine/quant/range.h"
 
-// The compiler makes one copy of a function for each instruction set, and the loader picks.
-// Contraction is off for this file (see CMakeLists.txt): with fused multiply-adds the copies would
-// round differently. The sanitizers cannot start programs that pick functions at load time.
-#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && \
-    defined(__GNUC__) && !defined(__clang__)
-#define TEQ_MULTIVERSION __attribute__((target_clones("avx512f", "avx2", "sse4.1", "default")))
-#else
-#define TEQ_MULTIVERSION
-#endif
+// Contraction is off for this file (see core.cmake): with fused multiply-adds the copies for
+// different instruction sets would round differently.
 
 namespace teq::quant::cpu {
 namespace {
@@ -44,18 +39,17 @@ inline Factors FactorsOf(const Problem& problem, std::int64_t row, std::int64_t 
           problem.high_factor != nullptr ? problem.high_factor[group] : 1};
 }
 
-inline __attribute__((always_inline)) GroupRange FindRange(const float* v, const Problem& problem,
-                                                           const Factors& factors) {
-  const auto levels = static_cast<float>((1 << problem.bits) - 1);
+/// The least and the largest of a group's scaled weights, and 0.
+struct Extremes {
   float low = 0;
   float high = 0;
-#pragma omp simd reduction(min : low) reduction(max : high)
-  for (std::int64_t j = 0; j < problem.group_size; ++j) {
-    low = v[j] < low ? v[j] : low;
-    high = v[j] > high ? v[j] : high;
-  }
-  low *= factors.low;
-  high *= factors.high;
+};
+
+inline __attribute__((always_inline)) GroupRange RangeOf(Extremes extremes, const Problem& problem,
+                                                         const Factors& factors) {
+  const auto levels = static_cast<float>((1 << problem.bits) - 1);
+  float low = extremes.low * factors.low;
+  float high = extremes.high * factors.high;
   if (problem.symmetric) {
     float largest = std::max(-low, high);
     if (largest == 0) largest = 1;
@@ -72,20 +66,59 @@ inline __attribute__((always_inline)) GroupRange FindRange(const float* v, const
   return {scale, low, high, clamped, clamped == zero};
 }
 
-inline __attribute__((always_inline)) void ScaleRow(const Problem& problem, std::int64_t row,
-                                                    float* v) {
-  const float* weight = problem.weight + row * problem.columns;
-  const float* scale = problem.input_scale;
-  const float divisor = problem.output_scale[row];
-  for (std::int64_t j = 0; j < problem.columns; ++j) v[j] = weight[j] * scale[j] / divisor;
+/// The columns of one group in one row.
+struct GroupPlace {
+  std::int64_t row;
+  std::int64_t start;
+};
+
+/// v becomes the group's scaled weights. Most layers have no output scale, and dividing by one
+/// takes as long as by any other.
+template <bool kDivide>
+inline __attribute__((always_inline)) Extremes ScaleGroupBy(const Problem& problem,
+                                                            const GroupPlace& place, float* v) {
+  const float* weight = problem.weight + place.row * problem.columns + place.start;
+  const float* scale = problem.input_scale + place.start;
+  const float divisor = problem.output_scale[place.row];
+  float low = 0;
+  float high = 0;
+#pragma omp simd reduction(min : low) reduction(max : high)
+  for (std::int64_t j = 0; j < problem.group_size; ++j) {
+    const float value = kDivide ? weight[j] * scale[j] / divisor : weight[j] * scale[j];
+    v[j] = value;
+    low = value < low ? value : low;
+    high = value > high ? value : high;
+  }
+  return {low, high};
+}
+
+// So far ahead of what is computed memory is asked for: a group's range is a chain of instructions
+// that each wait for the last, behind which the processor does not see the next loads by itself.
+constexpr std::int64_t kAhead = 1024;
+constexpr std::int64_t kCacheLine = 64 / sizeof(float);
+
+inline __attribute__((always_inline)) void Prefetch(const Problem& problem, const GroupPlace& place,
+                                                    const float* target) {
+  const float* weight = problem.weight + place.row * problem.columns + place.start;
+  for (std::int64_t j = kAhead; j < kAhead + problem.group_size; j += kCacheLine) {
+    __builtin_prefetch(weight + j);
+    __builtin_prefetch(target + j, /*rw=*/1);
+  }
+}
+
+inline __attribute__((always_inline)) Extremes ScaleGroup(const Problem& problem,
+                                                          const GroupPlace& place, float* v) {
+  return problem.output_scale[place.row] == 1 ? ScaleGroupBy<false>(problem, place, v)
+                                              : ScaleGroupBy<true>(problem, place, v);
 }
 
 /// v becomes the rounded weights.
+template <bool kOffset>
 inline __attribute__((always_inline)) void RoundGroup(float* v, const float* offset,
                                                       std::int64_t size, const GroupRange& range,
                                                       float levels) {
   for (std::int64_t j = 0; j < size; ++j) {
-    const float ratio = offset == nullptr ? v[j] / range.scale : v[j] / range.scale + offset[j];
+    const float ratio = kOffset ? v[j] / range.scale + offset[j] : v[j] / range.scale;
     const float code = std::nearbyint(ratio) + range.zero;
     v[j] = (std::min(std::max(code, 0.0F), levels) - range.zero) * range.scale;
   }
@@ -98,6 +131,7 @@ struct RangeGradient {
 };
 
 /// dL/dv of a group without what flows through its range, and dL/doffset where there are offsets.
+template <bool kOffset>
 inline __attribute__((always_inline)) RangeGradient CodeGradient(
     const float* v, const float* offset, const float* g, std::int64_t size, const GroupRange& range,
     float levels, float* dv, float* doffset) {
@@ -106,23 +140,35 @@ inline __attribute__((always_inline)) RangeGradient CodeGradient(
 #pragma omp simd reduction(+ : scale_sum, zero_sum)
   for (std::int64_t j = 0; j < size; ++j) {
     const float ratio = v[j] / range.scale;
-    const float rounded = std::nearbyint(offset == nullptr ? ratio : ratio + offset[j]);
+    const float rounded = std::nearbyint(kOffset ? ratio + offset[j] : ratio);
     const float code = rounded + range.zero;
     const float clamped = std::min(std::max(code, 0.0F), levels);
     const bool inside = clamped == code;
     dv[j] = inside ? g[j] : 0.0F;
     scale_sum += g[j] * (inside ? rounded - ratio : clamped - range.zero);
     zero_sum += inside ? 0.0F : -range.scale * g[j];
-    if (doffset != nullptr) doffset[j] = inside ? g[j] * range.scale : 0.0F;
+    if (kOffset) doffset[j] = inside ? g[j] * range.scale : 0.0F;
   }
   return {scale_sum, zero_sum};
 }
 
+/// The first of a group's values that is `value`.
+inline __attribute__((always_inline)) std::int64_t Find(const float* v, std::int64_t size,
+                                                        float value) {
+  auto first = static_cast<std::int32_t>(size);
+#pragma omp simd reduction(min : first)
+  for (std::int32_t j = 0; j < static_cast<std::int32_t>(size); ++j) {
+    const std::int32_t found = v[j] == value ? j : first;
+    first = found < first ? found : first;
+  }
+  return first;
+}
+
 /// Adds what flows through scale and zero point to the group's smallest and largest weight; returns
 /// what flows to its factors.
-inline Factors AddRangeGradient(const float* v, const Problem& problem, const Factors& factors,
-                                const GroupRange& range, const RangeGradient& gradient, float* dv) {
-  const auto [smallest, largest] = std::minmax_element(v, v + problem.group_size);
+inline __attribute__((always_inline)) Factors AddRangeGradient(
+    const float* v, const Problem& problem, const Extremes& extremes, const Factors& factors,
+    const GroupRange& range, const RangeGradient& gradient, float* dv) {
   float low = 0;  // dL/d(clipped range)
   float high = 0;
   if (problem.symmetric) {
@@ -136,34 +182,39 @@ inline Factors AddRangeGradient(const float* v, const Problem& problem, const Fa
     low = -scale - zero / range.scale;
   }
   Factors result{0, 0};
-  if (*largest > 0) {
-    dv[largest - v] += high * factors.high;
-    result.high = high * *largest;
+  if (extremes.high > 0) {
+    dv[Find(v, problem.group_size, extremes.high)] += high * factors.high;
+    result.high = high * extremes.high;
   }
-  if (*smallest < 0) {
-    dv[smallest - v] += low * factors.low;
-    result.low = low * *smallest;
+  if (extremes.low < 0) {
+    dv[Find(v, problem.group_size, extremes.low)] += low * factors.low;
+    result.low = low * extremes.low;
   }
   return result;
 }
 
-/// The gradients of one row's groups with FULL.
+/// The gradients of one row's groups with FULL; v becomes its scaled weights.
 inline __attribute__((always_inline)) void FullGradient(const Problem& problem, std::int64_t row,
-                                                        const float* v, const float* upstream,
-                                                        const Gradients& gradients, float* dv) {
+                                                        const float* upstream,
+                                                        const Gradients& gradients, float* v,
+                                                        float* dv) {
   const auto levels = static_cast<float>((1 << problem.bits) - 1);
   const std::int64_t groups = problem.columns / problem.group_size;
   for (std::int64_t group = 0; group < groups; ++group) {
     const std::int64_t start = group * problem.group_size;
     const std::int64_t at = row * problem.columns + start;
     const Factors factors = FactorsOf(problem, row, start);
-    const GroupRange range = FindRange(v + start, problem, factors);
+    const Extremes extremes = ScaleGroup(problem, {row, start}, v + start);
+    const GroupRange range = RangeOf(extremes, problem, factors);
     const RangeGradient flow =
-        CodeGradient(v + start, problem.offset != nullptr ? problem.offset + at : nullptr,
-                     upstream + start, problem.group_size, range, levels, dv + start,
-                     gradients.offset != nullptr ? gradients.offset + at : nullptr);
+        problem.offset != nullptr
+            ? CodeGradient<true>(v + start, problem.offset + at, upstream + start,
+                                 problem.group_size, range, levels, dv + start,
+                                 gradients.offset + at)
+            : CodeGradient<false>(v + start, nullptr, upstream + start, problem.group_size, range,
+                                  levels, dv + start, nullptr);
     const Factors to_factors =
-        AddRangeGradient(v + start, problem, factors, range, flow, dv + start);
+        AddRangeGradient(v + start, problem, extremes, factors, range, flow, dv + start);
     if (gradients.low_factor != nullptr) {
       gradients.low_factor[row * groups + group] = to_factors.low;
     }
@@ -174,12 +225,16 @@ inline __attribute__((always_inline)) void FullGradient(const Problem& problem, 
 }
 
 /// The same with STRAIGHT_THROUGH: the identity, and nothing to the range.
-inline void StraightThroughGradient(const Problem& problem, std::int64_t row, const float* v,
-                                    const float* upstream, const Gradients& gradients, float* dv) {
+inline __attribute__((always_inline)) void StraightThroughGradient(const Problem& problem,
+                                                                   std::int64_t row,
+                                                                   const float* upstream,
+                                                                   const Gradients& gradients,
+                                                                   float* v, float* dv) {
   std::copy(upstream, upstream + problem.columns, dv);
-  if (gradients.offset == nullptr) return;
   for (std::int64_t start = 0; start < problem.columns; start += problem.group_size) {
-    const GroupRange range = FindRange(v + start, problem, FactorsOf(problem, row, start));
+    const Extremes extremes = ScaleGroup(problem, {row, start}, v + start);
+    if (gradients.offset == nullptr) continue;
+    const GroupRange range = RangeOf(extremes, problem, FactorsOf(problem, row, start));
     float* offset = gradients.offset + row * problem.columns + start;
     for (std::int64_t j = 0; j < problem.group_size; ++j) {
       offset[j] = upstream[start + j] * range.scale;
@@ -193,13 +248,17 @@ TEQ_MULTIVERSION
 void FakeQuantizeRows(const Problem& problem, std::int64_t begin, std::int64_t end, float* output) {
   const auto levels = static_cast<float>((1 << problem.bits) - 1);
   for (std::int64_t row = begin; row < end; ++row) {
-    float* v = output + row * problem.columns;
-    ScaleRow(problem, row, v);
     for (std::int64_t start = 0; start < problem.columns; start += problem.group_size) {
-      const GroupRange range = FindRange(v + start, problem, FactorsOf(problem, row, start));
-      const float* offset =
-          problem.offset != nullptr ? problem.offset + row * problem.columns + start : nullptr;
-      RoundGroup(v + start, offset, problem.group_size, range, levels);
+      float* v = output + row * problem.columns + start;
+      Prefetch(problem, {row, start}, v);
+      const Extremes extremes = ScaleGroup(problem, {row, start}, v);
+      const GroupRange range = RangeOf(extremes, problem, FactorsOf(problem, row, start));
+      if (problem.offset != nullptr) {
+        RoundGroup<true>(v, problem.offset + row * problem.columns + start, problem.group_size,
+                         range, levels);
+      } else {
+        RoundGroup<false>(v, nullptr, problem.group_size, range, levels);
+      }
     }
   }
 }
@@ -212,11 +271,10 @@ void FakeQuantizeGradientRows(const Problem& problem, const float* upstream, boo
   float* dv = scratch + problem.columns;
   for (std::int64_t row = begin; row < end; ++row) {
     const float* g = upstream + row * problem.columns;
-    ScaleRow(problem, row, v);
     if (full) {
-      FullGradient(problem, row, v, g, gradients, dv);
+      FullGradient(problem, row, g, gradients, v, dv);
     } else {
-      StraightThroughGradient(problem, row, v, g, gradients, dv);
+      StraightThroughGradient(problem, row, g, gradients, v, dv);
     }
     float row_sum = 0;
 #pragma omp simd reduction(+ : row_sum)

@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 
 #include "proto/spec/error.h"
-#include "torch/nn/functional/loss.h"
+#include "worker/engine/model/attention.h"
+#include "worker/engine/model/head_loss.h"
 #include "worker/engine/model/windows_tensor.h"
 #include "worker/engine/teq/fold.h"
 
@@ -104,28 +106,33 @@ Tensor RunAll(const model::BlockRunner& runner, const model::Block& block, const
   return torch::cat(outputs);
 }
 
-/// The float model's final states of all windows: its logits are one product away.
-Tensor TeacherStates(const model::Decoder& decoder, const Tensor& ids, std::int64_t batch_size) {
+/// The float model's distributions over all windows.
+model::HeadReference Teacher(const model::Decoder& decoder, const Tensor& ids,
+                             std::int64_t batch_size) {
   const torch::NoGradGuard no_gradient;
   std::vector<Tensor> states;
+  std::vector<Tensor> mean_rows;
+  std::vector<Tensor> log_sums;
   for (const Tensor& batch : ids.split(batch_size)) {
-    states.push_back(model::HiddenStates(decoder, batch));
+    const model::HeadReference part =
+        model::MakeHeadReference(decoder, model::HiddenStates(decoder, batch));
+    states.push_back(part.states);
+    if (!part.mean_row.defined()) continue;
+    mean_rows.push_back(part.mean_row);
+    log_sums.push_back(part.log_sum);
   }
-  return torch::cat(states);
+  const auto joined = [](const std::vector<Tensor>& parts) {
+    return parts.empty() ? Tensor() : torch::cat(parts);
+  };
+  return {joined(states), joined(mean_rows), joined(log_sums)};
 }
 
-/// The objective on some windows, mean over their predicted tokens.
-Tensor EndToEndLoss(const model::Decoder& student, const Tensor& ids, const Tensor& teacher_states,
-                    teq::v1::Objective objective) {
-  const Tensor logits = model::Logits(student, ids);
-  if (objective == teq::v1::OBJECTIVE_LM_LOSS) {
-    return torch::nn::functional::cross_entropy(logits.slice(1, 0, -1).flatten(0, 1),
-                                                ids.slice(1, 1).flatten().to(logits.device()));
-  }
-  const Tensor target = torch::log_softmax(model::HeadLogits(student, teacher_states), -1);
-  return torch::kl_div(torch::log_softmax(logits, -1), target, at::Reduction::Sum,
-                       /*log_target=*/true) /
-         static_cast<double>(ids.numel());
+/// The objective on some windows, mean over their predicted tokens. `teacher`: of KL.
+Tensor EndToEndLoss(const model::Decoder& student, const Tensor& ids,
+                    const std::optional<model::HeadReference>& teacher) {
+  const Tensor states = model::HiddenStates(student, ids);
+  if (teacher) return model::HeadDivergence(student, states, *teacher);
+  return model::HeadCrossEntropy(student, states.slice(1, 0, -1), ids.slice(1, 1).flatten());
 }
 
 model::Decoder Student(const TrainingTask& task, const Parameters& parameters) {
@@ -238,13 +245,12 @@ absl::Status TrainEndToEnd(const TrainingTask& task, int steps, teq::v1::Objecti
   const Split split = SplitWindows(task);
   const std::int64_t batch_size = task.schedule.batch_size();
   const Tensor ids = model::WindowTensor(task.windows);
-  Tensor teacher;
-  if (objective == teq::v1::OBJECTIVE_KL) teacher = TeacherStates(task.decoder, ids, batch_size);
+  std::optional<model::HeadReference> teacher;
+  if (objective == teq::v1::OBJECTIVE_KL) teacher = Teacher(task.decoder, ids, batch_size);
   const auto loss = [&](const model::Decoder& student, const Tensor& indices) {
-    return EndToEndLoss(
-        student, ids.index_select(0, indices),
-        teacher.defined() ? teacher.index_select(0, indices.to(teacher.device())) : Tensor(),
-        objective);
+    std::optional<model::HeadReference> chosen;
+    if (teacher) chosen = model::Select(*teacher, indices);
+    return EndToEndLoss(student, ids.index_select(0, indices), chosen);
   };
   const FitTask fit{
       .steps = steps,
@@ -310,7 +316,8 @@ absl::Status TrainBlocks(const TrainingTask& task, Parameters& parameters,
 std::int64_t EndToEndBytes(const TrainingTask& task) {
   constexpr std::int64_t kFloat = 4;
   // A block's activations in the graph, in units of tokens * (hidden + mlp): norms, projections,
-  // gates and their products; a token's experts count as one MLP. Attention's weights come on top.
+  // gates and their products; a token's experts count as one MLP. Attention's weights come on top
+  // where they are kept.
   constexpr std::int64_t kActivations = 8;
   const model_info::ModelConfig& config = task.decoder.config;
   std::int64_t weights = 0;
@@ -324,11 +331,13 @@ std::int64_t EndToEndBytes(const TrainingTask& task) {
   const std::int64_t mlp =
       std::max(config.intermediate_size,
                experts.per_token * experts.intermediate_size + experts.shared_intermediate_size);
+  const bool one_pass = model::AttendsInOnePass(task.decoder.embedding, config.attention_softcap);
+  const std::int64_t attention =
+      one_pass ? 0 : 4 * task.schedule.batch_size() * config.heads * length * length;
   const std::int64_t graph =
-      config.layers * (kActivations * tokens * (config.hidden_size + mlp) +
-                       4 * task.schedule.batch_size() * config.heads * length * length);
-  const std::int64_t logits = 6 * tokens * config.vocabulary_size;
-  const std::int64_t states = task.windows.count * length * config.embedding_size;
+      config.layers * (kActivations * tokens * (config.hidden_size + mlp) + attention);
+  const std::int64_t logits = 2 * model::SliceLogits(tokens);
+  const std::int64_t states = 2 * task.windows.count * length * config.embedding_size;
   return kFloat * (copies * weights + graph + logits + states);
 }
 

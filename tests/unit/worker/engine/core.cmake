@@ -2,9 +2,11 @@ teq_test(engine_core_test LABEL unit HEADERS teq_engine_test_headers
   SOURCES
     eval/perplexity_test.cc
     eval/tasks_test.cc
+    model/attention_test.cc
     model/decoder_test.cc
     model/families_test.cc
     model/family_case.cc
+    model/head_loss_test.cc
     model/tiny_decoder.cc
     pack/awq_test.cc
     pack/bit_packing_test.cc

@@ -66,5 +66,32 @@ TEST(BitPackingTest, RowsAreStreamsOfTheirOwnThatStraddleWords) {
   EXPECT_EQ(packed[1].abs().sum().item<int>(), 0);
 }
 
+/// Code `i` of a stream, bit by bit as the contract says.
+int CodeAt(const std::vector<std::uint32_t>& words, std::int64_t i, int bits) {
+  int code = 0;
+  for (int b = 0; b < bits; ++b) {
+    const auto bit = static_cast<std::size_t>(i * bits + b);
+    code |= static_cast<int>(words[bit / 32] >> (bit % 32) & 1U) << b;
+  }
+  return code;
+}
+
+// Lengths around those of words, of blocks of 32 codes and of the kernel's chunks.
+TEST(BitPackingTest, EveryCodeLiesAtItsBits) {
+  torch::manual_seed(9);
+  for (const int bits : {2, 3, 4, 8}) {
+    for (const std::int64_t size : {1, 7, 31, 32, 33, 96, 1000, 1024, 1025, 4127}) {
+      const Tensor codes = torch::randint(1 << bits, {1, size}, torch::kInt32).to(torch::kUInt8);
+      const std::vector<std::uint32_t> words = Words(PackColumns(codes, bits).t());
+      EXPECT_EQ(Words(PackRows(codes.t(), bits)), words) << bits << " bits, " << size << " codes";
+      ASSERT_EQ(static_cast<std::int64_t>(words.size()), (size * bits + 31) / 32);
+      for (std::int64_t i = 0; i < size; ++i) {
+        ASSERT_EQ(CodeAt(words, i, bits), codes[0][i].item<int>())
+            << bits << " bits, code " << i << " of " << size;
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace teq::pack

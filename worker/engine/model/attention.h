@@ -1,0 +1,43 @@
+#pragma once
+
+#include <cstdint>
+
+#include "client/model_info/model_config.h"
+#include "torch/types.h"
+#include "worker/engine/model/positions.h"
+
+namespace teq::model {
+
+/// Queries, keys and values by head, before positions turn them.
+struct Heads {
+  torch::Tensor query;  // [batch, heads, sequence, head_size]
+  torch::Tensor key;    // [batch, kv_heads, sequence, head_size]
+  torch::Tensor value;
+};
+
+/// What attention depends on beside its heads.
+struct AttentionSetting {
+  double scale = 1;                            // of the scores
+  double softcap = 0;                          // of the scores; 0: none
+  std::int64_t window = 0;                     // positions that one sees, itself included; 0: all
+  const model_info::Rotary* rotary = nullptr;  // null: queries and keys are not turned
+  const RotaryTable* table = nullptr;          // of the turns
+  torch::Tensor mask;                          // AttentionMask of the window
+  torch::Tensor alibi;                         // AlibiBias, or undefined
+};
+
+/// softmax(scale * q k^T + mask + alibi) v: [batch, sequence, heads * head_size]. Differentiable in
+/// the heads.
+///
+/// On the host in float32 without a soft cap it is one pass over blocks of queries, that computes
+/// nothing a query cannot see and keeps for the way back one number for each query; elsewhere it is
+/// AttendByOperators.
+[[nodiscard]] torch::Tensor Attend(const Heads& heads, const AttentionSetting& setting);
+
+/// Whether heads of this kind of tensor are attended to in one pass.
+[[nodiscard]] bool AttendsInOnePass(const torch::Tensor& like, double softcap);
+
+/// The same by LibTorch's operators on any device.
+[[nodiscard]] torch::Tensor AttendByOperators(const Heads& heads, const AttentionSetting& setting);
+
+}  // namespace teq::model
