@@ -188,7 +188,7 @@ class ImagesTest(unittest.TestCase):
         worker = self.start("worker-cpu", "/usr/local/bin/teq-worker", "--server", address, "--max-jobs", "1")
         ran = subprocess.run(self.command("server", "/usr/local/bin/teqctl", "--server", address, "submit", "--file",
                                           "/shop/job.yaml", "--watch"), text=True, capture_output=True,
-                             timeout=540, check=False)
+                             timeout=900, check=False)
         logs = log.read_text() + (self.shop / "worker-cpu.log").read_text()
         self.assertEqual(ran.returncode, 0, ran.stdout + ran.stderr + logs)
         self.assertEqual(worker.wait(60), 0)
