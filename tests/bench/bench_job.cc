@@ -19,8 +19,8 @@
 #include "tests/bench/matrix_products.h"
 #include "tests/bench/random_decoder.h"
 #include "tests/bench/stopwatch.h"
-#include "worker/engine/model/device.h"
 #include "worker/engine/model/host_memory.h"
+#include "worker/engine/model/linear_product.h"
 #include "worker/engine/model/threads.h"
 #include "worker/engine/report/environment.h"
 #include "worker/engine/teq/train.h"
@@ -69,6 +69,10 @@ teq::v1::Schedule ScheduleOf(const Arguments& arguments) {
   return schedule;
 }
 
+torch::ScalarType TypeOf(const Arguments& arguments) {
+  return arguments.dtype == "bfloat16" ? torch::kBFloat16 : torch::kFloat32;
+}
+
 /// What a training's steps cost.
 struct Measured {
   std::vector<Duration> steps;
@@ -88,7 +92,7 @@ class Observer {
     if (static_cast<int>(between_.size()) == arguments_.steps / 2) {
       measured_.peak_memory = report::PeakHostMemory();
       products_ = MatrixProducts::OfStep(
-          config_, std::int64_t{arguments_.batch} * arguments_.sequence, torch::kFloat32);
+          config_, std::int64_t{arguments_.batch} * arguments_.sequence, TypeOf(arguments_));
       (void)products_->Measure();
     } else if (products_) {
       measured_.products.push_back(products_->Measure());
@@ -144,7 +148,8 @@ absl::StatusOr<nlohmann::ordered_json> Run(const Arguments& arguments, std::int6
                                                                  .windows = windows,
                                                                  .schedule = schedule,
                                                                  .rates = {.scales = 0.005},
-                                                                 .stored = torch::kFloat16},
+                                                                 .stored = torch::kFloat16,
+                                                                 .products = TypeOf(arguments)},
                                                                 arguments));
   const Duration step = Median(measured.steps);
   const Duration products = Median(measured.products);
@@ -189,12 +194,16 @@ int Main(int argc, char** argv) {
   app.add_option("--objective", arguments.objective, "LM_LOSS or KL")
       ->check(CLI::IsMember({"LM_LOSS", "KL"}));
   app.add_option("--dtype", arguments.dtype, "Of the matrix products")
-      ->check(CLI::IsMember({"float32"}));
+      ->check(CLI::IsMember({"float32", "bfloat16"}));
   app.add_option("--threads", arguments.threads, "0: one for every processor")
       ->check(CLI::NonNegativeNumber);
   app.add_option("--steps", arguments.steps, "Training steps; a quarter of them is timed at least")
       ->check(CLI::Range(20, 100000));
   CLI11_PARSE(app, argc, argv);
+  if (TypeOf(arguments) == torch::kBFloat16 && !model::HasFastBfloat16(torch::kCPU)) {
+    fmt::print(stderr, "bench_job: this processor multiplies bfloat16 no faster than float32\n");
+    return EXIT_FAILURE;
+  }
   model::SetThreads(arguments.threads);
   model::KeepFreedMemory();
   const absl::StatusOr<nlohmann::ordered_json> result = Run(arguments, libraries);

@@ -2,6 +2,7 @@
 
 #include "torch/nn/functional/activation.h"
 #include "worker/engine/model/attention.h"
+#include "worker/engine/model/linear_product.h"
 
 namespace teq::model {
 namespace {
@@ -15,7 +16,7 @@ using model_info::Role;
 using torch::Tensor;
 
 Tensor Apply(const Linear& linear, const Tensor& input) {
-  return torch::linear(input, linear.weight, linear.bias);
+  return LinearProduct(input, linear.weight, linear.bias, linear.products);
 }
 
 /// The input itself where there is no norm.

@@ -16,8 +16,9 @@ namespace teq::model {
 /// A linear layer: y = x W^T + b.
 struct Linear {
   model_info::LinearLayer layer;
-  torch::Tensor weight;  // [out, in]
-  torch::Tensor bias;    // [out], or undefined
+  torch::Tensor weight;                          // [out, in]
+  torch::Tensor bias;                            // [out], or undefined
+  torch::ScalarType products = torch::kFloat32;  // see LinearProduct
 };
 
 /// A norm; see ModelConfig::norm. Undefined where the model has none.
@@ -56,6 +57,8 @@ struct Decoder {
   torch::Tensor project_out;  // [embedding_size, hidden], or undefined
   torch::Tensor head;         // [vocabulary, embedding_size]
   torch::Tensor head_bias;    // [vocabulary], or undefined
+  // Of the head's products in HeadCrossEntropy; see LinearProduct.
+  torch::ScalarType head_products = torch::kFloat32;
 };
 
 /// Gives a tensor of a checkpoint by name, in its stored type, on the CPU.

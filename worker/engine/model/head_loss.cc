@@ -32,10 +32,11 @@ struct Head {
   Tensor weight;  // [vocabulary, embedding_size]
   Tensor bias;    // [vocabulary], or undefined
   double cap = 0;
+  torch::ScalarType products = torch::kFloat32;  // see LinearProduct
 };
 
-Head HeadOf(const Decoder& decoder) {
-  return {decoder.head.detach(), decoder.head_bias, decoder.config.logit_softcap};
+Head HeadOf(const Decoder& decoder, torch::ScalarType products = torch::kFloat32) {
+  return {decoder.head.detach(), decoder.head_bias, decoder.config.logit_softcap, products};
 }
 
 /// The derivative of the cap by what went into it, from what came out.
@@ -57,7 +58,8 @@ class SoftmaxSum {
     if (with_rows) rows_ = torch::zeros_like(states);
   }
 
-  /// `logits`: [tokens, slice], of which only garbage is left; `weight`: the slice's rows.
+  /// `logits`: [tokens, slice], of which only garbage is left; `weight`: the slice's rows, in the
+  /// products' type.
   void Add(Tensor& logits, const Tensor& weight, double cap) {
     const Tensor slope = cap > 0 && rows_.defined() ? CapSlope(logits, cap) : Tensor();
     if (logits.device().is_cpu() && logits.scalar_type() == torch::kFloat32) {
@@ -67,7 +69,11 @@ class SoftmaxSum {
     }
     if (!rows_.defined()) return;
     if (slope.defined()) logits.mul_(slope);
-    rows_.addmm_(logits, weight);
+    if (weight.scalar_type() == logits.scalar_type()) {
+      rows_.addmm_(logits, weight);
+    } else {
+      rows_.add_(torch::mm(logits.to(weight.scalar_type()), weight));
+    }
   }
 
   [[nodiscard]] Softmax Result() const {
@@ -119,12 +125,17 @@ Softmax SoftmaxBySlices(const Head& head, const Tensor& states, bool with_rows) 
   const std::int64_t vocabulary = head.weight.size(0);
   const std::int64_t slice = std::min(vocabulary, SliceOf(tokens));
   const Tensor buffer = torch::empty({tokens * slice}, states.options());
+  const Tensor factor = states.to(head.products);
   SoftmaxSum sum(states, with_rows);
   for (std::int64_t begin = 0; begin < vocabulary; begin += slice) {
     const std::int64_t size = std::min(slice, vocabulary - begin);
-    const Tensor weight = head.weight.narrow(0, begin, size);
+    const Tensor weight = head.weight.narrow(0, begin, size).to(head.products);
     Tensor logits = buffer.narrow(0, 0, tokens * size).view({tokens, size});
-    torch::mm_out(logits, states, weight.t());
+    if (head.products == logits.scalar_type()) {
+      torch::mm_out(logits, factor, weight.t());
+    } else {
+      logits.copy_(torch::mm(factor, weight.t()));
+    }
     if (head.bias.defined()) logits.add_(head.bias.narrow(0, begin, size));
     sum.Add(CapInPlace(logits, head.cap), weight, head.cap);
   }
@@ -223,7 +234,8 @@ std::int64_t SliceLogits(std::int64_t tokens) { return tokens * SliceOf(tokens);
 
 Tensor HeadCrossEntropy(const Decoder& decoder, const Tensor& states, const Tensor& next) {
   return Mean(states, [&](const Tensor& tokens, bool with_gradient) {
-    return CrossEntropy(HeadOf(decoder), tokens, next.to(tokens.device()), with_gradient);
+    return CrossEntropy(HeadOf(decoder, decoder.head_products), tokens, next.to(tokens.device()),
+                        with_gradient);
   });
 }
 

@@ -35,7 +35,8 @@ struct HeadReference {
 /// The windows of a reference by index, on the states' device.
 [[nodiscard]] HeadReference Select(const HeadReference& reference, const torch::Tensor& indices);
 
-/// Mean over the tokens of KL(reference || softmax(logits)). `states`: shaped as the reference's.
+/// Mean over the tokens of KL(reference || softmax(logits)), by float32 products whatever the
+/// decoder's: it is a small difference of large numbers. `states`: shaped as the reference's.
 /// Differentiable in the states.
 [[nodiscard]] torch::Tensor HeadDivergence(const Decoder& decoder, const torch::Tensor& states,
                                            const HeadReference& reference);

@@ -21,6 +21,9 @@ using torch::Tensor;
 constexpr double kSmallestFactor = 0.1;
 constexpr double kLargestFactor = 1.25;
 
+// Products of what iterates are compared by, and of what the next block reads.
+constexpr torch::ScalarType kExact = torch::kFloat32;
+
 /// Indices of windows to train on, and of those held back.
 struct Split {
   std::vector<std::int64_t> training;
@@ -135,18 +138,31 @@ Tensor EndToEndLoss(const model::Decoder& student, const Tensor& ids,
   return model::HeadCrossEntropy(student, states.slice(1, 0, -1), ids.slice(1, 1).flatten());
 }
 
-model::Decoder Student(const TrainingTask& task, const Parameters& parameters) {
-  return FakeQuantizeDecoder(task.decoder, task.groups, parameters, task.grids, task.stored,
-                             task.schedule.gradient());
+/// Routers and gates of one output choose and weigh, and stay exact.
+void SetProducts(model::Block& block, torch::ScalarType products) {
+  for (model::Linear& linear : block.linears) {
+    if (linear.layer.quantizable) linear.products = products;
+  }
 }
 
-model::Block StudentBlock(const TrainingTask& task, const Parameters& parameters,
-                          std::size_t block) {
-  return FakeQuantizeBlock(task.decoder.blocks[block],
-                           ResolveScales(task.decoder.blocks[block], task.decoder.config.norm,
-                                         task.groups, parameters.log_scales, task.stored),
-                           task.grids[block], parameters.adjustments[block],
-                           task.schedule.gradient());
+model::Decoder Student(const TrainingTask& task, const Parameters& parameters,
+                       torch::ScalarType products) {
+  model::Decoder student = FakeQuantizeDecoder(task.decoder, task.groups, parameters, task.grids,
+                                               task.stored, task.schedule.gradient());
+  for (model::Block& block : student.blocks) SetProducts(block, products);
+  student.head_products = products;
+  return student;
+}
+
+model::Block StudentBlock(const TrainingTask& task, const Parameters& parameters, std::size_t block,
+                          torch::ScalarType products) {
+  model::Block student =
+      FakeQuantizeBlock(task.decoder.blocks[block],
+                        ResolveScales(task.decoder.blocks[block], task.decoder.config.norm,
+                                      task.groups, parameters.log_scales, task.stored),
+                        task.grids[block], parameters.adjustments[block], task.schedule.gradient());
+  SetProducts(student, products);
+  return student;
 }
 
 /// Mean over held-back windows of a loss that is a mean over its windows.
@@ -181,23 +197,23 @@ absl::Status TrainBlock(const TrainingTask& task, std::size_t block, const Split
     const Tensor output = runner.Run(student, states.inputs.index_select(0, chosen));
     return (output - states.targets.index_select(0, chosen)).square().mean() / mean_square;
   };
-  const FitTask fit{.steps = task.schedule.steps(),
-                    .batch_size = task.schedule.batch_size(),
-                    .window_tokens = task.windows.length,
-                    .windows = split.training,
-                    .seed = static_cast<std::uint64_t>(task.seed) + block,
-                    .loss =
-                        [&](const Tensor& indices) {
-                          return loss(StudentBlock(task, parameters, block), indices);
-                        },
-                    .held_back_loss =
-                        [&] {
-                          const torch::NoGradGuard no_gradient;
-                          const model::Block student = StudentBlock(task, parameters, block);
-                          return MeanOverWindows(
-                              split.held_back, task.schedule.batch_size(),
-                              [&](const Tensor& indices) { return loss(student, indices); });
-                        }};
+  const FitTask fit{
+      .steps = task.schedule.steps(),
+      .batch_size = task.schedule.batch_size(),
+      .window_tokens = task.windows.length,
+      .windows = split.training,
+      .seed = static_cast<std::uint64_t>(task.seed) + block,
+      .loss =
+          [&](const Tensor& indices) {
+            return loss(StudentBlock(task, parameters, block, task.products), indices);
+          },
+      .held_back_loss =
+          [&] {
+            const torch::NoGradGuard no_gradient;
+            const model::Block student = StudentBlock(task, parameters, block, kExact);
+            return MeanOverWindows(split.held_back, task.schedule.batch_size(),
+                                   [&](const Tensor& indices) { return loss(student, indices); });
+          }};
   TEQ_ASSIGN_OR_RETURN(const FitResult result, Fit(trainables, fit, on_step, cancelled));
   teq::v1::BlockTraining& entry = *report.add_blocks();
   entry.set_block(static_cast<int>(block));
@@ -252,20 +268,23 @@ absl::Status TrainEndToEnd(const TrainingTask& task, int steps, teq::v1::Objecti
     if (teacher) chosen = model::Select(*teacher, indices);
     return EndToEndLoss(student, ids.index_select(0, indices), chosen);
   };
-  const FitTask fit{
-      .steps = steps,
-      .batch_size = batch_size,
-      .window_tokens = task.windows.length,
-      .windows = split.training,
-      .seed = static_cast<std::uint64_t>(task.seed),
-      .loss = [&](const Tensor& indices) { return loss(Student(task, parameters), indices); },
-      .held_back_loss =
-          [&] {
-            const torch::NoGradGuard no_gradient;
-            const model::Decoder student = Student(task, parameters);
-            return MeanOverWindows(split.held_back, batch_size,
-                                   [&](const Tensor& indices) { return loss(student, indices); });
-          }};
+  const FitTask fit{.steps = steps,
+                    .batch_size = batch_size,
+                    .window_tokens = task.windows.length,
+                    .windows = split.training,
+                    .seed = static_cast<std::uint64_t>(task.seed),
+                    .loss =
+                        [&](const Tensor& indices) {
+                          return loss(Student(task, parameters, task.products), indices);
+                        },
+                    .held_back_loss =
+                        [&] {
+                          const torch::NoGradGuard no_gradient;
+                          const model::Decoder student = Student(task, parameters, kExact);
+                          return MeanOverWindows(
+                              split.held_back, batch_size,
+                              [&](const Tensor& indices) { return loss(student, indices); });
+                        }};
   TEQ_ASSIGN_OR_RETURN(const FitResult result, Fit(trainables, fit, on_step, cancelled));
   report.set_steps(steps);
   report.set_objective(objective);
@@ -305,8 +324,8 @@ absl::Status TrainBlocks(const TrainingTask& task, Parameters& parameters,
                                    {reads_quantized ? quantized_states : float_states, targets},
                                    parameters, report, on_block_step, cancelled));
     if (reads_quantized) {
-      quantized_states =
-          RunAll(runner, StudentBlock(task, parameters, block), quantized_states, batch_size);
+      quantized_states = RunAll(runner, StudentBlock(task, parameters, block, kExact),
+                                quantized_states, batch_size);
     }
     float_states = targets;
   }

@@ -33,6 +33,9 @@ struct TrainingTask {
   LearningRates rates;
   torch::ScalarType stored;  // the type of published floats
   std::int64_t seed = 1;
+  // Of the matrix products of a step. The float model, held-back losses, scales and optimizer take
+  // float32.
+  torch::ScalarType products = torch::kFloat32;
 };
 
 /// Gives every quantized layer what its training needs and has not yet: clip factors of 1, offsets
