@@ -13,8 +13,9 @@ inline __attribute__((always_inline)) float ExpOfNegative(float x) {
   constexpr float kLog2E = 1.44269504F;
   constexpr float kLn2High = 0.693359375F;
   constexpr float kLn2Low = -2.12194440e-4F;
+  // NaN has no exponent; it stays in the mantissa alone.
   const float bounded = x < kLeast ? kLeast : x;
-  const float exponent = std::nearbyint(bounded * kLog2E);
+  const float exponent = std::nearbyint((x > kLeast ? x : kLeast) * kLog2E);
   const float r = (bounded - exponent * kLn2High) - exponent * kLn2Low;
   float sum = 1.9875691500e-4F;
   sum = sum * r + 1.3981999507e-3F;
