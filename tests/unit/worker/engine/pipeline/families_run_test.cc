@@ -8,6 +8,8 @@
 #include <random>
 #include <set>
 
+#include "client/model_info/layout.h"
+#include "client/model_info/model_config.h"
 #include "proto/spec/validate.h"
 #include "tests/unit/worker/engine/model/family_case.h"
 #include "worker/engine/checkpoint/checkpoint.h"
