@@ -161,14 +161,16 @@ class RemoteInputTest(unittest.TestCase):
             self.assertNotIn("Authorization", headers, path)
 
     def test_only_what_a_loader_needs_is_fetched(self):
-        files = {**file_bytes(self.workshop.model), "pytorch_model.bin": b"pickle",
-                 "README.md": b"read me", "original/model.safetensors": b"x" * 1000,
+        needed = {**file_bytes(self.workshop.model), "LICENSE": b"as is", "README.md": b"read me"}
+        files = {**needed, "pytorch_model.bin": b"pickle", "TRAINING.md": b"x",
+                 "original/model.safetensors": b"x" * 1000,
                  "consolidated.safetensors": b"x" * 1000}
         self.hub.commit("owner/tiny", files)
-        self.published(self.job("hf://owner/tiny"))
+        published, _ = self.published(self.job("hf://owner/tiny"))
+        self.assertEqual(published["LICENSE"], b"as is")
         names = {path.rsplit("/resolve/", 1)[1].split("/", 1)[1]
                  for path in self.downloads(self.hub) if "/resolve/" in path}
-        self.assertEqual(names, set(file_bytes(self.workshop.model)))
+        self.assertEqual(names, set(needed))
 
     def test_two_workers_on_one_disk_fetch_a_model_once(self):
         uri = f"{self.web.origin}/models/tiny"
