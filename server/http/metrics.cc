@@ -1,14 +1,13 @@
 #include "server/http/metrics.h"
 
 #include <algorithm>
-#include <sstream>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "client/side_port/exposition.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
-#include "prometheus/text_serializer.h"
 #include "proto/spec/error.h"
 #include "proto/spec/json.h"
 #include "server/store/timestamps.h"
@@ -188,9 +187,7 @@ absl::StatusOr<std::string> Metrics::Render() {
     coalesced_.Increment(static_cast<double>(deps_.coalesced_events()) - coalesced_.Value());
   }
   RemoveOldSeries();
-  std::ostringstream text;
-  prometheus::TextSerializer().Serialize(text, registry_.Collect());
-  return text.str();
+  return http::ExpositionText(registry_.Collect());
 }
 
 void Metrics::SetStatistics(const store::Statistics& statistics) {

@@ -6,9 +6,9 @@
 #include <fstream>
 #include <utility>
 
+#include "client/side_port/exposition.h"
 #include "fmt/format.h"
 #include "google/protobuf/util/time_util.h"
-#include "prometheus/text_serializer.h"
 #include "proto/spec/json.h"
 
 namespace teq::agent {
@@ -117,7 +117,7 @@ std::string WorkerMetrics::Render() const {
     disk_free_->Set(static_cast<double>(space->available));
     disk_size_->Set(static_cast<double>(space->capacity));
   }
-  return prometheus::TextSerializer().Serialize(registry_->Collect());
+  return http::ExpositionText(registry_->Collect());
 }
 
 absl::StatusOr<std::unique_ptr<http::HttpServer>> ServeMetrics(const std::string& address,
