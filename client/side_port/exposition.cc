@@ -35,14 +35,17 @@ void Append(std::string& text, double value) {
 enum class Quotes { kStay, kAreEscaped };
 
 void AppendEscaped(std::string& text, std::string_view part, Quotes quotes) {
-  for (const char c : part) {
-    if (c == '\n') {
-      text += "\\n";
-      continue;
-    }
-    if (c == '\\' || (c == '"' && quotes == Quotes::kAreEscaped)) text += '\\';
-    text += c;
+  const char* run = part.data();
+  const char* const end = run + part.size();
+  for (const char* c = run; c != end; ++c) {
+    if (*c != '\n' && *c != '\\' && *c != '"') continue;
+    if (*c == '"' && quotes == Quotes::kStay) continue;
+    text.append(run, c);
+    text += '\\';
+    text += *c == '\n' ? 'n' : *c;
+    run = c + 1;
   }
+  text.append(run, end);
 }
 
 /// A label beside the metric's own; its name is empty for none.
