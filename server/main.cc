@@ -22,6 +22,7 @@
 
 namespace {
 
+constexpr const char* kProgram = "teq-server";
 constexpr int kExitCannotStart = 1;
 constexpr int kExitUsage = 2;
 constexpr int kExitForced = 3;
@@ -50,21 +51,8 @@ absl::StatusOr<teq::server::Config> ConfigOf(const Flags& flags) {
   return config;
 }
 
-/// What the whole program writes to from now on.
-std::shared_ptr<teq::logs::Logger> StartLog(teq::logs::Format format) {
-  auto log = teq::logs::ToStandardError("teq-server", format);
-  spdlog::set_default_logger(log);
-  return log;
-}
-
 int Fail(teq::logs::Format format, const absl::Status& status, int exit_code) {
-  const std::string why =
-      fmt::format("{}: {}", teq::ErrorReason(status), std::string(status.message()));
-  if (format == teq::logs::Format::kJson) {
-    spdlog::error("{}", why);
-  } else {
-    fmt::print(stderr, "teq-server: {}\n", why);
-  }
+  teq::logs::TellFailure(kProgram, format, status);
   return exit_code;
 }
 
@@ -105,7 +93,7 @@ int WaitForSignal(const sigset_t& signals) {
 int Serve(const Flags& flags) {
   const absl::StatusOr<teq::server::Config> config = ConfigOf(flags);
   if (!config.ok()) return Fail(FormatOf(flags), config.status(), kExitUsage);
-  const std::shared_ptr<teq::logs::Logger> log = StartLog(config->log_format);
+  const std::shared_ptr<teq::logs::Logger> log = teq::logs::StartLog(kProgram, config->log_format);
   const sigset_t signals = BlockStopSignals();
   absl::StatusOr<std::unique_ptr<teq::server::Server>> server =
       teq::server::Server::Start(*config, log);
@@ -129,7 +117,6 @@ int Serve(const Flags& flags) {
 int BackUp(const Flags& flags) {
   const absl::StatusOr<teq::server::Config> config = ConfigOf(flags);
   if (!config.ok()) return Fail(FormatOf(flags), config.status(), kExitUsage);
-  StartLog(config->log_format);
   const absl::Status status =
       teq::store::BackUp(teq::store::DatabaseFile(config->data), flags.backup_file);
   return status.ok() ? EXIT_SUCCESS : Fail(config->log_format, status, kExitCannotStart);
@@ -161,7 +148,6 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? EXIT_SUCCESS : kExitUsage;
   }
-  StartLog(FormatOf(flags));
   if (backup->parsed()) return BackUp(flags);
   return Serve(flags);
 }

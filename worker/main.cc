@@ -29,6 +29,7 @@
 
 namespace {
 
+constexpr const char* kProgram = "teq-worker";
 constexpr int kUsage = 2;
 
 // What the command line says; a value that is set overrides the configuration file's.
@@ -44,8 +45,7 @@ struct Flags {
 
 // What the whole program writes to from now on.
 std::shared_ptr<teq::logs::Logger> StartLog(teq::logs::Format format) {
-  auto log = teq::logs::ToStandardError("teq-worker", format);
-  spdlog::set_default_logger(log);
+  auto log = teq::logs::StartLog(kProgram, format);
   // What of it matters comes back as a status.
   gpr_set_log_function([](gpr_log_func_args* args) { spdlog::debug("grpc: {}", args->message); });
   return log;
@@ -57,13 +57,7 @@ teq::logs::Format FormatOf(const Flags& flags) {
 }
 
 int Fail(teq::logs::Format format, const absl::Status& status, int code) {
-  const std::string why =
-      fmt::format("{}: {}", teq::ErrorReason(status), std::string(status.message()));
-  if (format == teq::logs::Format::kJson) {
-    spdlog::error("{}", why);
-  } else {
-    fmt::print(stderr, "teq-worker: {}\n", why);
-  }
+  teq::logs::TellFailure(kProgram, format, status);
   return code;
 }
 
@@ -204,10 +198,7 @@ int main(int argc, char** argv) {
     return EXIT_SUCCESS;
   }
   const absl::StatusOr<teq::agent::WorkerConfig> config = ReadConfig(app, flags);
-  if (!config.ok()) {
-    StartLog(FormatOf(flags));
-    return Fail(FormatOf(flags), config.status(), kUsage);
-  }
+  if (!config.ok()) return Fail(FormatOf(flags), config.status(), kUsage);
   if (engine->parsed()) return RunEngine(*config);
   if (run->parsed()) return RunWithoutServer(*config, flags);
   return RunAgent(*config, flags);

@@ -1,12 +1,15 @@
 #include "client/logs/logger.h"
 
 #include <chrono>
+#include <cstdio>
 #include <utility>
 
 #include "fmt/chrono.h"
 #include "fmt/format.h"
 #include "nlohmann/json.hpp"
+#include "proto/spec/error.h"
 #include "spdlog/sinks/stdout_color_sinks.h"
+#include "spdlog/spdlog.h"
 
 namespace teq::logs {
 namespace {
@@ -72,6 +75,21 @@ void Logger::sink_it_(const spdlog::details::log_msg& message) {
 std::shared_ptr<Logger> ToStandardError(const std::string& name, Format format) {
   return std::make_shared<Logger>(name, format,
                                   std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
+}
+
+std::shared_ptr<Logger> StartLog(const std::string& name, Format format) {
+  auto log = ToStandardError(name, format);
+  spdlog::set_default_logger(log);
+  return log;
+}
+
+void TellFailure(const std::string& name, Format format, const absl::Status& status) {
+  const std::string why = fmt::format("{}: {}", ErrorReason(status), std::string(status.message()));
+  if (format == Format::kJson) {
+    ToStandardError(name, format)->error("{}", why);
+  } else {
+    fmt::print(stderr, "{}: {}\n", name, why);
+  }
 }
 
 }  // namespace teq::logs

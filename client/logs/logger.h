@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 
+#include "absl/status/status.h"
 #include "spdlog/logger.h"
 
 namespace teq::logs {
@@ -54,5 +55,11 @@ class Logger final : public spdlog::logger {
 
 /// A logger that writes to standard error, in colours where that is a terminal.
 [[nodiscard]] std::shared_ptr<Logger> ToStandardError(const std::string& name, Format format);
+
+/// ToStandardError, and where spdlog's own functions write from now on.
+std::shared_ptr<Logger> StartLog(const std::string& name, Format format);
+
+/// Says on standard error why the program ends: "NAME: REASON: message", or a line of JSON.
+void TellFailure(const std::string& name, Format format, const absl::Status& status);
 
 }  // namespace teq::logs
