@@ -3,6 +3,8 @@
 # BALANCED's training, for what is compared with it.
 _SHORT = {"objective": "BLOCK_MSE", "steps": 60, "batch_size": 8, "held_back_fraction": 0.0625,
           "end_to_end_steps": 60}
+# BEST's.
+_LONG = _SHORT | {"steps": 250, "end_to_end_steps": 250}
 
 METHODS = {
     "RTN": {"rounding": {"nearest": {}}},
@@ -15,9 +17,11 @@ METHODS = {
     "TEQ": {"transform": {"teq": {"objective": "LM_LOSS", "gradient": "STRAIGHT_THROUGH",
                                   "init": "ONES"}}},
     "TEQ-KL": {"transform": {"teq": {"objective": "KL", "gradient": "FULL", "init": "AWQ"}}},
-    # All scales stay 1.
+    # All scales stay 1, with BALANCED's and BEST's training.
     "LEARNED": {"schedule": _SHORT, "clipping": {"learned": {}},
                 "rounding": {"learned": {"learning_rate": 0.02}}},
+    "LEARNED-LONG": {"schedule": _LONG, "clipping": {"learned": {}},
+                     "rounding": {"learned": {"learning_rate": 0.01}}},
     "FAST": {"preset": "FAST"},
     "BALANCED": {"preset": "BALANCED"},
     "BEST": {"preset": "BEST"},
@@ -32,6 +36,7 @@ PAIRS = (
     ("BALANCED", "GPTQ"),
     ("BALANCED", "LEARNED"),
     ("BEST", "GPTQ"),
+    ("BEST", "LEARNED-LONG"),
     ("BEST", "BALANCED"),
     ("LEARNED", "GPTQ"),
     ("TEQ-KL", "TEQ"),
