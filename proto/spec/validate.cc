@@ -34,6 +34,8 @@ constexpr std::size_t kMaxMatchBytes = 1024;
 constexpr int kMaxEvaluationUris = 32;
 constexpr double kMaxHeldBackFraction = 0.5;
 constexpr std::int64_t kMaxDurationSeconds = std::int64_t{10} * 365 * 24 * 3600;
+// Less is a number in another unit.
+constexpr std::int64_t kLeastMemoryLimit = std::int64_t{64} << 20;
 constexpr int kMaxLabels = 64;
 constexpr std::size_t kMaxLabelKeyBytes = 63;
 constexpr std::size_t kMaxLabelValueBytes = 128;
@@ -343,6 +345,16 @@ void CheckOutput(const JobSpec& spec, Violations& violations) {
   }
 }
 
+void CheckResources(const teq::v1::Resources& resources, Violations& violations) {
+  CheckEnum("resources.device", resources.device(), teq::v1::Device_IsValid, violations);
+  const std::int64_t limit = resources.memory_limit_bytes();
+  if (limit == 0 || limit >= kLeastMemoryLimit) return;
+  violations.Add("resources.memory_limit_bytes",
+                 fmt::format("{} is out of range; give bytes, at least {} (64 MiB), or 0 for three "
+                             "fifths of the worker's memory",
+                             limit, kLeastMemoryLimit));
+}
+
 void CheckDuration(const std::string& field, const Duration& duration, Violations& violations) {
   if (duration.seconds() < 1 || duration.seconds() > kMaxDurationSeconds || duration.nanos() < 0 ||
       duration.nanos() > 999'999'999) {
@@ -393,7 +405,7 @@ absl::Status ValidateSpec(const JobSpec& spec) {
   CheckCalibration(spec, violations);
   CheckEvaluation(spec.evaluation(), violations);
   CheckOutput(spec, violations);
-  CheckEnum("resources.device", spec.resources().device(), teq::v1::Device_IsValid, violations);
+  CheckResources(spec.resources(), violations);
   CheckLimits(spec.limits(), violations);
   return violations.ToStatus();
 }

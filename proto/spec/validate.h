@@ -17,8 +17,8 @@ namespace teq {
 
 /// Checks a spec with its defaults filled in: required fields, ranges, bits in {2,3,4,8} or
 /// target_bits, group_size -1 or a positive multiple of 8, URIs (by ParseUri), patterns that
-/// compile, a schedule only where it means something, formats, evaluation texts and tasks given
-/// once, a gate only with an evaluation text.
+/// compile, a schedule only where it means something, formats, a limit of memory, evaluation texts
+/// and tasks given once, a gate only with an evaluation text.
 ///
 /// INVALID_ARGUMENT, reason INVALID_SPEC, one BadRequest violation per bad field with its path
 /// below the spec ("recipe.weights.bits"); all that are wrong, not only the first.

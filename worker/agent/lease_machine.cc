@@ -115,6 +115,7 @@ Actions LeaseMachine::OnEngineEvent(const teq::v1::EngineEvent& event, TimePoint
     case teq::v1::EngineEvent::kFailed:
       failed_ = event.failed();
       break;
+    case teq::v1::EngineEvent::kCalibrated:  // the answer to another command
     case teq::v1::EngineEvent::PAYLOAD_NOT_SET:
       return Take();
   }

@@ -82,7 +82,7 @@ recipe:
 calibration: {uri: "file:///data/calib.txt", samples: 128, sequence_length: 2048, seed: 1}
 evaluation:  {uris: ["file:///data/test.txt"], sequence_length: 2048, max_perplexity_delta: 0.5}
 output:      {uri: "file:///models/llama-w4", formats: [GPTQ]}
-resources:   {device: CUDA}                            # ANY, CPU, CUDA, HPU
+resources:   {device: CUDA, memory_limit_bytes: 0}     # ANY, CPU, CUDA, HPU
 limits:      {max_runtime: "6h", max_queue_time: "24h", max_attempts: 3, max_preemptions: 20}   # s, m, h, d
 )";
 

@@ -388,6 +388,13 @@ INSTANTIATE_TEST_SUITE_P(
                   s.mutable_limits()->mutable_max_queue_time()->set_seconds(400'000'000);
                 },
                 "limits.max_queue_time: 400000000 s is out of range"},
+        BadSpec{"NegativeMemory",
+                [](JobSpec& s) { s.mutable_resources()->set_memory_limit_bytes(-1); },
+                "resources.memory_limit_bytes: -1 is out of range; give bytes, at least 67108864 "
+                "(64 MiB), or 0 for three fifths of the worker's memory"},
+        BadSpec{"MemoryInAnotherUnit",
+                [](JobSpec& s) { s.mutable_resources()->set_memory_limit_bytes(16); },
+                "resources.memory_limit_bytes: 16 is out of range"},
         BadSpec{"NoAttempts", [](JobSpec& s) { s.mutable_limits()->set_max_attempts(0); },
                 "limits.max_attempts: 0 is out of range; give a whole number from 1 to 100"},
         BadSpec{"ManyPreemptions",
