@@ -178,12 +178,6 @@ absl::Status CheckTensor(const CheckpointIndex& index, const ExpectedTensor& exp
   return absl::OkStatus();
 }
 
-VocabularyTensors UsualVocabularyTensors(const ModelConfig& config) {
-  const std::string embedding = ModuleName(config, config.names.embedding) + ".weight";
-  return {embedding,
-          config.tied_embeddings ? embedding : fmt::format("{}.weight", config.names.head)};
-}
-
 }  // namespace
 
 std::string ModuleName(const ModelConfig& config, std::string_view pattern, std::int64_t block,
@@ -248,6 +242,12 @@ absl::StatusOr<VocabularyTensors> FindVocabularyTensors(const ModelConfig& confi
                  fmt::format("{}: tensor {} is missing", index.directory.string(), name));
   }
   return names;
+}
+
+VocabularyTensors UsualVocabularyTensors(const ModelConfig& config) {
+  const std::string embedding = ModuleName(config, config.names.embedding) + ".weight";
+  return {embedding,
+          config.tied_embeddings ? embedding : fmt::format("{}.weight", config.names.head)};
 }
 
 std::vector<ExpectedTensor> ExpectedTensors(const ModelConfig& config,

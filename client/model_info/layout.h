@@ -88,6 +88,9 @@ struct VocabularyTensors {
 [[nodiscard]] absl::StatusOr<VocabularyTensors> FindVocabularyTensors(const ModelConfig& config,
                                                                       const CheckpointIndex& index);
 
+/// Where they lie in a checkpoint that transformers wrote.
+[[nodiscard]] VocabularyTensors UsualVocabularyTensors(const ModelConfig& config);
+
 /// A tensor that a model needs.
 struct ExpectedTensor {
   std::string name;

@@ -84,6 +84,23 @@ absl::StatusOr<ModelConfig> ParseModelConfig(const Json& json, const std::string
   return model;
 }
 
+absl::StatusOr<ModelConfig> ParseModelConfigText(std::string_view text, const std::string& where) {
+  if (text.size() > kMostBytes) {
+    return InvalidConfig(where, fmt::format("it has more than {} bytes", kMostBytes));
+  }
+  bool too_deep = false;
+  const Json json = Json::parse(
+      text,
+      [&](int depth, Json::parse_event_t, Json&) {
+        too_deep |= depth > kMostDepth;
+        return depth <= kMostDepth;
+      },
+      /*allow_exceptions=*/false);
+  if (too_deep) return InvalidConfig(where, fmt::format("it nests deeper than {}", kMostDepth));
+  if (json.is_discarded()) return InvalidConfig(where, "it is not JSON");
+  return ParseModelConfig(json, where);
+}
+
 absl::StatusOr<ModelConfig> ReadModelConfig(const std::filesystem::path& directory) {
   const std::filesystem::path file = directory / "config.json";
   std::ifstream stream(file, std::ios::binary);
@@ -94,22 +111,7 @@ absl::StatusOr<ModelConfig> ReadModelConfig(const std::filesystem::path& directo
                              "directory",
                              file.string()));
   }
-  if (text.view().size() > kMostBytes) {
-    return InvalidConfig(file.string(), fmt::format("it has more than {} bytes", kMostBytes));
-  }
-  bool too_deep = false;
-  const Json json = Json::parse(
-      text.view(),
-      [&](int depth, Json::parse_event_t, Json&) {
-        too_deep |= depth > kMostDepth;
-        return depth <= kMostDepth;
-      },
-      /*allow_exceptions=*/false);
-  if (too_deep) {
-    return InvalidConfig(file.string(), fmt::format("it nests deeper than {}", kMostDepth));
-  }
-  if (json.is_discarded()) return InvalidConfig(file.string(), "it is not JSON");
-  return ParseModelConfig(json, file.string());
+  return ParseModelConfigText(text.view(), file.string());
 }
 
 }  // namespace teq::model_info

@@ -170,7 +170,11 @@ struct ModelConfig {
 /// already quantized.
 [[nodiscard]] absl::StatusOr<ModelConfig> ReadModelConfig(const std::filesystem::path& directory);
 
-/// The same from parsed JSON; `where` names it in messages.
+/// The same from a config.json's text; `where` names it in messages.
+[[nodiscard]] absl::StatusOr<ModelConfig> ParseModelConfigText(std::string_view text,
+                                                               const std::string& where);
+
+/// The same from parsed JSON.
 [[nodiscard]] absl::StatusOr<ModelConfig> ParseModelConfig(const nlohmann::ordered_json& json,
                                                            const std::string& where);
 

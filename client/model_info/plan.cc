@@ -4,6 +4,7 @@
 
 #include "client/model_info/format_rules.h"
 #include "client/model_info/layer_names.h"
+#include "client/model_info/memory_plan.h"
 #include "fmt/format.h"
 #include "proto/spec/error.h"
 
@@ -89,7 +90,8 @@ absl::Status CheckModel(const teq::v1::JobSpec& spec, const std::filesystem::pat
   MatchPrefix(index, config);
   TEQ_RETURN_IF_ERROR(CheckTensors(config, index));
   TEQ_ASSIGN_OR_RETURN(const std::vector<PlannedLayer> plan, PlanLayers(spec, config));
-  return CheckFormats(spec, config, plan, directory);
+  TEQ_RETURN_IF_ERROR(CheckFormats(spec, config, plan, directory));
+  return CheckMemoryLimit(spec, config, plan);
 }
 
 }  // namespace teq::model_info

@@ -27,7 +27,7 @@ struct PlannedLayer {
                                                                    const ModelConfig& config);
 
 /// Everything that a checkpoint's headers can tell about a job: config.json, tensors, PlanLayers,
-/// CheckFormats.
+/// CheckFormats, CheckMemoryLimit.
 /// For CreateJob, where the server can read the model's directory, and for FETCH.
 [[nodiscard]] absl::Status CheckModel(const teq::v1::JobSpec& spec,
                                       const std::filesystem::path& directory);

@@ -1,0 +1,65 @@
+// Expected numbers are worked out by hand, from the shapes in tiny_job.h.
+#include "client/model_info/cost.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "tests/unit/client/model_info/tiny_job.h"
+
+namespace teq::model_info {
+namespace {
+
+// Of 1000 tokens in windows of 32: 81920 weights, and 2 * 32 operations for each of 64 * 2 values.
+constexpr double kForward = 1000 * (2 * 81920 + 2 * 32 * 128);
+constexpr double kHead = 1000 * 2 * 512 * 64;
+
+StageCost Cost(const teq::v1::JobSpec& spec, teq::v1::Stage stage,
+               teq::v1::EndToEndPass pass = teq::v1::END_TO_END_PASS_ONE_GRAPH) {
+  const ModelConfig config = TinyConfig();
+  MemoryPlan memory;
+  memory.end_to_end_pass = pass;
+  const auto costs = CostOf(spec, config, PlanLayers(spec, config).value(), memory, 1000);
+  return *std::ranges::find(costs, stage, &StageCost::stage);
+}
+
+TEST(CostTest, BaselineIsTwoModelsOverTheText) {
+  teq::v1::JobSpec spec = TinySpec();
+  spec.mutable_evaluation()->add_uris("file:///text");
+  EXPECT_DOUBLE_EQ(Cost(spec, teq::v1::STAGE_BASELINE_EVAL).operations, 2 * (kForward + kHead));
+}
+
+TEST(CostTest, ATrainingStepIsThreeForwardOnesAndFourWhereItIsRecomputed) {
+  teq::v1::JobSpec spec = TinySpec();
+  teq::v1::Teq& teq = *spec.mutable_recipe()->mutable_transform()->mutable_teq();
+  teq.set_objective(teq::v1::OBJECTIVE_KL);
+  teq.set_steps(100);
+  const double one = Cost(spec, teq::v1::STAGE_TRANSFORM).operations;
+  const double recomputed =
+      Cost(spec, teq::v1::STAGE_TRANSFORM, teq::v1::END_TO_END_PASS_BLOCK_BY_BLOCK).operations;
+  // 100 steps of 64 tokens.
+  EXPECT_DOUBLE_EQ(recomputed - one, 6.4 * kForward);
+  teq.set_steps(200);
+  EXPECT_NEAR(Cost(spec, teq::v1::STAGE_TRANSFORM).operations - one, 6.4 * 3 * (kForward + kHead),
+              1);
+}
+
+TEST(CostTest, WhatIsLeftOutCostsNothing) {
+  teq::v1::JobSpec spec = TinySpec();
+  const double without = Cost(spec, teq::v1::STAGE_TRANSFORM).operations;
+  spec.mutable_recipe()->mutable_transform()->mutable_teq()->set_end_to_end_steps(50);
+  EXPECT_GT(Cost(spec, teq::v1::STAGE_TRANSFORM).operations, without);
+  EXPECT_EQ(Cost(spec, teq::v1::STAGE_TRANSFORM, teq::v1::END_TO_END_PASS_LEFT_OUT).operations,
+            without);
+}
+
+TEST(CostTest, SecondsAreOperationsAndBytesOverTheDevicesSpeeds) {
+  teq::v1::DeviceCalibration device;
+  EXPECT_EQ(SecondsOf({teq::v1::STAGE_ROUND, 100, 30}, device), 0);  // not measured
+  device.set_operations_per_second(50);
+  device.set_copied_bytes_per_second(10);
+  EXPECT_EQ(SecondsOf({teq::v1::STAGE_ROUND, 100, 30}, device), 5);
+}
+
+}  // namespace
+}  // namespace teq::model_info

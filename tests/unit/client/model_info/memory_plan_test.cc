@@ -1,0 +1,233 @@
+// Expected numbers are worked out by hand, from the shapes in tiny_job.h.
+#include "client/model_info/memory_plan.h"
+
+#include <gmock/gmock.h>
+
+#include "client/model_info/workload.h"
+#include "proto/spec/error.h"
+#include "tests/unit/client/model_info/tiny_job.h"
+
+namespace teq::model_info {
+namespace {
+
+using teq::v1::Stage;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+constexpr std::int64_t kProcess = 200 << 20;
+constexpr std::int64_t kStates = 512 * 64 * 4;      // of 16 windows of 32 tokens
+constexpr std::int64_t kBlock = 4 * (40960 + 128);  // as float32
+constexpr std::int64_t kGrams = 4 * (3 * 64 * 64 + 128 * 128);
+constexpr std::int64_t kBatch = 8 * 4 * 2048 * (64 + 128);  // activations of 2048 tokens
+constexpr std::int64_t kStep = 8 * 4 * 64 * (64 + 128);     // of a step's 64
+// Seven copies of every offset, and of two factors for each of 40960 / 32 groups.
+constexpr std::int64_t kTrained = 4 * 7 * (40960 + 2 * 1280);
+
+// The most that any stage needs: ROUND holds a block twice, its codes and offsets.
+constexpr std::int64_t kRound =
+    kProcess + 2 * kBlock + 40960 + kGrams + 5 * 4 * 8192 + 4 * 40960 + kBatch + kStates;
+// What the end-to-end pass needs: of the model 82176 weights three times, ...
+constexpr std::int64_t kStepLogits = 2 * 4 * (1 << 21);
+constexpr std::int64_t kHead = 4 * 512 * 64;
+constexpr std::int64_t kOneGraph =
+    kProcess + 3 * 2 * kBlock + 2 * kTrained + 2 * kStep + kHead + kStepLogits + 2 * kStates;
+// ... or a state of each block, and the head when no block is held.
+constexpr std::int64_t kByBlock = kProcess + 2 * 64 * 64 * 4 + kHead + kStepLogits;
+
+class MemoryPlanTest : public testing::Test {
+ protected:
+  absl::StatusOr<MemoryPlan> Plan(std::int64_t limit, bool on_device = false) const {
+    const auto layers = PlanLayers(spec_, config_);
+    EXPECT_TRUE(layers.ok()) << layers.status();
+    return PlanMemory(spec_, config_, *layers, {.limit_bytes = limit, .on_device = on_device});
+  }
+  MemoryPlan Fitting(std::int64_t limit, bool on_device = false) const {
+    const auto plan = Plan(limit, on_device);
+    EXPECT_TRUE(plan.ok()) << plan.status();
+    return plan.value_or(MemoryPlan());
+  }
+
+  teq::v1::Teq& teq() { return *spec_.mutable_recipe()->mutable_transform()->mutable_teq(); }
+
+  ModelConfig config_ = TinyConfig();
+  teq::v1::JobSpec spec_ = TinySpec();
+};
+
+TEST_F(MemoryPlanTest, WithoutALimitEverythingIsInMemory) {
+  const MemoryPlan plan = Fitting(0);
+  std::vector<Stage> stages;
+  for (const StageMemory& stage : plan.stages) {
+    stages.push_back(stage.stage);
+    EXPECT_EQ(stage.device, 0);
+  }
+  EXPECT_THAT(stages,
+              ElementsAre(teq::v1::STAGE_FETCH, teq::v1::STAGE_BASELINE_EVAL,
+                          teq::v1::STAGE_CALIBRATE, teq::v1::STAGE_TRANSFORM, teq::v1::STAGE_ROUND,
+                          teq::v1::STAGE_PACK, teq::v1::STAGE_VERIFY, teq::v1::STAGE_PUBLISH));
+  EXPECT_EQ(plan.at(teq::v1::STAGE_FETCH).host, kProcess);
+  EXPECT_EQ(plan.at(teq::v1::STAGE_BASELINE_EVAL).host, kProcess);  // nothing is measured
+  EXPECT_EQ(plan.at(teq::v1::STAGE_CALIBRATE).host, kProcess + kBlock + kGrams + kBatch + kStates);
+  EXPECT_EQ(plan.at(teq::v1::STAGE_TRANSFORM).host,
+            kProcess + 3 * kBlock + kTrained + kStep + 3 * kStates);
+  EXPECT_EQ(plan.at(teq::v1::STAGE_ROUND).host, kRound);
+  EXPECT_EQ(plan.at(teq::v1::STAGE_PACK).host, kProcess + 3 * 4 * 8192);
+  // A byte for each code and three for each group; offsets and factors as float32.
+  constexpr std::int64_t kCodes = 81920 + 3 * 2560;
+  constexpr std::int64_t kLearned = 4 * (81920 + 2 * 2560);
+  EXPECT_EQ(plan.at(teq::v1::STAGE_TRANSFORM).scratch, kLearned);
+  EXPECT_EQ(plan.at(teq::v1::STAGE_ROUND).scratch, kCodes + kLearned);
+  EXPECT_EQ(plan.at(teq::v1::STAGE_PACK).scratch, kCodes);
+  EXPECT_EQ(plan.hidden_states, teq::v1::HIDDEN_STATES_IN_MEMORY);
+  EXPECT_EQ(plan.end_to_end_pass, teq::v1::END_TO_END_PASS_UNSPECIFIED);
+  EXPECT_THAT(plan.notes, IsEmpty());
+}
+
+TEST_F(MemoryPlanTest, EvaluationTakesTheLargerOfItsBlocksAndItsHead) {
+  spec_.mutable_evaluation()->add_uris("file:///text");
+  constexpr std::int64_t kChunk = 2 * 8192 * 64 * 4;
+  EXPECT_EQ(Fitting(0).at(teq::v1::STAGE_BASELINE_EVAL).host,
+            kProcess + kChunk + kHead + 4 * 4 * 2048 * 512);
+  config_.vocabulary_size = 16;
+  EXPECT_EQ(Fitting(0).at(teq::v1::STAGE_VERIFY).host, kProcess + kChunk + 2 * kBlock + kBatch);
+}
+
+TEST_F(MemoryPlanTest, GptqHoldsTheRoundedBlockAndItsFactors) {
+  spec_.mutable_recipe()->mutable_rounding()->mutable_gptq();
+  EXPECT_EQ(Fitting(0).at(teq::v1::STAGE_ROUND).host,
+            kRound - 4 * 40960 + kStates + 4 * (40960 + 5 * 128 * 128));
+}
+
+TEST_F(MemoryPlanTest, SearchesHoldAFoldedBlockAndThreeOfItsLargestLayer) {
+  const std::int64_t without = Fitting(0).at(teq::v1::STAGE_CALIBRATE).host;
+  spec_.mutable_recipe()->mutable_clipping()->mutable_search();
+  EXPECT_EQ(Fitting(0).at(teq::v1::STAGE_CALIBRATE).host, without + kBlock + 3 * 4 * 8192);
+}
+
+TEST_F(MemoryPlanTest, HiddenStatesGoToFilesOneByteBelowWhatTheyNeed) {
+  EXPECT_EQ(Fitting(kRound).hidden_states, teq::v1::HIDDEN_STATES_IN_MEMORY);
+  const MemoryPlan plan = Fitting(kRound - 1);
+  EXPECT_EQ(plan.hidden_states, teq::v1::HIDDEN_STATES_IN_FILES);
+  EXPECT_EQ(plan.at(teq::v1::STAGE_ROUND).host, kRound - kStates);
+  EXPECT_EQ(plan.at(teq::v1::STAGE_ROUND).scratch,
+            Fitting(0).at(teq::v1::STAGE_ROUND).scratch + kStates);
+  EXPECT_EQ(plan.at(teq::v1::STAGE_CALIBRATE).scratch, kStates);
+  EXPECT_EQ(plan.limit_bytes, kRound - 1);
+  EXPECT_EQ(plan.least_limit_bytes, kRound - kStates);
+  EXPECT_THAT(plan.notes, ElementsAre(HasSubstr("with them in memory stage ROUND needs about 213 "
+                                                "MiB, and 213 MiB may be used")));
+}
+
+TEST_F(MemoryPlanTest, AJobThatDoesNotFitEvenSpilledIsRefusedWithTheNumberItNeeds) {
+  spec_.mutable_resources()->set_memory_limit_bytes(kRound - kStates - 1);
+  EXPECT_TRUE(Plan(kRound - kStates).ok());
+  const absl::Status refused = Plan(kRound - kStates - 1).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(ErrorReason(refused), "MEMORY_LIMIT");
+  EXPECT_EQ(std::string(refused.message()),
+            "resources.memory_limit_bytes: 223110143 bytes are allowed, and stage ROUND needs "
+            "223110144 bytes (213 MiB) even with all in files that can be; raise it to that, or "
+            "lower batch_size or calibration.sequence_length");
+  spec_.mutable_resources()->clear_memory_limit_bytes();
+  EXPECT_THAT(std::string(Plan(kRound - kStates - 1).status().message()),
+              HasSubstr("use a worker with more memory"));
+}
+
+TEST_F(MemoryPlanTest, TheEndToEndPassIsOneGraphThenBlockByBlockThenLeftOut) {
+  teq().set_end_to_end_steps(5);
+  EXPECT_EQ(Fitting(0).end_to_end_pass, teq::v1::END_TO_END_PASS_ONE_GRAPH);
+  EXPECT_EQ(Fitting(kOneGraph).end_to_end_pass, teq::v1::END_TO_END_PASS_ONE_GRAPH);
+  EXPECT_EQ(Fitting(kOneGraph).at(teq::v1::STAGE_TRANSFORM).host, kOneGraph);
+
+  const MemoryPlan beside = Fitting(kOneGraph - 1);
+  EXPECT_EQ(beside.end_to_end_pass, teq::v1::END_TO_END_PASS_BLOCK_BY_BLOCK);
+  EXPECT_EQ(beside.at(teq::v1::STAGE_TRANSFORM).host, kByBlock + 2 * kStates);
+  EXPECT_EQ(beside.at(teq::v1::STAGE_TRANSFORM).scratch, 2 * kTrained / 7 * 6);
+  EXPECT_THAT(beside.notes, ElementsAre(HasSubstr("each step runs every block twice")));
+
+  const MemoryPlan by_block = Fitting(kByBlock);
+  EXPECT_EQ(by_block.end_to_end_pass, teq::v1::END_TO_END_PASS_BLOCK_BY_BLOCK);
+  EXPECT_EQ(by_block.at(teq::v1::STAGE_TRANSFORM).host, kByBlock);
+  EXPECT_EQ(by_block.at(teq::v1::STAGE_TRANSFORM).scratch, 2 * kTrained / 7 * 6 + 2 * kStates);
+
+  const MemoryPlan without = Fitting(kByBlock - 1);
+  EXPECT_EQ(without.end_to_end_pass, teq::v1::END_TO_END_PASS_LEFT_OUT);
+  EXPECT_EQ(without.at(teq::v1::STAGE_TRANSFORM).host,
+            Fitting(0).at(teq::v1::STAGE_CALIBRATE).host - kGrams - kBatch - kBlock - kStates +
+                3 * kBlock + kTrained + kStep + 3 * kStates);
+  EXPECT_THAT(without.notes, ElementsAre(HasSubstr("left out: even block by block")));
+}
+
+TEST_F(MemoryPlanTest, AnObjectiveThatIsEndToEndIsNotLeftOutButRefused) {
+  teq().set_objective(teq::v1::OBJECTIVE_KL);
+  EXPECT_EQ(Fitting(kByBlock).end_to_end_pass, teq::v1::END_TO_END_PASS_BLOCK_BY_BLOCK);
+  const absl::Status refused = Plan(kByBlock - 1).status();
+  EXPECT_EQ(ErrorReason(refused), "MEMORY_LIMIT");
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("stage TRANSFORM needs 226656256 bytes"));
+}
+
+TEST_F(MemoryPlanTest, OnADeviceTheLimitIsItsMemoryAndPackingIsTheHosts) {
+  constexpr std::int64_t kContext = 512 << 20;
+  constexpr std::int64_t kOnDevice = kRound - kProcess + kContext;
+  const MemoryPlan plan = Fitting(kOnDevice, /*on_device=*/true);
+  EXPECT_EQ(plan.at(teq::v1::STAGE_ROUND).device, kOnDevice);
+  EXPECT_EQ(plan.at(teq::v1::STAGE_ROUND).host, kProcess + kBlock);
+  EXPECT_EQ(plan.at(teq::v1::STAGE_PACK).device, 0);
+  EXPECT_EQ(plan.at(teq::v1::STAGE_PACK).host, kProcess + 3 * 4 * 8192);
+  EXPECT_EQ(plan.hidden_states, teq::v1::HIDDEN_STATES_IN_MEMORY);
+  EXPECT_EQ(Fitting(kOnDevice - 1, true).hidden_states, teq::v1::HIDDEN_STATES_IN_FILES);
+  // No kernel there attends in one pass: four times the weights of attention stay for the gradient.
+  EXPECT_EQ(plan.at(teq::v1::STAGE_TRANSFORM).device,
+            kContext + 3 * kBlock + kTrained + kStep + 3 * kStates + 4 * 4 * (2 * 4 * 32 * 32));
+}
+
+TEST_F(MemoryPlanTest, TheJobsOwnLimitIsCheckedOnEveryDeviceThatItMayRunOn) {
+  const auto check = [this] {
+    return CheckMemoryLimit(spec_, config_, PlanLayers(spec_, config_).value());
+  };
+  EXPECT_TRUE(check().ok());
+  spec_.mutable_resources()->set_memory_limit_bytes(kRound);
+  EXPECT_TRUE(check().ok());
+  spec_.mutable_resources()->set_device(teq::v1::DEVICE_CUDA);  // a context is larger there
+  EXPECT_EQ(ErrorReason(check()), "MEMORY_LIMIT");
+  spec_.mutable_resources()->set_device(teq::v1::DEVICE_ANY);
+  EXPECT_TRUE(check().ok());
+  spec_.mutable_resources()->set_memory_limit_bytes(100 << 20);
+  EXPECT_EQ(ErrorReason(check()), "MEMORY_LIMIT");
+}
+
+TEST_F(MemoryPlanTest, TheLimitIsTheJobsButNeverMoreThanThereIs) {
+  EXPECT_EQ(LimitOf(spec_, 0), 0);
+  EXPECT_EQ(LimitOf(spec_, 1000), 600);
+  spec_.mutable_resources()->set_memory_limit_bytes(700);
+  EXPECT_EQ(LimitOf(spec_, 0), 700);
+  EXPECT_EQ(LimitOf(spec_, 1000), 700);
+  EXPECT_EQ(LimitOf(spec_, 500), 500);
+}
+
+TEST_F(MemoryPlanTest, Llama7BHoldsOneBlockNotTheModel) {
+  config_ = Llama7B();
+  teq::v1::JobSpec asked;
+  asked.mutable_evaluation()->add_uris("file:///text");
+  asked.mutable_evaluation()->set_sequence_length(2048);
+  asked.mutable_calibration()->set_samples(128);
+  asked.mutable_calibration()->set_sequence_length(2048);
+  asked.mutable_recipe()->set_preset(teq::v1::PRESET_FAST);
+  spec_ = WithDefaults(asked);
+  const Workload work = WorkloadOf(spec_, config_, PlanLayers(spec_, config_).value());
+  EXPECT_EQ(work.parameters, 6'738'415'616);  // as its authors count
+  EXPECT_EQ(4 * work.largest.parameters, 809'533'440);
+  EXPECT_EQ(work.largest.grams, 3 * 4096 * 4096 + 11008 * 11008);
+
+  // Two blocks, 8192 states of two models, and a batch's activations.
+  const MemoryPlan plan = Fitting(0);
+  EXPECT_EQ(plan.at(teq::v1::STAGE_BASELINE_EVAL).host,
+            kProcess + 2 * 809'533'440LL + 2LL * 8192 * 4096 * 4 + 8LL * 4 * 2048 * (4096 + 11008));
+  // 262144 tokens of 16 KiB are 4 GiB, twice where GPTQ runs; a float32 model would be 27 GB.
+  EXPECT_GT(plan.at(teq::v1::STAGE_ROUND).host, std::int64_t{8} << 30);
+  EXPECT_LT(plan.at(teq::v1::STAGE_ROUND).host, std::int64_t{18} << 30);
+  EXPECT_LT(plan.least_limit_bytes, std::int64_t{9} << 30);
+}
+
+}  // namespace
+}  // namespace teq::model_info
