@@ -19,6 +19,7 @@
 #include "proto/spec/error.h"
 #include "server/api/answer.h"
 #include "server/api/artifact_service.h"
+#include "server/api/estimates.h"
 #include "server/api/lease_polls.h"
 #include "server/api/services.h"
 #include "server/api/watch_hub.h"
@@ -96,7 +97,9 @@ class Server::Impl {
                   .coalesced_events = [this] { return watches_.CoalescedEvents(); },
                   .data = config.data}),
         job_log_(std::move(log)),
-        jobs_(&queue_, &watches_),
+        estimates_({.uri_policy = {.allowed_prefixes = config.uri_prefixes}}, store_.get(),
+                   &clock_),
+        jobs_(&queue_, &watches_, &estimates_),
         workers_(&queue_, &polls_),
         catalog_(store_.get()),
         artifacts_({.uri_policy = {.allowed_prefixes = config.uri_prefixes}}, &catalog_, &clock_) {
@@ -131,6 +134,7 @@ class Server::Impl {
     grpc_->GetHealthCheckService()->SetServingStatus(false);
     watches_.Drain();
     polls_.Drain();
+    estimates_.Drain();
     artifacts_.Drain();
     grpc_->Shutdown(std::chrono::system_clock::now() +
                     absl::ToChronoMilliseconds(config_.drain_timeout));
@@ -214,6 +218,7 @@ class Server::Impl {
   api::LeasePolls polls_;
   http::Metrics metrics_;
   JobLog job_log_;
+  api::Estimates estimates_;
   api::JobService jobs_;
   api::WorkerService workers_;
   queue::ArtifactCatalog catalog_;

@@ -8,6 +8,7 @@
 
 #include "CLI/CLI.hpp"
 #include "client/cli/artifacts.h"
+#include "client/cli/estimate.h"
 #include "client/cli/recipes.h"
 #include "fmt/format.h"
 #include "proto/spec/error.h"
@@ -36,6 +37,7 @@ struct CommandLine {
   std::string name;
   std::string preset;
   SubmitOptions submit;
+  EstimateOptions estimate;
   ListOptions list;
   UpdateOptions update;
   PullOptions pull;
@@ -57,6 +59,7 @@ class App {
   void AddNamed(const std::string& command, const std::string& description,
                 ExitCode (*action)(const Session&, const std::string&));
   void AddSubmit();
+  void AddEstimate();
   void AddList();
   void AddUpdate();
   void AddArtifacts();
@@ -82,6 +85,7 @@ App::App() {
   app_.add_option("-o,--output", line_.format, "table, json or yaml")
       ->transform(CLI::CheckedTransformer(formats).description(""));
   AddSubmit();
+  AddEstimate();
   AddNamed("get", "Show a job", &Get);
   AddList();
   AddNamed("watch", "Follow a job to its end", &Watch);
@@ -121,6 +125,15 @@ void App::AddSubmit() {
   sub->add_option("--request-id", line_.submit.request_id,
                   "a UUID that makes repeats harmless; default: a new one");
   sub->add_flag("--validate-only", line_.submit.validate_only, "only check, queue nothing");
+}
+
+void App::AddEstimate() {
+  CLI::App* sub = Add("estimate", "Show what a job would take: memory, disk, time, size",
+                      [this](const Session& s) { return Estimate(s, line_.estimate); });
+  sub->add_option("-f,--file", line_.estimate.file, "the job file; - is standard input")
+      ->required();
+  sub->add_flag("--local", line_.estimate.local,
+                "ask no server: read the model's config.json from here; without times");
 }
 
 void App::AddList() {

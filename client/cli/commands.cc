@@ -5,21 +5,18 @@
 #include <boost/uuid/random_generator.hpp>
 #include <boost/uuid/uuid_io.hpp>
 #include <chrono>
-#include <fstream>
-#include <istream>
 #include <limits>
 #include <ostream>
-#include <sstream>
 #include <utility>
 
 #include "absl/status/statusor.h"
 #include "client/api/grpc_status.h"
+#include "client/cli/read_job_file.h"
 #include "client/cli/render.h"
 #include "client/cli/text.h"
 #include "client/cli/watch.h"
 #include "fmt/format.h"
 #include "proto/spec/error.h"
-#include "proto/spec/job_file.h"
 #include "proto/spec/json.h"
 #include "proto/spec/resource_name.h"
 #include "proto/spec/validate.h"
@@ -77,38 +74,9 @@ absl::StatusOr<Job> GetByName(const Session& session, const std::string& full_na
 
 // ---- Submit ----
 
-absl::StatusOr<std::string> ReadAll(std::istream& in, const std::string& file) {
-  std::ostringstream text;
-  text << in.rdbuf();
-  if (in.bad() || (text.fail() && !in.eof())) {
-    return Invalid("FILE_NOT_READABLE", fmt::format("{}: cannot be read", file));
-  }
-  return std::move(text).str();
-}
-
-absl::StatusOr<std::string> ReadJobText(const Terminal& terminal, const std::string& file) {
-  if (file == "-") {
-    std::ostringstream text;
-    text << terminal.in.rdbuf();
-    return std::move(text).str();
-  }
-  std::ifstream in(file, std::ios::binary);
-  if (!in) {
-    return Invalid(
-        "FILE_NOT_READABLE",
-        fmt::format("{}: cannot be opened; name a job file, or - for standard input", file));
-  }
-  return ReadAll(in, file);
-}
-
-// Reads and checks the job file before any call.
 absl::StatusOr<teq::v1::CreateJobRequest> MakeCreateRequest(const Session& session,
                                                             const SubmitOptions& options) {
-  const std::string file = options.file == "-" ? "standard input" : options.file;
-  TEQ_ASSIGN_OR_RETURN(const std::string text, ReadJobText(session.terminal, options.file));
-  TEQ_ASSIGN_OR_RETURN(JobFile job_file, ParseJobFile(text, file));
-  TEQ_RETURN_IF_ERROR(WithContext(ValidateAttributes(job_file.job), file));
-  TEQ_RETURN_IF_ERROR(WithContext(ValidateSpec(WithDefaults(job_file.job.spec())), file));
+  TEQ_ASSIGN_OR_RETURN(JobFile job_file, ReadJobFile(session.terminal, options.file));
   if (!options.job_id.empty() && !IsResourceId(options.job_id)) {
     return Invalid("INVALID_NAME",
                    fmt::format("--job-id \"{}\" is not an id; use 1 to 63 of a-z, 0-9 and '-'",

@@ -13,6 +13,7 @@ namespace teq::cli {
 namespace {
 
 using teq::v1::Job;
+using teq::v1::JobEstimate;
 using teq::v1::Report;
 using Rows = std::vector<std::vector<std::string>>;
 
@@ -20,6 +21,11 @@ constexpr std::size_t kWorstLayers = 10;
 
 std::string StageName(teq::v1::Stage stage) {
   return ShortEnumName(teq::v1::Stage_descriptor(), stage);
+}
+
+std::string PassName(teq::v1::EndToEndPass pass) {
+  if (pass == teq::v1::END_TO_END_PASS_UNSPECIFIED) return "-";
+  return ShortEnumName(teq::v1::EndToEndPass_descriptor(), pass);
 }
 
 std::string ProgressCell(const Job& job) {
@@ -122,10 +128,66 @@ std::string WorstLayers(const Report& report) {
   return Table(rows, {1, 2, 3, 4});
 }
 
-std::string Notes(const Report& report) {
+template <typename Noted>
+std::string Notes(const Noted& report) {
   std::string text;
   for (const std::string& note : report.notes()) text += fmt::format("note: {}\n", Printable(note));
   return text;
+}
+
+// "-" for nothing.
+std::string AmountText(std::int64_t bytes) { return bytes == 0 ? "-" : BytesText(bytes); }
+
+std::string StageTable(const JobEstimate& estimate) {
+  double seconds = 0;
+  Rows rows = {{"STAGE", "MEMORY", "ON DEVICE", "SCRATCH FILES", "TIME"}};
+  for (const auto& stage : estimate.stages()) {
+    seconds += stage.seconds();
+    rows.push_back({StageName(stage.stage()), AmountText(stage.host_bytes()),
+                    AmountText(stage.device_bytes()), AmountText(stage.scratch_bytes()),
+                    stage.has_seconds() ? DurationText(stage.seconds()) : "-"});
+  }
+  rows.push_back(
+      {"peak, total time", AmountText(estimate.peak_host_bytes()),
+       AmountText(estimate.peak_device_bytes()), AmountText(estimate.peak_scratch_bytes()),
+       estimate.workers_size() > 0 && estimate.workers(0).has_seconds() ? DurationText(seconds)
+                                                                        : "-"});
+  return Table(rows, {1, 2, 3, 4});
+}
+
+std::string PlanTable(const JobEstimate& estimate) {
+  return Table({{"parameters", RateText(static_cast<double>(estimate.parameters()))},
+                {"memory limit", estimate.memory_limit_bytes() == 0
+                                     ? "none known"
+                                     : BytesText(estimate.memory_limit_bytes())},
+                {"least memory limit", BytesText(estimate.least_memory_limit_bytes())},
+                {"hidden states",
+                 ShortEnumName(teq::v1::HiddenStates_descriptor(), estimate.hidden_states())},
+                {"end-to-end pass", PassName(estimate.end_to_end_pass())}},
+               {});
+}
+
+std::string OutputTable(const JobEstimate& estimate) {
+  Rows rows = {{"OUTPUT", "WEIGHTS"}};
+  for (const auto& output : estimate.outputs()) {
+    rows.push_back(
+        {ShortEnumName(teq::v1::Format_descriptor(), output.format()), BytesText(output.bytes())});
+  }
+  return Table(rows, {1});
+}
+
+std::string WorkerTable(const JobEstimate& estimate) {
+  if (estimate.workers().empty()) return "";
+  Rows rows = {{"WORKER", "DEVICE", "MEMORY LIMIT", "END-TO-END PASS", "TIME"}};
+  for (const auto& worker : estimate.workers()) {
+    const std::string time = !worker.refusal().empty() ? "does not fit"
+                             : worker.has_seconds()    ? DurationText(worker.seconds())
+                                                       : "not known";
+    rows.push_back(
+        {Printable(worker.worker()), ShortEnumName(teq::v1::Device_descriptor(), worker.device()),
+         AmountText(worker.memory_limit_bytes()), PassName(worker.end_to_end_pass()), time});
+  }
+  return Table(rows, {2, 4});
 }
 
 // The parts that are not empty, with an empty line between them.
@@ -199,6 +261,11 @@ std::string PublishedTable(const std::vector<teq::v1::PublishedArtifact>& artifa
                     TimeText(published.publish_time()), Printable(published.artifact().path())});
   }
   return Table(rows, {1});
+}
+
+std::string EstimateText(const JobEstimate& estimate) {
+  return Sections({PlanTable(estimate), StageTable(estimate), OutputTable(estimate),
+                   WorkerTable(estimate), Notes(estimate)});
 }
 
 std::string ReportText(const Report& report) {

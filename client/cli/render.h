@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "teq/v1/artifact_service.pb.h"
+#include "teq/v1/estimate.pb.h"
 #include "teq/v1/job.pb.h"
 #include "teq/v1/report.pb.h"
 
@@ -27,6 +28,9 @@ namespace teq::cli {
 
 /// Published checkpoints, one line for each, below a line of headings.
 [[nodiscard]] std::string PublishedTable(const std::vector<teq::v1::PublishedArtifact>& artifacts);
+
+/// Memory, files and time by stage, sizes of the output, workers, notes.
+[[nodiscard]] std::string EstimateText(const teq::v1::JobEstimate& estimate);
 
 /// Perplexities, training, the layers with the largest output error, files, notes.
 [[nodiscard]] std::string ReportText(const teq::v1::Report& report);

@@ -36,6 +36,12 @@ ServerUnaryReactor* JobService::CreateJob(CallbackServerContext* context,
   return Answer(context, queue_->CreateJob(*request, TraceOf(*context)), response);
 }
 
+ServerUnaryReactor* JobService::EstimateJob(CallbackServerContext* /*context*/,
+                                            const teq::v1::EstimateJobRequest* request,
+                                            teq::v1::JobEstimate* response) {
+  return estimates_->Run(request, response);
+}
+
 ServerUnaryReactor* JobService::GetJob(CallbackServerContext* context,
                                        const teq::v1::GetJobRequest* request,
                                        teq::v1::Job* response) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "server/api/estimates.h"
 #include "server/api/lease_polls.h"
 #include "server/api/watch_hub.h"
 #include "server/queue/queue.h"
@@ -8,14 +9,19 @@
 
 namespace teq::api {
 
-/// teq.v1.JobService: hands every call to the queue. Thread-safe; what it is given outlives it.
+/// teq.v1.JobService: hands every call to the queue, or to what answers it. Thread-safe; what it is
+/// given outlives it.
 class JobService final : public teq::v1::JobService::CallbackService {
  public:
-  JobService(queue::Queue* queue, WatchHub* watches) : queue_(queue), watches_(watches) {}
+  JobService(queue::Queue* queue, WatchHub* watches, Estimates* estimates)
+      : queue_(queue), watches_(watches), estimates_(estimates) {}
 
   grpc::ServerUnaryReactor* CreateJob(grpc::CallbackServerContext* context,
                                       const teq::v1::CreateJobRequest* request,
                                       teq::v1::Job* response) override;
+  grpc::ServerUnaryReactor* EstimateJob(grpc::CallbackServerContext* context,
+                                        const teq::v1::EstimateJobRequest* request,
+                                        teq::v1::JobEstimate* response) override;
   grpc::ServerUnaryReactor* GetJob(grpc::CallbackServerContext* context,
                                    const teq::v1::GetJobRequest* request,
                                    teq::v1::Job* response) override;
@@ -40,6 +46,7 @@ class JobService final : public teq::v1::JobService::CallbackService {
  private:
   queue::Queue* const queue_;
   WatchHub* const watches_;
+  Estimates* const estimates_;
 };
 
 /// teq.v1.WorkerService: the same for workers.

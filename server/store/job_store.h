@@ -193,6 +193,8 @@ class JobStore {
   [[nodiscard]] virtual absl::StatusOr<std::vector<JobRecord>> ReadLeasedOrEndedAfter(
       absl::Time time) = 0;
   [[nodiscard]] virtual absl::StatusOr<Statistics> ReadStatistics() = 0;
+  /// Workers that were seen at `since` or later, and those that hold a live lease; by their ids.
+  [[nodiscard]] virtual absl::StatusOr<std::vector<WorkerRecord>> ReadWorkers(absl::Time since) = 0;
 };
 
 }  // namespace teq::store

@@ -25,6 +25,8 @@ constexpr std::string_view kJobColumns =
     "attempts_before, preemptions_before, out_of_memory, publish_failures, committed_sha256, "
     "committed_attempt, committed_fence, unfit_workers, due";
 
+constexpr std::string_view kWorkerColumns = "worker_id, boot_id, session, capabilities, seen";
+
 /// Columns of INSERT and UPDATE, in the order of BindJob.
 constexpr std::array<std::string_view, 34> kStoredColumns = {"uid",
                                                              "project",
@@ -72,6 +74,16 @@ absl::Status Damaged(int64_t key, std::string_view what) {
                fmt::format("the {} of job number {} cannot be read; restore the database from a "
                            "backup",
                            what, key));
+}
+
+WorkerRecord ReadWorker(Statement& row) {
+  WorkerRecord worker{.worker_id = row.Bytes(0),
+                      .boot_id = row.Bytes(1),
+                      .session = row.Bytes(2),
+                      .capabilities = {},
+                      .seen = absl::FromUnixMicros(row.Int(4))};
+  worker.capabilities.ParseFromString(row.Bytes(3));
+  return worker;
 }
 
 std::vector<std::string> SplitWorkers(const std::string& text) {
@@ -404,20 +416,13 @@ class SqliteTransaction final : public Transaction {
   }
 
   absl::StatusOr<std::optional<WorkerRecord>> FindWorker(std::string_view worker_id) override {
-    TEQ_ASSIGN_OR_RETURN(
-        Statement statement,
-        database_->Prepare("SELECT worker_id, boot_id, session, capabilities, seen FROM workers "
-                           "WHERE worker_id = ?"));
+    TEQ_ASSIGN_OR_RETURN(Statement statement,
+                         database_->Prepare(fmt::format(
+                             "SELECT {} FROM workers WHERE worker_id = ?", kWorkerColumns)));
     statement.Bind(worker_id);
     TEQ_ASSIGN_OR_RETURN(const bool row, statement.Step());
     if (!row) return std::nullopt;
-    WorkerRecord worker{.worker_id = statement.Bytes(0),
-                        .boot_id = statement.Bytes(1),
-                        .session = statement.Bytes(2),
-                        .capabilities = {},
-                        .seen = absl::FromUnixMicros(statement.Int(4))};
-    worker.capabilities.ParseFromString(statement.Bytes(3));
-    return worker;
+    return ReadWorker(statement);
   }
 
   absl::Status PutWorker(const WorkerRecord& worker) override {
@@ -599,6 +604,22 @@ absl::StatusOr<Statistics> SqliteStore::ReadStatistics() {
   TEQ_ASSIGN_OR_RETURN(statistics.dead_letters,
                        reader_->QueryInt("SELECT count(*) FROM jobs WHERE dead_letter = 1"));
   return statistics;
+}
+
+absl::StatusOr<std::vector<WorkerRecord>> SqliteStore::ReadWorkers(absl::Time since) {
+  const std::lock_guard lock(reader_mutex_);
+  TEQ_ASSIGN_OR_RETURN(Statement statement, reader_->Prepare(fmt::format(
+                                                "SELECT {} FROM workers WHERE seen >= ? OR EXISTS "
+                                                "(SELECT 1 FROM jobs WHERE lease_live = 1 "
+                                                "AND lease_session = session) ORDER BY worker_id",
+                                                kWorkerColumns)));
+  statement.Bind(Micros(since));
+  std::vector<WorkerRecord> workers;
+  while (true) {
+    TEQ_ASSIGN_OR_RETURN(const bool row, statement.Step());
+    if (!row) return workers;
+    workers.push_back(ReadWorker(statement));
+  }
 }
 
 }  // namespace teq::store

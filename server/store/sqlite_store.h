@@ -36,6 +36,7 @@ class SqliteStore final : public JobStore {
   [[nodiscard]] absl::StatusOr<std::vector<JobRecord>> ReadLeasedOrEndedAfter(
       absl::Time time) override;
   [[nodiscard]] absl::StatusOr<Statistics> ReadStatistics() override;
+  [[nodiscard]] absl::StatusOr<std::vector<WorkerRecord>> ReadWorkers(absl::Time since) override;
 
  private:
   SqliteStore(std::unique_ptr<Database> writer, std::unique_ptr<Database> reader);

@@ -1,6 +1,7 @@
 #include "client/cli/app.h"
 
 #include <atomic>
+#include <filesystem>
 #include <fstream>
 #include <functional>
 #include <memory>
@@ -60,6 +61,8 @@ class FakeService final : public teq::v1::JobService::Service {
   std::vector<Stream> streams;
   std::function<void()> on_watch_message = [] {};
 
+  teq::v1::JobEstimate estimate;
+  teq::v1::EstimateJobRequest estimated;
   teq::v1::CreateJobRequest created;
   std::vector<std::string> traceparents;  // of all CreateJob calls
   std::vector<teq::v1::ListJobsRequest> lists;
@@ -76,6 +79,14 @@ class FakeService final : public teq::v1::JobService::Service {
     }
     created = *request;
     return Answer(response);
+  }
+  grpc::Status EstimateJob(grpc::ServerContext* /*context*/,
+                           const teq::v1::EstimateJobRequest* request,
+                           teq::v1::JobEstimate* response) override {
+    ++calls;
+    estimated = *request;
+    *response = estimate;
+    return client::ToGrpc(error);
   }
   grpc::Status GetJob(grpc::ServerContext* /*context*/, const teq::v1::GetJobRequest* request,
                       Job* response) override {
@@ -213,6 +224,90 @@ model: {uri: "file:///models/m"}
 calibration: {uri: "file:///data/c.txt"}
 output: {uri: "file:///out/m"}
 )";
+
+// ---- Estimate ----
+
+TEST_F(AppTest, EstimateSendsTheSpecAndPrintsStagesOutputsAndWorkers) {
+  teq::v1::JobEstimate& estimate = service_.estimate;
+  estimate.set_parameters(6'738'415'616);
+  teq::v1::StageEstimate& stage = *estimate.add_stages();
+  stage.set_stage(teq::v1::STAGE_ROUND);
+  stage.set_host_bytes(3 << 20);
+  stage.set_scratch_bytes(5 << 20);
+  stage.set_seconds(75);
+  estimate.set_peak_host_bytes(3 << 20);
+  estimate.set_peak_scratch_bytes(5 << 20);
+  estimate.set_least_memory_limit_bytes(2 << 20);
+  estimate.set_hidden_states(teq::v1::HIDDEN_STATES_IN_FILES);
+  estimate.set_end_to_end_pass(teq::v1::END_TO_END_PASS_LEFT_OUT);
+  estimate.add_notes("it is left out");
+  estimate.add_outputs()->set_format(teq::v1::FORMAT_GPTQ);
+  estimate.mutable_outputs(0)->set_bytes(7 << 20);
+  estimate.add_workers()->set_worker("w-1");
+  estimate.mutable_workers(0)->set_device(teq::v1::DEVICE_CPU);
+  estimate.mutable_workers(0)->set_seconds(75);
+  estimate.add_workers()->set_worker("w-2");
+  estimate.mutable_workers(1)->set_refusal("too small");
+  EXPECT_EQ(Run({"estimate", "-f", "-"}, kJobFile), kOk) << Err();
+  EXPECT_EQ(service_.estimated.parent(), "projects/search");
+  EXPECT_EQ(service_.estimated.spec().model().uri(), "file:///models/m");
+  EXPECT_EQ(Out(), R"(parameters          6738.4M
+memory limit        none known
+least memory limit  2.0 MiB
+hidden states       IN_FILES
+end-to-end pass     LEFT_OUT
+
+STAGE              MEMORY  ON DEVICE  SCRATCH FILES   TIME
+ROUND             3.0 MiB          -        5.0 MiB  1m15s
+peak, total time  3.0 MiB          -        5.0 MiB  1m15s
+
+OUTPUT  WEIGHTS
+GPTQ    7.0 MiB
+
+WORKER  DEVICE       MEMORY LIMIT  END-TO-END PASS          TIME
+w-1     CPU                     -  -                       1m15s
+w-2     UNSPECIFIED             -  -                does not fit
+
+note: it is left out
+)");
+  EXPECT_EQ(Run({"estimate", "-f", "-", "-o", "json"}, kJobFile), kOk) << Err();
+  EXPECT_EQ(Json::parse(Out())["stages"][0]["scratch_bytes"], 5 << 20);
+  EXPECT_EQ(Json::parse(Out())["hidden_states"], "IN_FILES");
+}
+
+TEST_F(AppTest, EstimateOfAnInvalidJobCallsNobody) {
+  EXPECT_EQ(Run({"estimate", "-f", "-"}, "model: {uri: nonsense}\n"), kInvalid);
+  EXPECT_EQ(service_.calls, 0);
+}
+
+TEST_F(AppTest, EstimateTellsTheServersRefusal) {
+  service_.error = Error(absl::StatusCode::kFailedPrecondition, "MEMORY_LIMIT", "too little");
+  EXPECT_EQ(Run({"estimate", "-f", "-"}, kJobFile), kRefused);
+  EXPECT_EQ(Err(), "teqctl: MEMORY_LIMIT: too little\n");
+}
+
+TEST_F(AppTest, LocalEstimateNeedsNoServer) {
+  const std::string model = ::testing::TempDir() + "teqctl-model";
+  std::filesystem::create_directories(model);
+  std::ofstream(model + "/config.json") << R"({"model_type": "llama", "hidden_size": 64,
+      "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
+      "vocab_size": 512, "max_position_embeddings": 512})";
+  const std::string job = fmt::format(R"(
+model: {{uri: "file://{}"}}
+recipe: {{weights: {{group_size: 32}}}}
+calibration: {{uri: "file:///data/c.txt"}}
+output: {{uri: "file:///out/m"}}
+)",
+                                      model);
+  EXPECT_EQ(Run({"estimate", "--local", "-f", "-", "-o", "json"}, job), kOk) << Err();
+  EXPECT_EQ(service_.calls, 0);
+  const Json estimate = Json::parse(Out());
+  EXPECT_EQ(estimate["stages"].size(), 8);
+  EXPECT_EQ(estimate["end_to_end_pass"], "ONE_GRAPH");
+  EXPECT_EQ(Run({"estimate", "--local", "-f", "-"}, kJobFile), kRefused);
+  EXPECT_THAT(Err(), StartsWith("teqctl: CONFIG_NOT_READABLE: model.uri: config.json of "
+                                "file:///models/m cannot be read from here"));
+}
 
 // ---- Submit ----
 

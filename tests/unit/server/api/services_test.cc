@@ -3,6 +3,8 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <filesystem>
+#include <fstream>
 #include <future>
 #include <thread>
 
@@ -45,6 +47,7 @@ class ServicesTest : public teq::testing::QueueTest {
     if (server_ == nullptr) return;
     watches_->Drain();
     polls_->Drain();
+    estimates_->Drain();
     server_->Shutdown();
     server_->Wait();
     server_.reset();
@@ -54,6 +57,7 @@ class ServicesTest : public teq::testing::QueueTest {
   void Serve(const WatchOptions& watch, const PollOptions& poll) {
     Stop();
     jobs_service_.reset();
+    estimates_.reset();
     workers_service_.reset();
     watches_.reset();
     polls_.reset();
@@ -62,7 +66,8 @@ class ServicesTest : public teq::testing::QueueTest {
     polls_ = std::make_unique<LeasePolls>(poll, queue_.get());
     queue_->AddObserver(watches_.get());
     queue_->AddObserver(polls_.get());
-    jobs_service_ = std::make_unique<JobService>(queue_.get(), watches_.get());
+    estimates_ = std::make_unique<Estimates>(EstimateOptions{}, store_.get(), &clock_);
+    jobs_service_ = std::make_unique<JobService>(queue_.get(), watches_.get(), estimates_.get());
     workers_service_ = std::make_unique<WorkerService>(queue_.get(), polls_.get());
     grpc::ServerBuilder builder;
     builder.RegisterService(jobs_service_.get());
@@ -96,6 +101,7 @@ class ServicesTest : public teq::testing::QueueTest {
 
   std::unique_ptr<WatchHub> watches_;
   std::unique_ptr<LeasePolls> polls_;
+  std::unique_ptr<Estimates> estimates_;
   std::unique_ptr<JobService> jobs_service_;
   std::unique_ptr<WorkerService> workers_service_;
   std::unique_ptr<grpc::Server> server_;
@@ -385,6 +391,95 @@ TEST_F(ServicesTest, WaitingWorkersAreLimited) {
 }
 
 /// A job of a call with these values of `traceparent`.
+class EstimateJobTest : public ServicesTest {
+ protected:
+  void SetUp() override {
+    ServicesTest::SetUp();
+    std::ofstream(model_ / "config.json") << R"({"model_type": "llama", "hidden_size": 64,
+        "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "vocab_size": 512, "max_position_embeddings": 512})";
+  }
+
+  void RegisterWithSpeed(const std::string& id) {
+    teq::v1::RegisterWorkerRequest request;
+    request.set_worker_id(id);
+    request.set_boot_id("b");
+    request.mutable_capabilities()->add_devices(teq::v1::DEVICE_CPU);
+    auto& calibration = *request.mutable_capabilities()->add_calibrations();
+    calibration.set_device(teq::v1::DEVICE_CPU);
+    calibration.set_operations_per_second(1e11);
+    calibration.set_copied_bytes_per_second(1e10);
+    calibration.set_memory_bytes(int64_t{16} << 30);
+    ASSERT_TRUE(queue_->RegisterWorker(request).ok());
+  }
+
+  absl::StatusOr<teq::v1::JobEstimate> Estimate() {
+    teq::v1::EstimateJobRequest request;
+    request.set_parent("projects/p");
+    *request.mutable_spec() = spec_;
+    grpc::ClientContext context;
+    teq::v1::JobEstimate estimate;
+    const grpc::Status status = jobs_->EstimateJob(&context, request, &estimate);
+    if (!status.ok()) return client::FromGrpc(status);
+    return estimate;
+  }
+
+  static teq::v1::JobSpec SpecOf(const std::filesystem::path& model) {
+    teq::v1::JobSpec spec = NewJob("a").job().spec();
+    spec.mutable_model()->set_uri("file://" + model.string());
+    spec.mutable_recipe()->mutable_weights()->set_group_size(32);
+    return spec;
+  }
+
+  teq::testing::TempDirectory temp_;
+  std::filesystem::path model_ = temp_.path();
+  teq::v1::JobSpec spec_ = SpecOf(model_);
+};
+
+TEST_F(EstimateJobTest, TheTimeIsThatOfTheWorkersThatAreThere) {
+  RegisterWithSpeed("w");
+  const auto estimate = Estimate();
+  ASSERT_TRUE(estimate.ok()) << estimate.status();
+  EXPECT_EQ(estimate->stages_size(), 8);
+  ASSERT_EQ(estimate->workers_size(), 1);
+  EXPECT_EQ(estimate->workers(0).worker(), "w");
+  EXPECT_GT(estimate->workers(0).seconds(), 0);
+  EXPECT_EQ(estimate->memory_limit_bytes(), (int64_t{16} << 30) * 3 / 5);
+  clock_.Advance(absl::Minutes(10));
+  EXPECT_EQ(Estimate()->workers_size(), 0);
+}
+
+TEST_F(EstimateJobTest, NothingIsStored) {
+  ASSERT_TRUE(Estimate().ok());
+  teq::v1::ListJobsRequest request;
+  request.set_parent("projects/p");
+  EXPECT_EQ(queue_->ListJobs(request)->jobs_size(), 0);
+}
+
+TEST_F(EstimateJobTest, WhatIsWrongIsToldAsByCreateJob) {
+  spec_.mutable_recipe()->mutable_weights()->set_bits(5);
+  EXPECT_EQ(ErrorReason(Estimate().status()), "INVALID_SPEC");
+  spec_.mutable_recipe()->mutable_weights()->set_bits(4);
+  spec_.mutable_recipe()->mutable_weights()->set_group_size(48);
+  EXPECT_EQ(ErrorReason(Estimate().status()), "GROUP_SIZE_MISMATCH");
+}
+
+TEST_F(EstimateJobTest, AModelThatThisServerDoesNotSeeSaysWhatElseCanBeDone) {
+  spec_.mutable_model()->set_uri("file:///nowhere");
+  const absl::Status status = Estimate().status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(status));
+  EXPECT_EQ(ErrorReason(status), "CONFIG_NOT_READABLE");
+  EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr("teqctl estimate --local"));
+}
+
+TEST_F(EstimateJobTest, ALimitThatIsTooSmallIsRefusedWithTheNumber) {
+  spec_.mutable_resources()->set_memory_limit_bytes(100 << 20);
+  const absl::Status status = Estimate().status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(status));
+  EXPECT_EQ(ErrorReason(status), "MEMORY_LIMIT");
+  EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr("104857600 bytes are allowed"));
+}
+
 class TraceTest : public ServicesTest {
  protected:
   Job CreateWith(const std::vector<std::string>& traceparents) {

@@ -44,6 +44,36 @@ class SqliteStoreTest : public ::testing::Test {
   std::unique_ptr<SqliteStore> store_;
 };
 
+TEST_F(SqliteStoreTest, WorkersThatAreThereWereSeenLatelyOrHoldALease) {
+  const absl::Time now = absl::FromUnixSeconds(1'800'000'000);
+  WorkerRecord busy{
+      .worker_id = "busy", .boot_id = "1", .session = "s-busy", .capabilities = {}, .seen = now};
+  busy.capabilities.add_calibrations()->set_operations_per_second(5);
+  WorkerRecord gone{
+      .worker_id = "gone", .boot_id = "1", .session = "s-gone", .capabilities = {}, .seen = now};
+  WorkerRecord waiting{.worker_id = "a-waiting",
+                       .boot_id = "1",
+                       .session = "s",
+                       .capabilities = {},
+                       .seen = now + absl::Minutes(5)};
+  JobRecord leased = NewRecord("a");
+  leased.job.set_state(Job::STATE_RUNNING);
+  leased.lease = {.token = "t", .worker = "busy", .session = "s-busy", .live = true};
+  auto transaction = *store_->Begin();
+  for (const WorkerRecord& worker : {busy, gone, waiting}) {
+    ASSERT_TRUE(transaction->PutWorker(worker).ok());
+  }
+  ASSERT_TRUE(transaction->Insert(leased).ok());
+  ASSERT_TRUE(transaction->Commit().ok());
+  const auto workers = store_->ReadWorkers(now + absl::Minutes(1));
+  ASSERT_TRUE(workers.ok()) << workers.status();
+  ASSERT_EQ(workers->size(), 2);
+  EXPECT_EQ((*workers)[0].worker_id, "a-waiting");
+  EXPECT_EQ((*workers)[1].worker_id, "busy");
+  EXPECT_EQ((*workers)[1].capabilities.calibrations(0).operations_per_second(), 5);
+  EXPECT_EQ(store_->ReadWorkers(now)->size(), 3);
+}
+
 TEST_F(SqliteStoreTest, TellsHowLongItsOperationsTook) {
   std::map<std::string, int, std::less<>> seen;
   store_->ReportOperations([&seen](std::string_view operation, absl::Duration duration) {

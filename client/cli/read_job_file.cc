@@ -1,0 +1,51 @@
+#include "client/cli/read_job_file.h"
+
+#include <fstream>
+#include <istream>
+#include <sstream>
+#include <utility>
+
+#include "fmt/format.h"
+#include "proto/spec/error.h"
+#include "proto/spec/validate.h"
+
+namespace teq::cli {
+namespace {
+
+absl::StatusOr<std::string> ReadAll(std::istream& in, const std::string& file) {
+  std::ostringstream text;
+  text << in.rdbuf();
+  if (in.bad() || (text.fail() && !in.eof())) {
+    return Error(absl::StatusCode::kInvalidArgument, "FILE_NOT_READABLE",
+                 fmt::format("{}: cannot be read", file));
+  }
+  return std::move(text).str();
+}
+
+absl::StatusOr<std::string> ReadJobText(const Terminal& terminal, const std::string& file) {
+  if (file == "-") {
+    std::ostringstream text;
+    text << terminal.in.rdbuf();
+    return std::move(text).str();
+  }
+  std::ifstream in(file, std::ios::binary);
+  if (!in) {
+    return Error(
+        absl::StatusCode::kInvalidArgument, "FILE_NOT_READABLE",
+        fmt::format("{}: cannot be opened; name a job file, or - for standard input", file));
+  }
+  return ReadAll(in, file);
+}
+
+}  // namespace
+
+absl::StatusOr<JobFile> ReadJobFile(const Terminal& terminal, const std::string& file) {
+  const std::string name = file == "-" ? "standard input" : file;
+  TEQ_ASSIGN_OR_RETURN(const std::string text, ReadJobText(terminal, file));
+  TEQ_ASSIGN_OR_RETURN(JobFile job_file, ParseJobFile(text, name));
+  TEQ_RETURN_IF_ERROR(WithContext(ValidateAttributes(job_file.job), name));
+  TEQ_RETURN_IF_ERROR(WithContext(ValidateSpec(WithDefaults(job_file.job.spec())), name));
+  return job_file;
+}
+
+}  // namespace teq::cli
