@@ -26,6 +26,7 @@
 #include "worker/engine/model/device.h"
 #include "worker/engine/model/threads.h"
 #include "worker/engine/pipeline/run.h"
+#include "worker/engine/speed/calibrate_devices.h"
 
 namespace {
 
@@ -112,7 +113,8 @@ int RunEngine(const teq::agent::WorkerConfig& config) {
       [&options](const teq::v1::StartRun& start, const teq::pipeline::EventSink& sink,
                  const std::atomic<bool>& cancelled) {
         teq::pipeline::Run(start, options, sink, cancelled);
-      });
+      },
+      [&config] { return teq::speed::CalibrateDevices(config.threads, config.hpu_plugin); });
 }
 
 int RunWithoutServer(const teq::agent::WorkerConfig& config, const Flags& flags) {
@@ -141,6 +143,7 @@ int RunAgent(const teq::agent::WorkerConfig& config, const Flags& flags) {
   const teq::agent::AgentOptions options{.server = config.server,
                                          .worker_id = *id,
                                          .engine_command = EngineCommand(config),
+                                         .calibration_command = EngineCommand(config),
                                          .engine_version = TEQ_VERSION,
                                          .devices = teq::model::AvailableDevices(config.hpu_plugin),
                                          .uri_policy = {.allowed_prefixes = config.uri_prefixes},

@@ -84,7 +84,7 @@ class Agent {
   int Run() {
     const auto work = asio::make_work_guard(io_);
     WaitForSignal();
-    Register();
+    Calibrate();
     io_.run();
     return exit_code_;
   }
@@ -131,6 +131,42 @@ class Agent {
 
   // ---- Session ----------------------------------------------------------------------------------
 
+  // Once a process: the figures stay for later registrations.
+  void Calibrate() {
+    if (options_.calibration_command.empty()) return Register();
+    auto started = EngineProcess::Calibrate(
+        io_, options_.calibration_command,
+        {.on_event =
+             [this](const teq::v1::EngineEvent& event) {
+               if (event.has_calibrated()) calibrated_ = event.calibrated();
+             },
+         .on_exit = [this](const std::string& how) { OnCalibrated(how); },
+         .on_line = [log = log_](const std::string& line) { log->warn("engine: {}", line); }});
+    if (!started.ok()) {
+      log_->warn("the devices were not measured: {}", Text(started.status()));
+      return Register();
+    }
+    engine_ = *std::move(started);
+    Later(options_.calibration_limit, [this] {
+      if (engine_) engine_->Kill();
+    });
+  }
+
+  void OnCalibrated(const std::string& how) {
+    retry_timer_.cancel();
+    engine_.reset();
+    if (calibrated_.calibrations().empty()) {
+      log_->warn("the devices were not measured: the engine {}", how);
+    }
+    for (const auto& calibration : calibrated_.calibrations()) {
+      log_->info("{}: {:.0f} GFLOP/s, copies {:.1f} GB/s, has {} MiB",
+                 ShortEnumName(teq::v1::Device_descriptor(), calibration.device()),
+                 calibration.operations_per_second() / 1e9,
+                 calibration.copied_bytes_per_second() / 1e9, calibration.memory_bytes() >> 20);
+    }
+    Register();
+  }
+
   void Register() {
     teq::v1::RegisterWorkerRequest request;
     request.set_worker_id(options_.worker_id);
@@ -139,6 +175,7 @@ class Agent {
     for (const teq::v1::Device device : options_.devices) {
       request.mutable_capabilities()->add_devices(device);
     }
+    *request.mutable_capabilities()->mutable_calibrations() = calibrated_.calibrations();
     calling_ = true;
     client_.RegisterWorker(request, kCallTimeout,
                            [this](const absl::StatusOr<teq::v1::RegisterWorkerResponse>& response) {
@@ -509,6 +546,7 @@ class Agent {
   asio::steady_timer lease_timer_{io_};
   WorkerClient client_;
 
+  teq::v1::DevicesCalibrated calibrated_;
   std::string session_;
   bool calling_ = false;  // RegisterWorker or AcquireLease
   bool draining_ = false;

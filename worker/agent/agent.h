@@ -26,6 +26,10 @@ struct AgentOptions {
   std::string worker_id;
   /// Program and arguments of the engine process.
   std::vector<std::string> engine_command;
+  /// The same for the engine process that measures the devices before the worker registers; empty:
+  /// none are measured. Without its answer the worker registers all the same.
+  std::vector<std::string> calibration_command;
+  Duration calibration_limit = std::chrono::seconds(15);
   std::string engine_version;
   std::vector<teq::v1::Device> devices = {teq::v1::DEVICE_CPU};
   UriPolicy uri_policy;

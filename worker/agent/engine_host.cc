@@ -67,10 +67,18 @@ void Send(int fd, const teq::v1::EngineEvent& event) {
 
 }  // namespace
 
-int ServeEngine(int fd, const RunFunction& run) {
+int ServeEngine(int fd, const RunFunction& run, const CalibrateFunction& calibrate) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   CommandReader commands(fd);
   const std::optional<teq::v1::EngineCommand> first = commands.Next();
+  if (first && first->has_calibrate()) {
+    teq::v1::EngineEvent event;
+    auto& calibrated = *event.mutable_calibrated();
+    for (const auto& calibration : calibrate()) *calibrated.add_calibrations() = calibration;
+    Send(fd, event);
+    ::close(fd);
+    return EXIT_SUCCESS;
+  }
   if (!first || !first->has_start()) return kNoAgent;
 
   std::atomic<bool> cancelled = false;

@@ -252,6 +252,21 @@ class EngineProcess::Child : public std::enable_shared_from_this<Child> {
 absl::StatusOr<std::unique_ptr<EngineProcess>> EngineProcess::Start(
     asio::io_context& io, const std::vector<std::string>& command, const teq::v1::StartRun& start,
     Handlers handlers) {
+  teq::v1::EngineCommand first;
+  *first.mutable_start() = start;
+  return StartWith(io, command, first, std::move(handlers));
+}
+
+absl::StatusOr<std::unique_ptr<EngineProcess>> EngineProcess::Calibrate(
+    asio::io_context& io, const std::vector<std::string>& command, Handlers handlers) {
+  teq::v1::EngineCommand first;
+  first.mutable_calibrate();
+  return StartWith(io, command, first, std::move(handlers));
+}
+
+absl::StatusOr<std::unique_ptr<EngineProcess>> EngineProcess::StartWith(
+    asio::io_context& io, const std::vector<std::string>& command,
+    const teq::v1::EngineCommand& first, Handlers handlers) {
   std::array<int, 2> ends{};
   if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0) {
     return NotStarted(command.front(), errno);
@@ -271,8 +286,6 @@ absl::StatusOr<std::unique_ptr<EngineProcess>> EngineProcess::Start(
   auto child =
       std::make_shared<Child>(io, std::move(socket), std::move(output), *pid, std::move(handlers));
   child->Begin();
-  teq::v1::EngineCommand first;
-  *first.mutable_start() = start;
   child->Send(first);
   return std::unique_ptr<EngineProcess>(new EngineProcess(std::move(child)));
 }

@@ -13,8 +13,9 @@
 
 namespace teq::agent {
 
-/// A child process that runs one job (see engine_host.h). All calls and handlers belong to the
-/// io_context's one thread; the child dies with the thread that called Start.
+/// A child process that runs one job, or measures the devices (see engine_host.h). All calls and
+/// handlers belong to the io_context's one thread; the child dies with the thread that called
+/// Start.
 class EngineProcess {
  public:
   struct Handlers {
@@ -33,6 +34,9 @@ class EngineProcess {
   [[nodiscard]] static absl::StatusOr<std::unique_ptr<EngineProcess>> Start(
       boost::asio::io_context& io, const std::vector<std::string>& command,
       const teq::v1::StartRun& start, Handlers handlers);
+  /// The same, but sends `calibrate`.
+  [[nodiscard]] static absl::StatusOr<std::unique_ptr<EngineProcess>> Calibrate(
+      boost::asio::io_context& io, const std::vector<std::string>& command, Handlers handlers);
 
   /// Kills the process if it lives, and waits for its end. Tells its last lines; then no handler is
   /// called any more.
@@ -50,6 +54,9 @@ class EngineProcess {
  private:
   class Child;
   explicit EngineProcess(std::shared_ptr<Child> child);
+  static absl::StatusOr<std::unique_ptr<EngineProcess>> StartWith(
+      boost::asio::io_context& io, const std::vector<std::string>& command,
+      const teq::v1::EngineCommand& first, Handlers handlers);
   std::shared_ptr<Child> child_;
 };
 

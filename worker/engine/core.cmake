@@ -58,6 +58,7 @@ add_library(teq_engine STATIC
   report/scale_summary.cc
   report/training_section.cc
   report/transform_section.cc
+  speed/calibrate_devices.cc
   teq/fit.cc
   teq/fold.cc
   teq/parameters.cc

@@ -126,6 +126,45 @@ TEST_F(AgentTest, JobIsRunCommittedPublishedAndConfirmed) {
             seen.completions[0].success().manifest_sha256());
 }
 
+TEST_F(AgentTest, SpeedsAreMeasuredOnceAndToldAtEveryRegistration) {
+  AgentOptions options = Options({"finish"});
+  options.calibration_command = options.engine_command;
+  server_->ForgetSession();  // so that it registers again
+  server_->Offer(MakeLease());
+  StartAgent(options);
+  EXPECT_EQ(ExitCode(), kExitOk);
+  const Seen seen = server_->seen();
+  ASSERT_EQ(seen.registrations.size(), 2);
+  for (const auto& registration : seen.registrations) {
+    ASSERT_EQ(registration.capabilities().calibrations_size(), 1);
+    EXPECT_EQ(registration.capabilities().calibrations(0).operations_per_second(), 2e11);
+  }
+  EXPECT_EQ(std::ranges::count_if(Lines(),
+                                  [](const nlohmann::json& line) {
+                                    return line["msg"].get<std::string>().starts_with("CPU: 200 ");
+                                  }),
+            1);
+}
+
+TEST_F(AgentTest, AnEngineThatCannotMeasureKeepsNoWorkerFromWorking) {
+  AgentOptions options = Options({"finish"});
+  for (const std::vector<std::string>& command : {std::vector<std::string>{TEQ_FAKE_ENGINE, "exit"},
+                                                  {TEQ_FAKE_ENGINE, "garbage"},
+                                                  {"/nonexistent"},
+                                                  {TEQ_FAKE_ENGINE, "hang"}}) {
+    options.calibration_command = command;
+    options.calibration_limit = milliseconds(command.back() == "hang" ? 50 : 60'000);
+    server_->Offer(MakeLease());
+    StartAgent(options);
+    EXPECT_EQ(ExitCode(), kExitOk) << command.back();
+    const Seen seen = server_->seen();
+    EXPECT_EQ(seen.registrations.back().capabilities().calibrations_size(), 0);
+    EXPECT_EQ(seen.completions.back().published().manifest_sha256().size(), 64);
+    fs::remove_all(output_);
+  }
+  EXPECT_EQ(server_->seen().registrations.size(), 4);
+}
+
 TEST_F(AgentTest, LinesAboutALeaseTellJobAttemptFenceWorkerAndTrace) {
   v1::Lease lease = MakeLease(5);
   lease.set_attempt(2);

@@ -5,6 +5,7 @@
 //   deaf     one sample, leaves a part of its content, and never ends
 //   die      one sample, leaves a part of its content, and kills itself
 //   grumble  as `finish`, and prints lines before and after
+//   hang     does nothing, and never ends
 //   exit     ends with code 7 before any event
 //   fail     `failed` with class USER_ERROR
 //   garbage  bytes that are no message
@@ -21,6 +22,7 @@
 #include <string_view>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "client/objects/publication.h"
 #include "proto/spec/error.h"
@@ -107,6 +109,7 @@ int main(int argc, char** argv) {
   const std::string how = argc > 1 ? argv[1] : "";
   const std::string file = argc > 2 ? argv[2] : "";
   if (how == "exit") return 7;
+  if (how == "hang") WaitFor([] { return false; });
   if (how == "grumble") {
     std::fputs("to standard output\n", stdout);
     std::fflush(stdout);
@@ -126,6 +129,12 @@ int main(int argc, char** argv) {
         }
         const absl::Status status = Behave(how, file, start, sink, cancelled);
         if (!status.ok()) SendFailure(sink, status);
+      },
+      [] {
+        teq::v1::DeviceCalibration calibration;
+        calibration.set_device(teq::v1::DEVICE_CPU);
+        calibration.set_operations_per_second(2e11);
+        return std::vector{calibration};
       });
   if (how == "grumble") std::fputs("last words", stderr);
   return code;

@@ -1,0 +1,96 @@
+#include "worker/engine/speed/calibrate_devices.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <exception>
+#include <limits>
+#include <optional>
+
+#include "ATen/ops/matmul.h"
+#include "ATen/ops/rand.h"
+#include "client/model_info/memory_plan.h"
+#include "torch/types.h"
+#include "worker/engine/model/device.h"
+#include "worker/engine/model/threads.h"
+
+namespace teq::speed {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using torch::Tensor;
+
+/// How much is done at once: enough to fill the device, little enough for a slow processor.
+struct Sizes {
+  std::int64_t tokens = 512;
+  std::int64_t width = 2048;
+  std::int64_t copied_values = std::int64_t{16} << 20;
+};
+constexpr Sizes kHost;
+constexpr Sizes kAccelerator{
+    .tokens = 4096, .width = 4096, .copied_values = std::int64_t{64} << 20};
+constexpr int kLeastRuns = 3;
+constexpr auto kDuration = std::chrono::milliseconds(100);
+
+/// The fewest seconds that `run` took; it gives a tensor that is there when its first value is.
+template <typename Run>
+double FewestSeconds(const Run& run) {
+  const auto timed = [&run] {
+    const Clock::time_point begin = Clock::now();
+    static_cast<void>(run().flatten()[0].template item<float>());
+    return std::chrono::duration<double>(Clock::now() - begin).count();
+  };
+  timed();  // pages, kernels and threads come into being
+  const Clock::time_point begin = Clock::now();
+  double fewest = std::numeric_limits<double>::infinity();
+  for (int i = 0; i < kLeastRuns || Clock::now() - begin < kDuration; ++i) {
+    fewest = std::min(fewest, timed());
+  }
+  return fewest;
+}
+
+teq::v1::DeviceCalibration Measure(const model::Device& device) {
+  const torch::NoGradGuard no_gradient;
+  const Sizes& sizes = device.torch.is_cpu() ? kHost : kAccelerator;
+  const auto options = torch::TensorOptions().dtype(torch::kFloat32).device(device.torch);
+  const Tensor states = at::rand({sizes.tokens, sizes.width}, options);
+  const Tensor weights = at::rand({sizes.width, sizes.width}, options);
+  const double product = FewestSeconds([&] { return at::matmul(states, weights); });
+  const Tensor source = at::rand({sizes.copied_values}, options);
+  Tensor target = at::empty_like(source);
+  const double copy = FewestSeconds([&] { return target.copy_(source); });
+
+  teq::v1::DeviceCalibration calibration;
+  calibration.set_device(device.kind);
+  calibration.set_operations_per_second(
+      2 * static_cast<double>(sizes.tokens * sizes.width * sizes.width) / product);
+  calibration.set_copied_bytes_per_second(static_cast<double>(source.nbytes()) / copy);
+  // Of which a run takes that share.
+  calibration.set_memory_bytes(static_cast<std::int64_t>(
+      static_cast<double>(model::UsableMemory(device)) / model_info::kUsableShare));
+  return calibration;
+}
+
+std::optional<teq::v1::DeviceCalibration> TryToMeasure(const model::Device& device) {
+  try {
+    return Measure(device);
+  } catch (const std::exception&) {  // a device that is taken, or full: it has no figures then
+    return std::nullopt;
+  }
+}
+
+}  // namespace
+
+std::vector<teq::v1::DeviceCalibration> CalibrateDevices(int threads,
+                                                         const std::string& hpu_plugin) {
+  model::SetThreads(threads);
+  std::vector<teq::v1::DeviceCalibration> calibrations;
+  for (const teq::v1::Device kind : model::AvailableDevices(hpu_plugin)) {
+    const absl::StatusOr<model::Device> device = model::OpenDevice(kind, hpu_plugin);
+    if (!device.ok()) continue;
+    if (const auto calibration = TryToMeasure(*device)) calibrations.push_back(*calibration);
+  }
+  return calibrations;
+}
+
+}  // namespace teq::speed
