@@ -77,6 +77,7 @@ async function main() {
     request_id: '6f1ed002-ab5c-4c1b-9bd1-8a6d3a1f0001',
   };
   const validated = await call(jobs, 'CreateJob', { ...request, validate_only: true });
+  const estimate = await call(jobs, 'EstimateJob', { parent: request.parent, spec: request.job.spec });
   const metadata = new grpc.Metadata();
   metadata.set('traceparent', TRACEPARENT);
   const created = await call(jobs, 'CreateJob', request, metadata);
@@ -101,6 +102,7 @@ async function main() {
 
   console.log(JSON.stringify({
     validated: validated.name,
+    estimated: { stages: estimate.stages.map((s) => s.stage), outputs: estimate.outputs.map((o) => o.format) },
     created,
     got: got.name,
     states: seen.filter((e) => e.payload === 'state_change').map((e) => e.state_change.to),

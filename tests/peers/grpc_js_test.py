@@ -28,6 +28,8 @@ class GrpcJsTest(programs.HouseTest):
         self.assertEqual(ran.returncode, 0, ran.stdout + ran.stderr)
         seen = json.loads(ran.stdout)
         self.assertEqual(seen["validated"], "")
+        self.assertEqual(seen["estimated"]["stages"][0], "STAGE_FETCH")
+        self.assertEqual(seen["estimated"]["outputs"], ["FORMAT_GPTQ"])
         self.assertEqual(seen["created"]["state"], "STATE_QUEUED")
         self.assertEqual(seen["created"]["traceparent"],
                          "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
