@@ -5,7 +5,9 @@
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
+#include <limits>
 #include <optional>
 #include <random>
 #include <string>
@@ -142,11 +144,15 @@ absl::StatusOr<nlohmann::ordered_json> Run(const Arguments& arguments, std::int6
   const std::vector<transform::ScaleGroup> groups = transform::ScaleGroups(config, grids);
   const text::Windows windows = RandomWindows(arguments, config.vocabulary_size);
   const teq::v1::Schedule schedule = ScheduleOf(arguments);
+  model::Scratch memory(std::filesystem::temp_directory_path(),
+                        std::numeric_limits<std::int64_t>::max());
   TEQ_ASSIGN_OR_RETURN(const Measured measured, MeasureTraining({.decoder = decoder,
                                                                  .groups = groups,
                                                                  .grids = grids,
                                                                  .windows = windows,
                                                                  .schedule = schedule,
+                                                                 .scratch = memory,
+                                                                 .working = memory,
                                                                  .rates = {.scales = 0.005},
                                                                  .stored = torch::kFloat16,
                                                                  .products = TypeOf(arguments)},

@@ -152,12 +152,18 @@ absl::Status JobRun::FetchModel() {
 
 absl::Status JobRun::LoadModel() {
   const auto source = [this](const std::string& name) { return checkpoint_->Read(name); };
-  TEQ_ASSIGN_OR_RETURN(decoder_, model::LoadDecoder(config_, vocabulary_, source, device_.torch));
-  const model::Norm& first_norm = decoder_.blocks.front().at(model_info::NormPlace::kAttention);
-  TEQ_ASSIGN_OR_RETURN(const Tensor norm, checkpoint_->Read(first_norm.name + ".weight"));
+  TEQ_ASSIGN_OR_RETURN(decoder_, model::OpenDecoder(config_, vocabulary_, source, device_.torch));
+  decoder_.read_block = [this, read = decoder_.read_block](std::size_t number) {
+    // Of the blocks before it nothing is needed any more.
+    checkpoint_->Release();
+    return read(number);
+  };
+  const std::string first_norm =
+      model_info::NormModules(config_, 0, model_info::NormPlace::kAttention).front();
+  TEQ_ASSIGN_OR_RETURN(const Tensor norm, checkpoint_->Read(first_norm + ".weight"));
   norm_type_ = PublishedType(norm.scalar_type());
   if (transforms()) groups_ = transform::ScaleGroups(config_, grids_);
-  parameters_ = transform::PlainParameters(groups_, grids_, decoder_.embedding.options());
+  parameters_ = transform::PlainParameters(groups_, grids_, FloatOptions());
   return absl::OkStatus();
 }
 

@@ -56,9 +56,10 @@ absl::Status JobRun::BaselineEval() {
   }
   if (recipe().weights().has_target_bits()) TEQ_RETURN_IF_ERROR(ChooseBits());
   if (datasets_.empty()) return absl::OkStatus();
-  const model::Decoder rounded = transform::FakeQuantizeDecoder(
-      decoder_, {}, transform::PlainParameters({}, grids_, decoder_.embedding.options()), grids_,
-      norm_type_, teq::v1::GRADIENT_FULL);
+  const std::vector<transform::ScaleGroup> no_groups;
+  const transform::Parameters plain = transform::PlainParameters(no_groups, grids_, FloatOptions());
+  const model::Decoder rounded = transform::FakeQuantizeDecoder(decoder_, no_groups, plain, grids_,
+                                                                norm_type_, teq::v1::GRADIENT_FULL);
   for (Dataset& dataset : datasets_) {
     TEQ_ASSIGN_OR_RETURN(dataset.round_to_nearest, Measure(rounded, nullptr, dataset));
     Announce(dataset, PerplexitySample::PHASE_ROUND_TO_NEAREST,
@@ -91,7 +92,7 @@ absl::Status JobRun::VerifyOutput(Output& output) {
   }
   const auto source = [&](const std::string& name) { return TensorOf(back.packed, config_, name); };
   TEQ_ASSIGN_OR_RETURN(const model::Decoder quantized,
-                       model::LoadDecoder(config_, vocabulary_, source, device_.torch));
+                       model::OpenDecoder(config_, vocabulary_, source, device_.torch));
   TEQ_ASSIGN_OR_RETURN(output.perplexity, MeasureOutput(quantized));
   return &output == &outputs_.front() ? ReportQuality(quantized, output) : absl::OkStatus();
 }
