@@ -1,4 +1,4 @@
-"""What compares two builds' benchmarks."""
+"""What compares two builds' benchmarks, and what writes the README's table of figures."""
 
 import json
 import pathlib
@@ -100,6 +100,50 @@ class CompareTest(ToolTest):
                           for word in (build, "bench_job", build, "bench_kernels")])
         self.assertRegex(done.stdout, r"(?m)^cpu_step_over_matmul +1.5 +1.2 +0.800 ")
         self.assertRegex(done.stdout, r"(?m)^Packing/Rows/4 share_of_limit +1 +1 +1.000 ")
+
+
+class ReadmeTableTest(ToolTest):
+    README = "# Title\n\nBefore.\n\n<!-- figures -->\nold\n<!-- /figures -->\n\nAfter.\n"
+
+    def setUp(self):
+        super().setUp()
+        self.readme = self.root / "README.md"
+        self.record = self.write("record.json", {"machine": "Measured on a machine.", "runs": {
+            "bench_job --threads 1": [job(1.31), job(1.19), job(1.25)],
+            "scrape/bench.py": [{"busy": {"series": 1781}, "busy_by_idle_median": 1.84}]}})
+
+    def renew(self):
+        return self.run_tool("readme_table", "--readme", self.readme, "--read", self.record)
+
+    def test_what_stands_between_the_markers_is_replaced_and_nothing_else(self):
+        self.readme.write_text(self.README)
+        for _ in range(2):
+            done = self.renew()
+            self.assertEqual(done.returncode, 0, done.stderr)
+            before, table, after = self.readme.read_text().replace(
+                "<!-- /figures -->", "<!-- figures -->").split("<!-- figures -->")
+            self.assertEqual((before, after), ("# Title\n\nBefore.\n\n", "\n\nAfter.\n"))
+            self.assertEqual(table.strip("\n").splitlines(), [
+                "Measured on a machine.", "", "| figure | measured | limit | where it comes from |",
+                "|---|---|---|---|",
+                "| a training step, in its matrix products (1 thread, CPU time) | 1.25 (1.19 to 1.31) "
+                "| at most 1.4 | `bench_job --threads 1`: `cpu_step_over_matmul` |",
+                "| series of a server with 10,000 ended and 200 running jobs | 1,781 | below 2,000 "
+                "| `scrape/bench.py`: `busy.series` |",
+                "| its scrape, in scrapes of an idle server | 1.84 | at most 5 "
+                "| `scrape/bench.py`: `busy_by_idle_median` |"])
+
+    def test_a_file_without_the_markers_is_left_alone(self):
+        for text in ("# Title\n", "<!-- /figures -->\n<!-- figures -->\n"):
+            self.readme.write_text(text)
+            done = self.renew()
+            self.assertEqual(done.returncode, 1)
+            self.assertIn("<!-- figures -->", done.stderr)
+            self.assertEqual(self.readme.read_text(), text)
+
+    def test_the_readme_has_a_place_for_the_table(self):
+        self.readme.write_text((BENCH.parents[1] / "README.md").read_text())
+        self.assertEqual(self.renew().returncode, 0)
 
 
 if __name__ == "__main__":
