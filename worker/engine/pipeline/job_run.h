@@ -97,7 +97,7 @@ class JobRun {
   void CalibrateBlock(std::size_t number, const transform::BlockStatistics& statistics);
   absl::Status Transform();
   absl::Status Train(const transform::TrainingTask& task);
-  bool EndToEndFits(const transform::TrainingTask& task);
+  absl::StatusOr<bool> EndToEndFits(const transform::TrainingTask& task);
   absl::Status Round();
   absl::Status RoundBlock(std::size_t number, const transform::BlockStatistics& statistics,
                           BlockRounder& rounder);

@@ -149,7 +149,7 @@ absl::Status JobRun::Transform() {
                                          .rounding = rounding.learning_rate(),
                                          .rounding_optimizer = rounding.optimizer()};
     TEQ_RETURN_IF_ERROR(Train({decoder_, groups_, grids_, calibration_, schedule, rates, norm_type_,
-                               spec_.calibration().seed()}));
+                               spec_.calibration().seed(), torch::kFloat32, device_}));
   }
   for (std::size_t i = 0; i < groups_.size(); ++i) {
     *report_.add_scale_groups() = report::SummarizeScales(
@@ -158,9 +158,9 @@ absl::Status JobRun::Transform() {
   return absl::OkStatus();
 }
 
-bool JobRun::EndToEndFits(const transform::TrainingTask& task) {
+absl::StatusOr<bool> JobRun::EndToEndFits(const transform::TrainingTask& task) {
   const std::int64_t needed = transform::EndToEndBytes(task);
-  const std::int64_t usable = model::UsableMemory(device_);
+  TEQ_ASSIGN_OR_RETURN(const std::int64_t usable, model::UsableMemory(device_));
   if (needed <= usable) return true;
   report_.add_notes(
       fmt::format("the end-to-end pass was left out: it needs about {} MiB, and {} MiB may be used",
@@ -174,7 +174,10 @@ absl::Status JobRun::Train(const transform::TrainingTask& task) {
   const bool by_block = schedule.objective() == teq::v1::OBJECTIVE_BLOCK_MSE;
   const int block_steps = by_block ? schedule.steps() * static_cast<int>(grids_.size()) : 0;
   int last_steps = by_block ? schedule.end_to_end_steps() : schedule.steps();
-  if (by_block && last_steps > 0 && !EndToEndFits(task)) last_steps = 0;
+  if (by_block && last_steps > 0) {
+    TEQ_ASSIGN_OR_RETURN(const bool fits, EndToEndFits(task));
+    if (!fits) last_steps = 0;
+  }
 
   int steps_before = 0;
   const auto on_step = [&](teq::v1::MetricSample sample) {

@@ -218,6 +218,7 @@ absl::StatusOr<FitResult> Fit(const std::vector<Trainable>& trainables, const Fi
       const double factor = LearningRateFactor(step, task.steps);
       mover.Step(factor);
       average.Add();
+      TEQ_RETURN_IF_ERROR(model::EndStep(task.device));
       const std::chrono::duration<double> elapsed = Clock::now() - begin;
 
       teq::v1::LossPoint& point = result.curve.emplace_back();

@@ -10,6 +10,7 @@
 #include "teq/v1/recipe.pb.h"
 #include "teq/v1/report.pb.h"
 #include "torch/types.h"
+#include "worker/engine/model/device.h"
 
 namespace teq::transform {
 
@@ -32,6 +33,7 @@ struct FitTask {
   std::uint64_t seed = 0;
   std::function<torch::Tensor(const torch::Tensor& indices)> loss;  // differentiable
   std::function<double()> held_back_loss;
+  model::Device device;  // that the trainables are on
 };
 
 /// The course of a training; losses are on the held-back windows, but for the curve's.
@@ -50,7 +52,7 @@ using StepCallback = std::function<void(const teq::v1::MetricSample&)>;
 /// leaves them at the iterate with the least held-back loss. Plain rounding and the start are among
 /// the iterates compared.
 ///
-/// ABORTED, LOSS_NOT_FINITE: names the step. CANCELLED, CANCELLED.
+/// ABORTED, LOSS_NOT_FINITE: names the step. CANCELLED, CANCELLED. As model::EndStep.
 [[nodiscard]] absl::StatusOr<FitResult> Fit(const std::vector<Trainable>& trainables,
                                             const FitTask& task, const StepCallback& on_step,
                                             const std::atomic<bool>& cancelled);

@@ -213,7 +213,8 @@ absl::Status TrainBlock(const TrainingTask& task, std::size_t block, const Split
             const model::Block student = StudentBlock(task, parameters, block, kExact);
             return MeanOverWindows(split.held_back, task.schedule.batch_size(),
                                    [&](const Tensor& indices) { return loss(student, indices); });
-          }};
+          },
+      .device = task.device};
   TEQ_ASSIGN_OR_RETURN(const FitResult result, Fit(trainables, fit, on_step, cancelled));
   teq::v1::BlockTraining& entry = *report.add_blocks();
   entry.set_block(static_cast<int>(block));
@@ -284,7 +285,8 @@ absl::Status TrainEndToEnd(const TrainingTask& task, int steps, teq::v1::Objecti
                           return MeanOverWindows(
                               split.held_back, batch_size,
                               [&](const Tensor& indices) { return loss(student, indices); });
-                        }};
+                        },
+                    .device = task.device};
   TEQ_ASSIGN_OR_RETURN(const FitResult result, Fit(trainables, fit, on_step, cancelled));
   report.set_steps(steps);
   report.set_objective(objective);

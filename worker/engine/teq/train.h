@@ -36,6 +36,7 @@ struct TrainingTask {
   // Of the matrix products of a step. The float model, held-back losses, scales and optimizer take
   // float32.
   torch::ScalarType products = torch::kFloat32;
+  model::Device device;
 };
 
 /// Gives every quantized layer what its training needs and has not yet: clip factors of 1, offsets
