@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "worker/engine/quant/range.h"
+#include "worker/engine/quant/rounding_math.h"
 
 namespace teq::quant {
 

@@ -49,6 +49,7 @@ teq_test(engine_core_test LABEL unit HEADERS teq_engine_test_headers
     quant/fake_quantize_test.cc
     quant/gptq_rounding_test.cc
     quant/grid_test.cc
+    quant/group_kernels_test.cc
     report/layer_grid_test.cc
     report/page_test.cc
     report/plot_test.cc
@@ -59,6 +60,7 @@ teq_test(engine_core_test LABEL unit HEADERS teq_engine_test_headers
     teq/train_test.cc
   LIBRARIES teq_engine)
 teq_loads_hpu_stand_ins(engine_core_test)
+set_source_files_properties(quant/group_kernels_test.cc PROPERTIES COMPILE_OPTIONS -ffp-contract=off)
 
 # Every family through the whole pipeline.
 teq_test(families_run_test LABEL integration HEADERS teq_engine_test_headers
@@ -67,3 +69,12 @@ teq_test(families_run_test LABEL integration HEADERS teq_engine_test_headers
     pipeline/families_run_test.cc
   LIBRARIES teq_engine)
 teq_loads_hpu_stand_ins(families_run_test)
+
+# CUDA's sources, wherever there is nvcc; ctest tells where there is none. A build with CUDA compiles
+# them anyway.
+find_program(TEQ_NVCC nvcc HINTS ENV CUDA_PATH PATHS /usr/local/cuda PATH_SUFFIXES bin)
+add_test(NAME cuda_syntax COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/quant/cuda_syntax.sh ${TEQ_NVCC} ${CMAKE_CXX_COMPILER}
+  -DTEQ_VERSION="${PROJECT_VERSION}" -Wall -Wextra -Wpedantic -Wshadow -Wno-missing-field-initializers -Werror
+  -I${CMAKE_SOURCE_DIR} -isystem ${CMAKE_BINARY_DIR}/proto/gen
+  "-idirafter$<JOIN:$<TARGET_PROPERTY:teq_torch,INTERFACE_INCLUDE_DIRECTORIES>,;-idirafter>" COMMAND_EXPAND_LISTS)
+set_tests_properties(cuda_syntax PROPERTIES LABELS unit TIMEOUT 300 SKIP_RETURN_CODE 77)
