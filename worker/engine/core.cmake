@@ -9,6 +9,7 @@ add_library(teq_engine STATIC
   model/device.cc
   model/head_loss.cc
   model/host_memory.cc
+  model/hpu_loader.cc
   model/linear_product.cc
   model/positions.cc
   model/scratch.cc

@@ -71,7 +71,9 @@ absl::Status JobRun::Timed(Stage stage, absl::Status (JobRun::*run)()) {
   stage_ = stage;
   stage_start_ = std::chrono::steady_clock::now();
   SendProgress(0, 0, "");
-  const absl::Status status = (this->*run)();
+  absl::Status status = (this->*run)();
+  // What a stage has asked of the device is its own, time and errors.
+  if (status.ok()) status = model::Synchronize(device_);
   const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - stage_start_;
   (*report_.mutable_timing_seconds())[ShortEnumName(teq::v1::Stage_descriptor(), stage)] =
       elapsed.count();
@@ -126,7 +128,7 @@ absl::Status JobRun::Fetch() {
 }
 
 absl::Status JobRun::FetchModel() {
-  TEQ_ASSIGN_OR_RETURN(device_, model::OpenDevice(spec_.resources().device(), options_.hpu_plugin));
+  TEQ_ASSIGN_OR_RETURN(device_, model::OpenDevice(spec_.resources().device(), options_.device));
   TEQ_ASSIGN_OR_RETURN(const cache::Inputs::Model model, inputs_->FetchModel(spec_.model().uri()));
   teq::v1::Inputs& inputs = *report_.mutable_inputs();
   inputs.set_model_uri(model.uri);

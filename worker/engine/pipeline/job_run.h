@@ -108,7 +108,7 @@ class JobRun {
   void CalibrateBlock(const model::Block& block, const transform::BlockStatistics& statistics);
   absl::Status Transform();
   absl::Status Train(transform::TrainingTask task);
-  bool StoresGraph(const transform::TrainingTask& task);
+  absl::StatusOr<bool> StoresGraph(const transform::TrainingTask& task);
   absl::Status Round();
   absl::Status RoundBlock(const model::Block& block, const transform::BlockStatistics& statistics,
                           BlockRounder& rounder);

@@ -74,7 +74,8 @@ absl::Status JobRun::Verify() {
     TEQ_RETURN_IF_ERROR(VerifyOutput(output));
   }
   report_.mutable_peak_memory_bytes()->set_host(report::PeakHostMemory());
-  report_.mutable_peak_memory_bytes()->set_device(model::PeakDeviceMemory(device_));
+  TEQ_ASSIGN_OR_RETURN(const model::DeviceMemory memory, model::MemoryOf(device_));
+  report_.mutable_peak_memory_bytes()->set_device(memory.peak);
   return CheckGate();
 }
 

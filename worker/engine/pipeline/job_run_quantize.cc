@@ -158,14 +158,18 @@ absl::Status JobRun::Transform() {
                                .working = working_,
                                .rates = rates,
                                .stored = norm_type_,
-                               .seed = spec_.calibration().seed()}));
+                               .seed = spec_.calibration().seed(),
+                               .device = device_}));
   }
   return absl::OkStatus();
 }
 
 /// The graph of all blocks is stored where it is small; else memory would grow with depth.
-bool JobRun::StoresGraph(const transform::TrainingTask& task) {
-  const std::int64_t usable = device_.torch.is_cpu() ? kGraphMemory : model::UsableMemory(device_);
+absl::StatusOr<bool> JobRun::StoresGraph(const transform::TrainingTask& task) {
+  std::int64_t usable = kGraphMemory;
+  if (!device_.torch.is_cpu()) {
+    TEQ_ASSIGN_OR_RETURN(usable, model::UsableMemory(device_));
+  }
   return transform::EndToEndBytes(task) <= usable;
 }
 
@@ -175,7 +179,7 @@ absl::Status JobRun::Train(transform::TrainingTask task) {
   const bool by_block = schedule.objective() == teq::v1::OBJECTIVE_BLOCK_MSE;
   const int block_steps = by_block ? schedule.steps() * static_cast<int>(grids_.size()) : 0;
   const int last_steps = by_block ? schedule.end_to_end_steps() : schedule.steps();
-  task.stores_graph = StoresGraph(task);
+  TEQ_ASSIGN_OR_RETURN(task.stores_graph, StoresGraph(task));
 
   int steps_before = 0;
   const auto on_step = [&](teq::v1::MetricSample sample) {

@@ -271,6 +271,7 @@ absl::StatusOr<FitResult> Fit(const std::vector<Trainable>& trainables, const Fi
         course.Move(range, step, factor);
       }));
       if (!std::isfinite(value)) return NotFinite(step, value);
+      TEQ_RETURN_IF_ERROR(model::EndStep(task.device));
       const std::chrono::duration<double> elapsed = Clock::now() - begin;
 
       teq::v1::LossPoint& point = result.curve.emplace_back();

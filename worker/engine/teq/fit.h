@@ -10,6 +10,7 @@
 #include "teq/v1/recipe.pb.h"
 #include "teq/v1/report.pb.h"
 #include "torch/types.h"
+#include "worker/engine/model/device.h"
 #include "worker/engine/model/scratch.h"
 
 namespace teq::transform {
@@ -45,6 +46,7 @@ struct FitTask {
   std::function<absl::StatusOr<double>(const torch::Tensor& indices, const GradientsReady& ready)>
       step;
   std::function<absl::StatusOr<double>()> held_back_loss;
+  model::Device device;  // that the trainables are on
 };
 
 /// The course of a training; losses are on the held-back windows, but for the curve's.
@@ -65,8 +67,8 @@ using StepCallback = std::function<void(const teq::v1::MetricSample&)>;
 ///
 /// What it keeps beside the trainables, four values for each of theirs, lies in `scratch`.
 ///
-/// ABORTED, LOSS_NOT_FINITE: names the step. CANCELLED, CANCELLED. Errors of the task, and of
-/// Scratch::Zeros.
+/// ABORTED, LOSS_NOT_FINITE: names the step. CANCELLED, CANCELLED. Errors of the task, of
+/// Scratch::Zeros and of model::EndStep.
 [[nodiscard]] absl::StatusOr<FitResult> Fit(const std::vector<Trainable>& trainables,
                                             const FitTask& task, model::Scratch& scratch,
                                             const StepCallback& on_step,

@@ -8,6 +8,7 @@
 #include "teq/v1/report.pb.h"
 #include "torch/types.h"
 #include "worker/engine/model/block_runner.h"
+#include "worker/engine/model/device.h"
 #include "worker/engine/model/scratch.h"
 #include "worker/engine/teq/fit.h"
 #include "worker/engine/teq/parameters.h"
@@ -41,6 +42,7 @@ struct TrainingTask {
   torch::ScalarType products = torch::kFloat32;
   // Of a step of all blocks together. Without it every block runs twice, and memory is one block's.
   bool stores_graph = true;
+  model::Device device;
 };
 
 /// Trains all blocks together by LM_LOSS or KL for `steps` steps, from where `parameters` stand,

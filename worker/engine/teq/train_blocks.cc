@@ -61,7 +61,8 @@ absl::Status TrainBlock(const TrainingTask& task, const model::Block& block, con
           sum += loss(student, batch).item<double>() * static_cast<double>(batch.numel());
         }
         return sum / static_cast<double>(split.held_back.numel());
-      }};
+      },
+      .device = task.device};
   TEQ_ASSIGN_OR_RETURN(const FitResult result,
                        Fit(trainables, fit, task.working, on_step, cancelled));
   teq::v1::BlockTraining& entry = *report.add_blocks();

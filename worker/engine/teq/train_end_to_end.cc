@@ -87,7 +87,8 @@ class EndToEnd {
                             return task_.stores_graph ? StepOfGraph(indices, ready)
                                                       : StepByBlock(indices, ready);
                           },
-                      .held_back_loss = [this] { return HeldBackLoss(); }};
+                      .held_back_loss = [this] { return HeldBackLoss(); },
+                      .device = task_.device};
     return Fit(trainables_, fit, task_.stores_graph ? task_.working : task_.scratch, on_step,
                cancelled);
   }
