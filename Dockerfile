@@ -6,8 +6,9 @@
 #
 # DEBIAN decides the versions of all libraries of the first two, which hold nothing else than programs and what these load;
 # name it by digest for builds that can be repeated.
-# CUDA_BASE and GAUDI_BASE are images made from the same release of Debian that bring LibTorch in TORCH: one with CUDA, one
-# with Intel's plugin of PyTorch. No public image is known to be one, so there is no default that works.
+# CUDA_BASE and GAUDI_BASE are images made from the same release of Debian that bring LibTorch in TORCH: one with CUDA and
+# nvcc, one with Intel's bridge of PyTorch and, in PLUGIN, a shared object that implements
+# worker/engine/model/hpu_plugin.h over it. No public image is known to be one, so there is no default that works.
 ARG DEBIAN=debian:bookworm-slim
 ARG CUDA_BASE=${DEBIAN}
 ARG GAUDI_BASE=${DEBIAN}
@@ -63,10 +64,10 @@ ENTRYPOINT ["/usr/local/bin/teq-worker"]
 
 FROM ${GAUDI_BASE} AS worker-gaudi
 ARG TORCH=/opt/libtorch
-ARG PLUGIN=/usr/lib/habanalabs/libhabana_pytorch_plugin.so
+ARG PLUGIN=/opt/teqd/hpu_plugin.so
 LABEL org.opencontainers.image.title="teqd worker, Gaudi" org.opencontainers.image.licenses="Apache-2.0"
 RUN test -e "${PLUGIN}" \
-    || { echo "worker-gaudi: GAUDI_BASE has no ${PLUGIN}; name an image with Intel's plugin, and its path in PLUGIN" >&2; exit 1; }
+    || { echo "worker-gaudi: GAUDI_BASE has no ${PLUGIN}; name an image with a shared object that implements worker/engine/model/hpu_plugin.h, and its path in PLUGIN" >&2; exit 1; }
 WORKDIR /src
 COPY . .
 RUN deploy/local/install.sh build image \

@@ -26,6 +26,8 @@ tools="$root/.tools"
 
 results=()
 failures=0
+missing="$(mktemp)" # tests that this machine lacks something for
+trap 'rm -f "$missing"' EXIT
 
 # step NAME COMMAND...: runs it, and remembers how it ended.
 step() {
@@ -45,6 +47,7 @@ step() {
 summary() {
   printf '\n== summary (%s)\n' "$([ "$full" = yes ] && echo full || echo reduced)"
   printf '%s\n' "${results[@]}"
+  sed 's/^/NOT RUN          /' "$missing"
   if [ "$failures" -eq 0 ]; then
     echo "all ${#results[@]} steps passed in $SECONDS s"
     exit 0
@@ -55,7 +58,7 @@ summary() {
 
 sources() {
   find proto/spec client server worker tests -name node_modules -prune -o \
-    \( -name '*.cc' -o -name '*.h' \) -print0
+    \( -name '*.cc' -o -name '*.h' -o -name '*.cu' -o -name '*.c' \) -print0
 }
 
 install_packages() {
@@ -102,7 +105,11 @@ check_tidy() {
 
 # test_label PRESET LABEL
 test_label() {
-  ctest --preset "$1" -L "^$2\$" --parallel "$jobs"
+  ctest --preset "$1" -L "^$2\$" --parallel "$jobs" | tee "$missing.log"
+  local status="${PIPESTATUS[0]}"
+  sed -n "s/.* - \(.*\) (Skipped)\$/\1 ($1): this machine lacks what it needs/p" "$missing.log" >>"$missing"
+  rm "$missing.log"
+  return "$status"
 }
 
 step "packages" install_packages || summary

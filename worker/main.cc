@@ -76,6 +76,7 @@ absl::StatusOr<teq::agent::WorkerConfig> ReadConfig(const CLI::App& app, const F
   if (given("--threads")) config.threads = flags.config.threads;
   if (given("--uri-prefix")) config.uri_prefixes = flags.config.uri_prefixes;
   if (given("--hpu-plugin")) config.hpu_plugin = flags.config.hpu_plugin;
+  if (given("--device-index")) config.device_index = flags.config.device_index;
   if (given("--data")) config.data = flags.config.data;
   if (given("--cache-gib")) config.cache_gib = flags.config.cache_gib;
   if (const auto format = teq::logs::ParseFormat(flags.log_format)) config.log_format = *format;
@@ -83,6 +84,10 @@ absl::StatusOr<teq::agent::WorkerConfig> ReadConfig(const CLI::App& app, const F
     TEQ_RETURN_IF_ERROR(teq::WithContext(teq::CheckUriPrefix(prefix), "uri_prefixes"));
   }
   return config;
+}
+
+teq::model::DeviceOptions DeviceOf(const teq::agent::WorkerConfig& config) {
+  return {.hpu_plugin = config.hpu_plugin, .index = config.device_index};
 }
 
 // This program again, as the engine.
@@ -93,6 +98,7 @@ std::vector<std::string> EngineCommand(const teq::agent::WorkerConfig& config) {
   for (const std::string& prefix : config.uri_prefixes) {
     command.insert(command.end(), {"--uri-prefix", prefix});
   }
+  command.insert(command.end(), {"--device-index", std::to_string(config.device_index)});
   if (!config.hpu_plugin.empty()) {
     command.insert(command.end(), {"--hpu-plugin", config.hpu_plugin});
   }
@@ -103,7 +109,7 @@ std::vector<std::string> EngineCommand(const teq::agent::WorkerConfig& config) {
 int RunEngine(const teq::agent::WorkerConfig& config) {
   const teq::pipeline::Options options{.threads = config.threads,
                                        .uri_policy = {.allowed_prefixes = config.uri_prefixes},
-                                       .hpu_plugin = config.hpu_plugin,
+                                       .device = DeviceOf(config),
                                        .data = config.data,
                                        .cache_bytes = static_cast<std::uint64_t>(config.cache_gib)
                                                       << 30,
@@ -132,6 +138,8 @@ int RunAgent(const teq::agent::WorkerConfig& config, const Flags& flags) {
   const absl::StatusOr<std::string> id = teq::agent::WorkerId(config.id);
   const auto log = StartLog(config.log_format);
   if (!id.ok()) return Fail(config.log_format, id.status(), kUsage);
+  const auto devices = teq::model::AvailableDevices(DeviceOf(config));
+  if (!devices.ok()) return Fail(config.log_format, devices.status(), kUsage);
   teq::agent::WorkerMetrics metrics(TEQ_VERSION, config.data);
   std::unique_ptr<teq::http::HttpServer> side_port;
   if (!config.http.empty()) {
@@ -145,7 +153,7 @@ int RunAgent(const teq::agent::WorkerConfig& config, const Flags& flags) {
                                          .engine_command = EngineCommand(config),
                                          .calibration_command = EngineCommand(config),
                                          .engine_version = TEQ_VERSION,
-                                         .devices = teq::model::AvailableDevices(config.hpu_plugin),
+                                         .devices = *devices,
                                          .uri_policy = {.allowed_prefixes = config.uri_prefixes},
                                          .data = config.data,
                                          .max_jobs = flags.max_jobs,
@@ -164,6 +172,10 @@ void AddFlags(CLI::App& app, Flags& flags) {
                  "A prefix of URIs that jobs may name; may be repeated")
       ->allow_extra_args(false);
   app.add_option("--hpu-plugin", flags.config.hpu_plugin, "Shared object of the HPU device");
+  app.add_option("--device-index", flags.config.device_index,
+                 "Which CUDA or HPU device this worker has, from 0")
+      ->envname("TEQ_DEVICE_INDEX")
+      ->check(CLI::Range(0, teq::agent::kMaxDeviceIndex));
   app.add_option("--data", flags.config.data, "Directory of fetched models and staged results");
   app.add_option("--cache-gib", flags.config.cache_gib,
                  "The most that fetched models and texts may take, GiB")

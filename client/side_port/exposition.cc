@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <iterator>
 #include <string_view>
+#include <utility>
 
 #include "fmt/format.h"
 
@@ -54,12 +55,12 @@ struct ExtraLabel {
   double value = 0;
 };
 
-template <typename Value>
-void AppendSeries(std::string& text, std::string_view name, std::string_view suffix,
-                  const ClientMetric& metric, Value value, const ExtraLabel& extra = {}) {
+/// Of a series' line all before the value.
+void AppendLineBegin(std::string& text, std::string_view name, std::string_view suffix,
+                     const std::vector<ClientMetric::Label>& labels, const ExtraLabel& extra = {}) {
   text.append(name).append(suffix);
   std::string_view before = "{";
-  for (const ClientMetric::Label& label : metric.label) {
+  for (const ClientMetric::Label& label : labels) {
     text.append(before).append(label.name).append("=\"");
     AppendEscaped(text, label.value, Quotes::kAreEscaped);
     text += '"';
@@ -73,6 +74,12 @@ void AppendSeries(std::string& text, std::string_view name, std::string_view suf
   }
   if (before == ",") text += '}';
   text += ' ';
+}
+
+template <typename Value>
+void AppendSeries(std::string& text, std::string_view name, std::string_view suffix,
+                  const ClientMetric& metric, Value value, const ExtraLabel& extra = {}) {
+  AppendLineBegin(text, name, suffix, metric.label, extra);
   Append(text, value);
   text += '\n';
 }
@@ -118,6 +125,15 @@ std::string_view TypeName(MetricType type) {
   return "untyped";
 }
 
+void AppendHead(std::string& text, std::string_view name, std::string_view help, MetricType type) {
+  if (!help.empty()) {
+    text.append("# HELP ").append(name).append(" ");
+    AppendEscaped(text, help, Quotes::kStay);
+    text += '\n';
+  }
+  text.append("# TYPE ").append(name).append(" ").append(TypeName(type)) += '\n';
+}
+
 void AppendMetric(std::string& text, const MetricFamily& family, const ClientMetric& metric) {
   switch (family.type) {
     case MetricType::Counter:
@@ -146,15 +162,37 @@ std::string ExpositionText(const std::vector<MetricFamily>& families) {
   std::string text;
   text.reserve(metrics * kBytesPerSeries);
   for (const MetricFamily& family : families) {
-    if (!family.help.empty()) {
-      text.append("# HELP ").append(family.name).append(" ");
-      AppendEscaped(text, family.help, Quotes::kStay);
-      text += '\n';
-    }
-    text.append("# TYPE ").append(family.name).append(" ").append(TypeName(family.type)) += '\n';
+    AppendHead(text, family.name, family.help, family.type);
     for (const ClientMetric& metric : family.metric) AppendMetric(text, family, metric);
   }
   return text;
+}
+
+TextGauges::TextGauges(std::string_view name, std::string_view help) : name_(name) {
+  AppendHead(head_, name, help, MetricType::Gauge);
+}
+
+std::string TextGauges::LineBegin(const prometheus::Labels& labels) const {
+  std::vector<ClientMetric::Label> each;
+  for (const auto& [name, value] : labels) each.push_back({name, value});
+  std::string begin;
+  AppendLineBegin(begin, name_, "", each);
+  return begin;
+}
+
+bool TextGauges::Set(const prometheus::Labels& labels, double value) {
+  std::string text;
+  Append(text, value);
+  text += '\n';
+  return lines_.insert_or_assign(LineBegin(labels), std::move(text)).second;
+}
+
+void TextGauges::Remove(const prometheus::Labels& labels) { lines_.erase(LineBegin(labels)); }
+
+void TextGauges::AppendTo(std::string& text) const {
+  if (lines_.empty()) return;
+  text += head_;
+  for (const auto& [begin, value] : lines_) text.append(begin).append(value);
 }
 
 }  // namespace teq::http

@@ -134,24 +134,27 @@ Metrics::Metrics(MetricsOptions options, MetricsDeps deps)
                               "Time from a unary call's beginning to its answer.")),
       store_seconds_(Histogram(registry_, "teq_store_operation_duration_seconds",
                                "Time that the database took.")),
-      loss_(Gauge(registry_, "teq_training_loss", "Training loss of the newest sample.")),
-      step_(Gauge(registry_, "teq_training_step", "Training step of the newest sample.")),
-      learning_rate_(
-          Gauge(registry_, "teq_training_learning_rate", "Learning rate of the newest sample.")),
-      tokens_per_second_(Gauge(registry_, "teq_training_tokens_per_second",
-                               "Tokens trained on per second, of the newest sample.")),
-      stage_(Gauge(registry_, "teq_job_stage",
-                   "What the run does: 1 fetch, 2 baseline_eval, 3 calibrate, 4 transform, "
-                   "5 round, 6 pack, 7 verify, 8 publish.")),
-      progress_(Gauge(registry_, "teq_stage_progress_ratio",
-                      "Done of the stage that the run is in, from 0 to 1.")),
-      peak_memory_(Gauge(registry_, "teq_job_peak_memory_bytes",
-                         "The most memory that the run took, once it is known.")),
-      perplexity_(Gauge(registry_, "teq_perplexity", "Perplexity by evaluation text and model.")),
-      perplexity_delta_(Gauge(registry_, "teq_perplexity_delta",
-                              "Perplexity of the quantized model minus that of the float model.")),
-      perplexity_limit_(Gauge(registry_, "teq_perplexity_delta_limit",
-                              "The job's max_perplexity_delta, where it has one.")) {
+      loss_(job_gauges_.emplace_back("teq_training_loss", "Training loss of the newest sample.")),
+      step_(job_gauges_.emplace_back("teq_training_step", "Training step of the newest sample.")),
+      learning_rate_(job_gauges_.emplace_back("teq_training_learning_rate",
+                                              "Learning rate of the newest sample.")),
+      tokens_per_second_(job_gauges_.emplace_back(
+          "teq_training_tokens_per_second", "Tokens trained on per second, of the newest sample.")),
+      stage_(job_gauges_.emplace_back(
+          "teq_job_stage",
+          "What the run does: 1 fetch, 2 baseline_eval, 3 calibrate, 4 transform, "
+          "5 round, 6 pack, 7 verify, 8 publish.")),
+      progress_(job_gauges_.emplace_back("teq_stage_progress_ratio",
+                                         "Done of the stage that the run is in, from 0 to 1.")),
+      peak_memory_(job_gauges_.emplace_back(
+          "teq_job_peak_memory_bytes", "The most memory that the run took, once it is known.")),
+      perplexity_(
+          job_gauges_.emplace_back("teq_perplexity", "Perplexity by evaluation text and model.")),
+      perplexity_delta_(job_gauges_.emplace_back(
+          "teq_perplexity_delta",
+          "Perplexity of the quantized model minus that of the float model.")),
+      perplexity_limit_(job_gauges_.emplace_back(
+          "teq_perplexity_delta_limit", "The job's max_perplexity_delta, where it has one.")) {
   Gauge(registry_, "teq_build_info", "1; the label says which version runs.")
       .Add({{"version", TEQ_VERSION}})
       .Set(1);
@@ -187,7 +190,9 @@ absl::StatusOr<std::string> Metrics::Render() {
     coalesced_.Increment(static_cast<double>(deps_.coalesced_events()) - coalesced_.Value());
   }
   RemoveOldSeries();
-  return http::ExpositionText(registry_.Collect());
+  std::string text = ExpositionText(registry_.Collect());
+  for (const TextGauges& gauges : job_gauges_) gauges.AppendTo(text);
+  return text;
 }
 
 void Metrics::SetStatistics(const store::Statistics& statistics) {
@@ -325,15 +330,10 @@ Metrics::JobSeries& Metrics::SeriesOf(const JobRecord& record) {
   return series;
 }
 
-void Metrics::SetGauge(JobSeries& series, Gauges& family, prometheus::Labels labels, double value) {
+void Metrics::SetGauge(JobSeries& series, TextGauges& family, prometheus::Labels labels,
+                       double value) {
   labels["job"] = series.name;
-  prometheus::Gauge& gauge = family.Add(labels);
-  gauge.Set(value);
-  const std::pair<Gauges*, prometheus::Gauge*> entry(&family, &gauge);
-  if (std::find(series.gauges.begin(), series.gauges.end(), entry) == series.gauges.end()) {
-    series.gauges.push_back(entry);
-    ++job_series_;
-  }
+  if (family.Set(labels, value)) series.gauges.emplace_back(&family, std::move(labels));
 }
 
 void Metrics::SetSample(JobSeries& series, const teq::v1::MetricSample& sample) {
@@ -378,9 +378,14 @@ void Metrics::SetPerplexity(JobSeries& series, const PerplexitySample& sample) {
 }
 
 void Metrics::RemoveSeries(std::map<int64_t, JobSeries>::iterator series) {
-  for (const auto& [family, gauge] : series->second.gauges) family->Remove(gauge);
-  job_series_ -= series->second.gauges.size();
+  for (const auto& [family, labels] : series->second.gauges) family->Remove(labels);
   series_.erase(series);
+}
+
+int Metrics::JobSeriesCount() const {
+  std::size_t count = 0;
+  for (const TextGauges& gauges : job_gauges_) count += gauges.size();
+  return static_cast<int>(count);
 }
 
 void Metrics::RemoveOldSeries() {
@@ -392,7 +397,7 @@ void Metrics::RemoveOldSeries() {
   }
   // The first to end goes first; of those that run, the oldest job.
   while (static_cast<int>(series_.size()) > options_.max_jobs ||
-         static_cast<int>(job_series_) > options_.max_job_series) {
+         JobSeriesCount() > options_.max_job_series) {
     RemoveSeries(std::min_element(series_.begin(), series_.end(), [](const auto& a, const auto& b) {
       return a.second.end < b.second.end;
     }));

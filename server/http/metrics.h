@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "client/side_port/exposition.h"
 #include "prometheus/counter.h"
 #include "prometheus/family.h"
 #include "prometheus/gauge.h"
@@ -84,13 +85,14 @@ class Metrics final : public queue::QueueObserver {
   struct JobSeries {
     std::string name;
     absl::Time end = absl::InfiniteFuture();  // of the job
-    std::vector<std::pair<Gauges*, prometheus::Gauge*>> gauges;
+    std::vector<std::pair<TextGauges*, prometheus::Labels>> gauges;
     std::map<std::string, double> full_precision;  // by dataset
     std::map<std::string, double> quantized;
   };
 
   JobSeries& SeriesOf(const store::JobRecord& record);
-  void SetGauge(JobSeries& series, Gauges& family, prometheus::Labels labels, double value);
+  static void SetGauge(JobSeries& series, TextGauges& family, prometheus::Labels labels,
+                       double value);
   void SetSample(JobSeries& series, const teq::v1::MetricSample& sample);
   void SetProgress(JobSeries& series, const teq::v1::Progress& progress);
   void SetPeakMemory(JobSeries& series, const teq::v1::PeakMemory& peak);
@@ -98,6 +100,7 @@ class Metrics final : public queue::QueueObserver {
   void SetPerplexity(JobSeries& series, const teq::v1::PerplexitySample& sample);
   void RemoveSeries(std::map<int64_t, JobSeries>::iterator series);
   void RemoveOldSeries();
+  [[nodiscard]] int JobSeriesCount() const;
   void CountEnd(const store::JobRecord& record);
   std::string ProjectLabel(const std::string& project);
   void CountFailure(const queue::JobChange& change);
@@ -129,21 +132,21 @@ class Metrics final : public queue::QueueObserver {
   Counters& calls_;
   Histograms& call_seconds_;
   Histograms& store_seconds_;
-  Gauges& loss_;
-  Gauges& step_;
-  Gauges& learning_rate_;
-  Gauges& tokens_per_second_;
-  Gauges& stage_;
-  Gauges& progress_;
-  Gauges& peak_memory_;
-  Gauges& perplexity_;
-  Gauges& perplexity_delta_;
-  Gauges& perplexity_limit_;
 
-  std::mutex mutex_;  // what follows
+  std::mutex mutex_;                   // what follows
+  std::deque<TextGauges> job_gauges_;  // the next ones
+  TextGauges& loss_;
+  TextGauges& step_;
+  TextGauges& learning_rate_;
+  TextGauges& tokens_per_second_;
+  TextGauges& stage_;
+  TextGauges& progress_;
+  TextGauges& peak_memory_;
+  TextGauges& perplexity_;
+  TextGauges& perplexity_delta_;
+  TextGauges& perplexity_limit_;
   std::set<std::string> projects_;
   std::map<int64_t, JobSeries> series_;  // by the job's key
-  size_t job_series_ = 0;                // gauges in them
 };
 
 }  // namespace teq::http

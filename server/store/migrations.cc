@@ -9,7 +9,7 @@
 namespace teq::store {
 namespace {
 
-constexpr std::array<std::string_view, 1> kMigrations = {R"sql(
+constexpr std::array<std::string_view, 2> kMigrations = {R"sql(
 CREATE TABLE jobs (
   key INTEGER PRIMARY KEY AUTOINCREMENT,
   uid TEXT NOT NULL UNIQUE,
@@ -94,6 +94,21 @@ CREATE TABLE workers (
   capabilities BLOB NOT NULL,
   seen INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+)sql",
+                                                         R"sql(
+-- Jobs by state, for each scrape of the metrics: count(*) goes through all of them.
+CREATE TABLE job_counts (state INTEGER PRIMARY KEY, jobs INTEGER NOT NULL) STRICT;
+INSERT INTO job_counts SELECT state, count(*) FROM jobs GROUP BY state;
+CREATE TRIGGER jobs_count_inserted AFTER INSERT ON jobs BEGIN
+  INSERT INTO job_counts VALUES (new.state, 1) ON CONFLICT (state) DO UPDATE SET jobs = jobs + 1;
+END;
+CREATE TRIGGER jobs_count_deleted AFTER DELETE ON jobs BEGIN
+  UPDATE job_counts SET jobs = jobs - 1 WHERE state = old.state;
+END;
+CREATE TRIGGER jobs_count_moved AFTER UPDATE OF state ON jobs WHEN old.state <> new.state BEGIN
+  UPDATE job_counts SET jobs = jobs - 1 WHERE state = old.state;
+  INSERT INTO job_counts VALUES (new.state, 1) ON CONFLICT (state) DO UPDATE SET jobs = jobs + 1;
+END;
 )sql"};
 
 absl::Status NotOurs(const std::filesystem::path& file) {

@@ -583,7 +583,7 @@ absl::StatusOr<Statistics> SqliteStore::ReadStatistics() {
   const std::lock_guard lock(reader_mutex_);
   Statistics statistics;
   TEQ_ASSIGN_OR_RETURN(Statement states,
-                       reader_->Prepare("SELECT state, count(*) FROM jobs GROUP BY state"));
+                       reader_->Prepare("SELECT state, jobs FROM job_counts WHERE jobs > 0"));
   while (true) {
     TEQ_ASSIGN_OR_RETURN(const bool row, states.Step());
     if (!row) break;

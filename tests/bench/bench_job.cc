@@ -5,7 +5,9 @@
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
+#include <limits>
 #include <optional>
 #include <random>
 #include <string>
@@ -19,6 +21,7 @@
 #include "tests/bench/matrix_products.h"
 #include "tests/bench/random_decoder.h"
 #include "tests/bench/stopwatch.h"
+#include "torch/version.h"
 #include "worker/engine/model/host_memory.h"
 #include "worker/engine/model/linear_product.h"
 #include "worker/engine/model/threads.h"
@@ -134,6 +137,11 @@ absl::StatusOr<Measured> MeasureTraining(const transform::TrainingTask& task,
   return observer.Result(report);
 }
 
+/// Without the last number, which Debian's header has wrong.
+std::string LibTorchVersion() {
+  return fmt::format("{}.{}", TORCH_VERSION_MAJOR, TORCH_VERSION_MINOR);
+}
+
 absl::StatusOr<nlohmann::ordered_json> Run(const Arguments& arguments, std::int64_t libraries) {
   const model_info::ModelConfig config = *ShapeConfig(arguments.shape);
   const model::Decoder decoder = RandomDecoder(config);
@@ -142,11 +150,15 @@ absl::StatusOr<nlohmann::ordered_json> Run(const Arguments& arguments, std::int6
   const std::vector<transform::ScaleGroup> groups = transform::ScaleGroups(config, grids);
   const text::Windows windows = RandomWindows(arguments, config.vocabulary_size);
   const teq::v1::Schedule schedule = ScheduleOf(arguments);
+  model::Scratch memory(std::filesystem::temp_directory_path(),
+                        std::numeric_limits<std::int64_t>::max());
   TEQ_ASSIGN_OR_RETURN(const Measured measured, MeasureTraining({.decoder = decoder,
                                                                  .groups = groups,
                                                                  .grids = grids,
                                                                  .windows = windows,
                                                                  .schedule = schedule,
+                                                                 .scratch = memory,
+                                                                 .working = memory,
                                                                  .rates = {.scales = 0.005},
                                                                  .stored = torch::kFloat16,
                                                                  .products = TypeOf(arguments)},
@@ -160,6 +172,7 @@ absl::StatusOr<nlohmann::ordered_json> Run(const Arguments& arguments, std::int6
                                 {"dtype", arguments.dtype},
                                 {"threads", arguments.threads},
                                 {"instruction_set", report::InstructionSet()},
+                                {"libtorch", LibTorchVersion()},
                                 {"steps_measured", measured.steps.size()},
                                 {"step_seconds", step.wall},
                                 {"matmul_seconds", products.wall},

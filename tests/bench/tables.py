@@ -1,7 +1,7 @@
-"""The tables that tests/bench/quality prints."""
+"""The tables that tests/bench/quality prints, and a table as such."""
 
 _LONGEST_ERROR = 150
-_TEXT_COLUMNS = ("model", "grid", "method", "from", "within 1 %")
+_TEXT_COLUMNS = ("model", "grid", "method", "from", "within 1 %", "figure", "finding")
 
 
 def _number(value, digits, deviation=None):
@@ -15,7 +15,7 @@ def _percent(value, deviation=None):
     return _number(value and 100 * value, 1, deviation and 100 * deviation)
 
 
-def _table(head, rows):
+def table(head, rows):
     """Columns under their heads, text aligned left. The last cell of a row with fewer cells than
     there are columns is prose."""
     rows = list(rows)
@@ -107,5 +107,5 @@ def text(document):
              "differences"),
             ("rescaled channels", _RESCALING_HEAD, _rescaling, "rescaled")):
         if document[part]:
-            lines += ["", title, *_table(head, map(row, document[part]))]
+            lines += ["", title, *table(head, map(row, document[part]))]
     return "\n".join(lines)

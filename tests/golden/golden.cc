@@ -30,8 +30,9 @@ absl::StatusOr<double> LargestDifference(const std::string& directory,
   TEQ_ASSIGN_OR_RETURN(const model::Decoder decoder, model::ReadDecoder(directory, torch::kCPU));
   const torch::NoGradGuard no_gradient;
   const auto ids = golden.at("input_ids").get<std::vector<std::int64_t>>();
-  const torch::Tensor logits =
-      model::Logits(decoder, torch::tensor(ids, torch::kInt64).unsqueeze(0))[0];
+  TEQ_ASSIGN_OR_RETURN(const torch::Tensor batch,
+                       model::Logits(decoder, torch::tensor(ids, torch::kInt64).unsqueeze(0)));
+  const torch::Tensor logits = batch[0];
   double largest = 0;
   for (const auto& row : golden.at("logits")) {
     const torch::Tensor expected = torch::tensor(row.at("values").get<std::vector<float>>());

@@ -36,6 +36,15 @@ class StartTest(programs.HouseTest):
         self.assertIn("teq-worker: INVALID_URI: uri_prefixes: ", answer.err)
         self.assertIn("s4://bucket/", answer.err)
 
+    def test_device_index_that_nothing_has_is_refused_at_the_workers_start(self):
+        for flags, environment in ((("--device-index", "100"), {}), ((), {"TEQ_DEVICE_INDEX": "100"})):
+            answer = programs.run("teq-worker", "--server", "127.0.0.1:1", *flags, seconds=30,
+                                  environment=environment)
+            self.assertEqual(answer.code, 2, answer)
+            self.assertIn("teq-worker: DEVICE_NOT_AVAILABLE: ", answer.err)
+            self.assertIn("device_index is 100", answer.err)
+            self.assertIn("--device-index", answer.err)
+
     def test_database_of_another_program_is_refused_and_stays_as_it_was(self):
         self.house.start_server()
         self.house.server.terminate()

@@ -47,12 +47,12 @@ Reader Threads(int& target) {
   };
 }
 
-Reader Gibibytes(std::int64_t& target) {
-  return [&target](const YAML::Node& node) -> std::string {
-    std::int64_t value = 0;
-    if (!node.IsScalar() || !YAML::convert<std::int64_t>::decode(node, value) || value < 1 ||
-        value > kMaxCacheGib) {
-      return fmt::format("must be a number from 1 to {}", kMaxCacheGib);
+template <typename T>
+Reader Number(T& target, T low, T high) {
+  return [&target, low, high](const YAML::Node& node) -> std::string {
+    T value = 0;
+    if (!node.IsScalar() || !YAML::convert<T>::decode(node, value) || value < low || value > high) {
+      return fmt::format("must be a number from {} to {}", low, high);
     }
     target = value;
     return {};
@@ -83,15 +83,17 @@ absl::StatusOr<WorkerConfig> Read(const YAML::Node& root, std::string_view file)
   WorkerConfig config;
   if (root.IsNull()) return config;
   if (!root.IsMap()) return Invalid(file, root.Mark(), "the top level must be fields with values");
-  const std::map<std::string, Reader> readers = {{"server", Text(config.server)},
-                                                 {"id", Text(config.id)},
-                                                 {"threads", Threads(config.threads)},
-                                                 {"http", Text(config.http)},
-                                                 {"uri_prefixes", Texts(config.uri_prefixes)},
-                                                 {"hpu_plugin", Text(config.hpu_plugin)},
-                                                 {"data", Text(config.data)},
-                                                 {"cache_gib", Gibibytes(config.cache_gib)},
-                                                 {"log_format", LogFormat(config.log_format)}};
+  const std::map<std::string, Reader> readers = {
+      {"server", Text(config.server)},
+      {"id", Text(config.id)},
+      {"threads", Threads(config.threads)},
+      {"http", Text(config.http)},
+      {"uri_prefixes", Texts(config.uri_prefixes)},
+      {"hpu_plugin", Text(config.hpu_plugin)},
+      {"device_index", Number(config.device_index, 0, kMaxDeviceIndex)},
+      {"data", Text(config.data)},
+      {"cache_gib", Number(config.cache_gib, std::int64_t{1}, kMaxCacheGib)},
+      {"log_format", LogFormat(config.log_format)}};
   std::set<std::string> seen;
   for (const auto& entry : root) {
     const std::string name = entry.first.IsScalar() ? entry.first.Scalar() : "(not a name)";

@@ -11,6 +11,8 @@
 
 namespace teq::agent {
 
+inline constexpr int kMaxDeviceIndex = 127;  // LibTorch's
+
 /// What worker.yaml says; flags of the command line override it.
 struct WorkerConfig {
   std::string server = "127.0.0.1:8470";  // host:port or unix:PATH
@@ -18,7 +20,8 @@ struct WorkerConfig {
   int threads = 0;                        // 0: the machine's cores
   std::string http;                       // host:port of /metrics; empty: none
   std::vector<std::string> uri_prefixes;  // what jobs may name; empty: every path
-  std::string hpu_plugin;                 // a shared object that registers the HPU device
+  std::string hpu_plugin;                 // a shared object that brings the HPU device
+  int device_index = 0;                   // which CUDA or HPU device this worker has
   std::string data = "teqd-data";         // what the worker keeps: fetched models, staged results
   std::int64_t cache_gib = 100;           // the most that fetched models and texts may take
   logs::Format log_format = logs::Format::kText;  // "text" or "json"

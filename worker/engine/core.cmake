@@ -9,10 +9,13 @@ add_library(teq_engine STATIC
   model/device.cc
   model/head_loss.cc
   model/host_memory.cc
+  model/hpu_loader.cc
   model/linear_product.cc
   model/positions.cc
+  model/scratch.cc
   model/softmax_kernels.cc
   model/threads.cc
+  model/window_states.cc
   model/windows_tensor.cc
   pack/awq.cc
   pack/bit_packing.cc
@@ -66,7 +69,9 @@ add_library(teq_engine STATIC
   teq/sensitivity.cc
   teq/start.cc
   teq/statistics.cc
-  teq/train.cc
+  teq/train_blocks.cc
+  teq/train_end_to_end.cc
+  teq/training_parts.cc
 )
 target_link_libraries(teq_engine
   PUBLIC teq_options teq_torch teq_proto teq_spec teq_objects teq_cache teq_model_info

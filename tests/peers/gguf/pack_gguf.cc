@@ -74,7 +74,8 @@ absl::StatusOr<double> Difference(const pack::PackableModel& model,
     const Tensor offset =
         (quantized.zeros.to(torch::kFloat32) * quantized.scales.to(torch::kFloat32))
             .repeat_interleave(quantized.codes.size(1) / quantized.scales.size(1), 1);
-    const Tensor part = (found->second.weight - quant::Dequantize(quantized)).abs() / offset;
+    TEQ_ASSIGN_OR_RETURN(const verify::UnpackedLayer layer, found->second());
+    const Tensor part = (layer.weight - quant::Dequantize(quantized)).abs() / offset;
     largest = std::max(largest, part.max().item<double>());
   }
   return largest;
@@ -90,23 +91,25 @@ absl::StatusOr<nlohmann::json> Run(const nlohmann::json& request) {
   TEQ_ASSIGN_OR_RETURN(const double difference, Difference(model, packed));
   const auto source = [&](const std::string& name) -> absl::StatusOr<Tensor> {
     if (const auto tensor = packed.tensors.find(name); tensor != packed.tensors.end()) {
-      return tensor->second;
+      return tensor->second();
     }
     const auto layer = packed.layers.find(name.substr(0, name.rfind('.')));
     if (!name.ends_with(".weight") || layer == packed.layers.end()) {
       return Error(absl::StatusCode::kDataLoss, "VERIFY_FAILED", "no tensor " + name);
     }
-    return model.config.transposed_linears ? layer->second.weight.t() : layer->second.weight;
+    TEQ_ASSIGN_OR_RETURN(const verify::UnpackedLayer read, layer->second());
+    return model.config.transposed_linears ? read.weight.t() : read.weight;
   };
   const std::string embedding =
       model_info::ModuleName(model.config, model.config.names.embedding) + ".weight";
   const model_info::VocabularyTensors vocabulary{embedding,
                                                  fmt::format("{}.weight", model.config.names.head)};
   TEQ_ASSIGN_OR_RETURN(const model::Decoder decoder,
-                       model::LoadDecoder(model.config, vocabulary, source, torch::kCPU));
+                       model::OpenDecoder(model.config, vocabulary, source, torch::kCPU));
   const Tensor input =
       torch::tensor(request.at("ids").get<std::vector<std::int64_t>>(), torch::kInt64).unsqueeze(0);
-  const Tensor logits = model::Logits(decoder, input)[0].contiguous();
+  TEQ_ASSIGN_OR_RETURN(const Tensor batch, model::Logits(decoder, input));
+  const Tensor logits = batch[0].contiguous();
   nlohmann::json rows = nlohmann::json::array();
   for (std::int64_t i = 0; i < logits.size(0); ++i) {
     const auto* row = logits[i].data_ptr<float>();

@@ -128,27 +128,25 @@ absl::Status WriteAll(const std::filesystem::path& file, int descriptor, const v
 }
 
 /// The length field and the JSON, padded so that the data starts at a multiple of 8 bytes.
-absl::StatusOr<std::string> Header(
-    const std::filesystem::path& file,
-    const std::vector<std::pair<std::string, torch::Tensor>>& tensors) {
+absl::StatusOr<std::string> Header(const std::filesystem::path& file,
+                                   const std::vector<TensorEntry>& entries) {
   nlohmann::ordered_json json;
   json["__metadata__"] = {{"format", "pt"}};
   std::set<std::string_view> names = {"__metadata__"};
   std::uint64_t offset = 0;
-  for (const auto& [name, tensor] : tensors) {
-    const auto dtype = StoredType(tensor.scalar_type());
-    if (!dtype || !tensor.device().is_cpu() || !names.insert(name).second) {
-      return Error(
-          absl::StatusCode::kInternal, "WRITE_FAILED",
-          fmt::format("{}: tensor {} cannot be stored: its name is taken, it is not on the "
-                      "CPU, or safetensors has no type for it",
-                      file.string(), name));
+  for (const TensorEntry& entry : entries) {
+    const auto dtype = StoredType(entry.type);
+    if (!dtype || !names.insert(entry.name).second) {
+      return Error(absl::StatusCode::kInternal, "WRITE_FAILED",
+                   fmt::format("{}: tensor {} cannot be stored: its name is taken, or safetensors "
+                               "has no type for it",
+                               file.string(), entry.name));
     }
-    json[name] = {
-        {"dtype", model_info::Name(*dtype)},
-        {"shape", std::vector<std::int64_t>(tensor.sizes().begin(), tensor.sizes().end())},
-        {"data_offsets", {offset, offset + tensor.nbytes()}}};
-    offset += tensor.nbytes();
+    const std::uint64_t bytes = ByteSizeOf(entry);
+    json[entry.name] = {{"dtype", model_info::Name(*dtype)},
+                        {"shape", entry.shape},
+                        {"data_offsets", {offset, offset + bytes}}};
+    offset += bytes;
   }
   std::string text = json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
   text.append((8 - text.size() % 8) % 8, ' ');
@@ -220,24 +218,82 @@ absl::StatusOr<torch::Tensor> Checkpoint::Read(const std::string& name) const {
   }
 }
 
+void Checkpoint::Release() const {
+  for (const auto& [path, file] : mapping_->files) {
+    madvise(file->data(), file->size(), MADV_DONTNEED);
+  }
+}
+
+TensorEntry EntryOf(const std::string& name, const torch::Tensor& tensor) {
+  return {name, tensor.scalar_type(), tensor.sizes().vec()};
+}
+
+std::uint64_t ByteSizeOf(const TensorEntry& entry) {
+  std::uint64_t bytes = c10::elementSize(entry.type);
+  for (const std::int64_t size : entry.shape) bytes *= static_cast<std::uint64_t>(size);
+  return bytes;
+}
+
+struct SafetensorsWriter::File {
+  std::filesystem::path path;
+  std::vector<TensorEntry> entries;
+  FileDescriptor descriptor;
+  std::size_t next = 0;  // entry
+};
+
+SafetensorsWriter::SafetensorsWriter(std::unique_ptr<File> file) : file_(std::move(file)) {}
+SafetensorsWriter::SafetensorsWriter(SafetensorsWriter&&) noexcept = default;
+SafetensorsWriter& SafetensorsWriter::operator=(SafetensorsWriter&&) noexcept = default;
+SafetensorsWriter::~SafetensorsWriter() = default;
+
+absl::StatusOr<SafetensorsWriter> SafetensorsWriter::Create(
+    const std::filesystem::path& file, const std::vector<TensorEntry>& entries) {
+  TEQ_ASSIGN_OR_RETURN(const std::string header, Header(file, entries));
+  const int descriptor = open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (descriptor < 0) return WriteError(file, errno);
+  std::unique_ptr<File> opened(new File{file, entries, FileDescriptor(descriptor)});
+  TEQ_RETURN_IF_ERROR(WriteAll(file, descriptor, header.data(), header.size()));
+  return SafetensorsWriter(std::move(opened));
+}
+
+absl::Status SafetensorsWriter::Add(const torch::Tensor& tensor) {
+  if (file_->next == file_->entries.size()) {
+    return Error(absl::StatusCode::kInternal, "WRITE_FAILED",
+                 fmt::format("{}: one tensor too many", file_->path.string()));
+  }
+  const TensorEntry& entry = file_->entries[file_->next++];
+  try {
+    const torch::Tensor dense = tensor.detach().to(torch::kCPU).contiguous();
+    if (dense.scalar_type() != entry.type || dense.sizes() != torch::IntArrayRef(entry.shape)) {
+      return Error(absl::StatusCode::kInternal, "WRITE_FAILED",
+                   fmt::format("{}: tensor {} is not as it was announced", file_->path.string(),
+                               entry.name));
+    }
+    if (dense.nbytes() == 0) return absl::OkStatus();
+    return WriteAll(file_->path, file_->descriptor.get(), dense.data_ptr(), dense.nbytes());
+  } catch (const std::exception& error) {
+    return Error(absl::StatusCode::kInternal, "WRITE_FAILED",
+                 fmt::format("{}: tensor {}: {}", file_->path.string(), entry.name, error.what()));
+  }
+}
+
+absl::Status SafetensorsWriter::Finish() {
+  if (file_->next != file_->entries.size()) {
+    return Error(absl::StatusCode::kInternal, "WRITE_FAILED",
+                 fmt::format("{}: tensor {} was not written", file_->path.string(),
+                             file_->entries[file_->next].name));
+  }
+  if (const int code = file_->descriptor.Close(); code != 0) return WriteError(file_->path, code);
+  return absl::OkStatus();
+}
+
 absl::Status WriteSafetensors(const std::filesystem::path& file,
                               const std::vector<std::pair<std::string, torch::Tensor>>& tensors) {
-  TEQ_ASSIGN_OR_RETURN(const std::string header, Header(file, tensors));
-  FileDescriptor descriptor(open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
-  if (descriptor.get() < 0) return WriteError(file, errno);
-  TEQ_RETURN_IF_ERROR(WriteAll(file, descriptor.get(), header.data(), header.size()));
-  for (const auto& [name, tensor] : tensors) {
-    try {
-      const torch::Tensor dense = tensor.detach().contiguous();
-      if (dense.nbytes() == 0) continue;
-      TEQ_RETURN_IF_ERROR(WriteAll(file, descriptor.get(), dense.data_ptr(), dense.nbytes()));
-    } catch (const std::exception& error) {
-      return Error(absl::StatusCode::kInternal, "WRITE_FAILED",
-                   fmt::format("{}: tensor {}: {}", file.string(), name, error.what()));
-    }
-  }
-  if (const int code = descriptor.Close(); code != 0) return WriteError(file, code);
-  return absl::OkStatus();
+  std::vector<TensorEntry> entries;
+  for (const auto& [name, tensor] : tensors) entries.push_back(EntryOf(name, tensor));
+  TEQ_ASSIGN_OR_RETURN(SafetensorsWriter writer, SafetensorsWriter::Create(file, entries));
+  for (const auto& [name, tensor] : tensors) TEQ_RETURN_IF_ERROR(writer.Add(tensor));
+  return writer.Finish();
 }
 
 }  // namespace teq::checkpoint

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -31,15 +32,50 @@ class Checkpoint {
   /// the source answers.
   [[nodiscard]] absl::StatusOr<torch::Tensor> Read(const std::string& name) const;
 
+  /// Takes what was read out of this process's memory; it comes back from the kernel's cache, or
+  /// the disk, when a tensor is used again.
+  void Release() const;
+
  private:
   struct Mapping;
   explicit Checkpoint(std::shared_ptr<const Mapping> mapping) : mapping_(std::move(mapping)) {}
   std::shared_ptr<const Mapping> mapping_;
 };
 
-/// Writes tensors (CPU, contiguous or not) to one safetensors file, in the given order, with
-/// `metadata` {"format": "pt"}. Data starts at a multiple of 8 bytes. RESOURCE_EXHAUSTED,
-/// DISK_FULL.
+/// What a safetensors file says of a tensor before its data.
+struct TensorEntry {
+  std::string name;
+  torch::ScalarType type = torch::kFloat32;
+  std::vector<std::int64_t> shape;
+};
+[[nodiscard]] TensorEntry EntryOf(const std::string& name, const torch::Tensor& tensor);
+[[nodiscard]] std::uint64_t ByteSizeOf(const TensorEntry& entry);
+
+/// Writes one safetensors file tensor by tensor, with `metadata` {"format": "pt"}. Data starts at a
+/// multiple of 8 bytes. Used once, from one thread.
+class SafetensorsWriter {
+ public:
+  /// Makes the file for tensors that will come in this order. RESOURCE_EXHAUSTED, DISK_FULL.
+  [[nodiscard]] static absl::StatusOr<SafetensorsWriter> Create(
+      const std::filesystem::path& file, const std::vector<TensorEntry>& entries);
+  SafetensorsWriter(SafetensorsWriter&&) noexcept;
+  SafetensorsWriter& operator=(SafetensorsWriter&&) noexcept;
+  ~SafetensorsWriter();
+
+  /// The next tensor, contiguous or not, on any device; it must be as its entry says. INTERNAL,
+  /// WRITE_FAILED, if it is not; RESOURCE_EXHAUSTED, DISK_FULL.
+  [[nodiscard]] absl::Status Add(const torch::Tensor& tensor);
+
+  /// After the last one.
+  [[nodiscard]] absl::Status Finish();
+
+ private:
+  struct File;
+  explicit SafetensorsWriter(std::unique_ptr<File> file);
+  std::unique_ptr<File> file_;
+};
+
+/// Writes tensors to one safetensors file in the given order.
 [[nodiscard]] absl::Status WriteSafetensors(
     const std::filesystem::path& file,
     const std::vector<std::pair<std::string, torch::Tensor>>& tensors);

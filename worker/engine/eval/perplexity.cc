@@ -14,8 +14,10 @@ namespace {
 
 using torch::Tensor;
 
-// Tokens that run through the blocks at once.
+// Tokens that run through a block at once.
 constexpr std::int64_t kBatchTokens = 2048;
+// Tokens that go through the model together: a block is read once for all of them.
+constexpr std::int64_t kChunkTokens = 8192;
 // Logits that are held at once where two models are compared.
 constexpr std::int64_t kComparedLogits = 1 << 23;
 
@@ -46,8 +48,12 @@ struct Comparison {
   std::int64_t agreements = 0;
 };
 
-Comparison Compare(const model::Decoder& decoder, const Predictions& predictions,
-                   const model::Decoder& reference, const Tensor& reference_states) {
+Comparison Compare(model::Decoder decoder, const Predictions& predictions, model::Decoder reference,
+                   const Tensor& reference_states) {
+  // Converted once, not for every slice of rows; the same matrix where they share it.
+  const bool same = decoder.head.is_alias_of(reference.head);
+  decoder.head = decoder.head.to(torch::kFloat32);
+  reference.head = same ? decoder.head : reference.head.to(torch::kFloat32);
   const std::int64_t rows =
       std::max<std::int64_t>(1, kComparedLogits / std::max<std::int64_t>(1, decoder.head.size(0)));
   Comparison result;
@@ -68,10 +74,25 @@ Comparison Compare(const model::Decoder& decoder, const Predictions& predictions
   return result;
 }
 
-/// What the head reads of all but each window's last token.
-Tensor PredictingStates(const model::Decoder& decoder, const Tensor& ids) {
-  return model::HiddenStates(decoder, ids).slice(1, 0, -1).flatten(0, 1);
+/// What the head reads of windows, [windows, length, embedding_size], block by block, for the
+/// windows of each batch.
+absl::StatusOr<std::vector<Tensor>> HeadInputs(const model::Decoder& decoder,
+                                               const std::vector<Tensor>& batches,
+                                               const std::atomic<bool>& cancelled) {
+  const model::BlockRunner runner(decoder, batches.front().size(1));
+  std::vector<Tensor> states;
+  for (const Tensor& ids : batches) states.push_back(runner.Embed(ids));
+  for (std::size_t number = 0; number < decoder.size(); ++number) {
+    TEQ_RETURN_IF_ERROR(CheckCancelled(cancelled));
+    TEQ_ASSIGN_OR_RETURN(const model::Block block, decoder.ReadBlock(number));
+    for (Tensor& batch : states) batch = runner.Run(block, batch);
+  }
+  for (Tensor& batch : states) batch = runner.Finish(batch);
+  return states;
 }
+
+/// What predicts: all but each window's last token.
+Tensor Predicting(const Tensor& states) { return states.slice(1, 0, -1).flatten(0, 1); }
 
 }  // namespace
 
@@ -85,27 +106,37 @@ absl::StatusOr<Evaluation> Evaluate(const model::Decoder& decoder, const model::
   Evaluation result;
   double kl_sum = 0;
   std::int64_t agreements = 0;
-  const std::int64_t batch_size = std::max<std::int64_t>(1, kBatchTokens / windows.length);
-  for (const Tensor& ids : model::WindowTensor(windows).split(batch_size)) {
-    TEQ_RETURN_IF_ERROR(CheckCancelled(cancelled));
-    const Predictions predictions{PredictingStates(decoder, ids),
-                                  ids.slice(1, 1).flatten().to(decoder.head.device())};
-    Tensor losses;
-    if (reference == nullptr) {
-      losses = model::HeadTokenLosses(decoder, predictions.states, predictions.next);
-    } else {
-      const Comparison comparison =
-          Compare(decoder, predictions, *reference, PredictingStates(*reference, ids));
-      losses = comparison.losses;
-      kl_sum += comparison.divergence_sum;
-      agreements += comparison.agreements;
+  const auto windows_of = [&](std::int64_t tokens) {
+    return std::max<std::int64_t>(1, tokens / windows.length);
+  };
+  for (const Tensor& chunk : model::WindowTensor(windows).split(windows_of(kChunkTokens))) {
+    const std::vector<Tensor> batches = chunk.split(windows_of(kBatchTokens));
+    TEQ_ASSIGN_OR_RETURN(const std::vector<Tensor> states, HeadInputs(decoder, batches, cancelled));
+    std::vector<Tensor> reference_states;
+    if (reference != nullptr) {
+      TEQ_ASSIGN_OR_RETURN(reference_states, HeadInputs(*reference, batches, cancelled));
     }
-    const Tensor by_window = losses.view({ids.size(0), -1}).to(torch::kFloat64).mean(1).cpu();
-    for (std::int64_t i = 0; i < by_window.size(0); ++i) {
-      result.window_losses.push_back(by_window[i].item<double>());
+    for (std::size_t i = 0; i < batches.size(); ++i) {
+      const Tensor& ids = batches[i];
+      const Predictions predictions{Predicting(states[i]),
+                                    ids.slice(1, 1).flatten().to(decoder.head.device())};
+      Tensor losses;
+      if (reference == nullptr) {
+        losses = model::HeadTokenLosses(decoder, predictions.states, predictions.next);
+      } else {
+        const Comparison comparison =
+            Compare(decoder, predictions, *reference, Predicting(reference_states[i]));
+        losses = comparison.losses;
+        kl_sum += comparison.divergence_sum;
+        agreements += comparison.agreements;
+      }
+      const Tensor by_window = losses.view({ids.size(0), -1}).to(torch::kFloat64).mean(1).cpu();
+      for (std::int64_t window = 0; window < by_window.size(0); ++window) {
+        result.window_losses.push_back(by_window[window].item<double>());
+      }
+      result.tokens += predictions.next.numel();
+      on_batch(static_cast<std::int64_t>(result.window_losses.size()), windows.count);
     }
-    result.tokens += predictions.next.numel();
-    on_batch(static_cast<std::int64_t>(result.window_losses.size()), windows.count);
   }
   if (reference != nullptr) {
     result.kl_divergence = kl_sum / static_cast<double>(result.tokens);

@@ -194,8 +194,9 @@ Tensor InputsOf(const std::vector<Item>& batch) {
 }
 
 // The log-likelihood of each choice's tokens, nats.
-std::vector<double> LogLikelihoods(const model::Decoder& decoder, const std::vector<Item>& batch) {
-  const Tensor states = model::HiddenStates(decoder, InputsOf(batch));
+absl::StatusOr<std::vector<double>> LogLikelihoods(const model::Decoder& decoder,
+                                                   const std::vector<Item>& batch) {
+  TEQ_ASSIGN_OR_RETURN(const Tensor states, model::HiddenStates(decoder, InputsOf(batch)));
   // Only the choices' tokens need logits.
   std::vector<Tensor> predicting;
   std::vector<std::int64_t> next;
@@ -275,7 +276,7 @@ absl::StatusOr<TaskScores> ScoreTask(const model::Decoder& decoder, const Task& 
   std::size_t done = 0;
   for (const std::vector<Item>& batch : batches) {
     TEQ_RETURN_IF_ERROR(CheckCancelled(cancelled));
-    const std::vector<double> values = LogLikelihoods(decoder, batch);
+    TEQ_ASSIGN_OR_RETURN(const std::vector<double> values, LogLikelihoods(decoder, batch));
     for (std::size_t i = 0; i < batch.size(); ++i) log_likelihoods[batch[i].place] = values[i];
     done += batch.size();
     on_batch(static_cast<std::int64_t>(done), static_cast<std::int64_t>(total));

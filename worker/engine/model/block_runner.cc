@@ -1,5 +1,6 @@
 #include "worker/engine/model/block_runner.h"
 
+#include "proto/spec/error.h"
 #include "torch/nn/functional/activation.h"
 #include "worker/engine/model/attention.h"
 #include "worker/engine/model/linear_product.h"
@@ -154,16 +155,17 @@ BlockRunner::BlockRunner(const Decoder& decoder, std::int64_t length) : decoder_
     rotary_ = MakeRotaryTable(config.rotary, length, device);
     if (config.local_rotary) local_rotary_ = MakeRotaryTable(*config.local_rotary, length, device);
   }
-  for (const Block& block : decoder.blocks) {
-    Tensor& mask = mask_[config.Window(block.number)];
-    if (!mask.defined()) mask = AttentionMask(config.Window(block.number), length, device);
+  for (std::int64_t block = 0; block < config.layers; ++block) {
+    Tensor& mask = mask_[config.Window(block)];
+    if (!mask.defined()) mask = AttentionMask(config.Window(block), length, device);
   }
   if (config.positions == PositionKind::kAlibi) alibi_ = AlibiBias(config, length, device);
 }
 
 Tensor BlockRunner::Embed(const Tensor& ids) const {
   const ModelConfig& config = decoder_.config;
-  Tensor states = torch::embedding(decoder_.embedding, ids.to(decoder_.embedding.device()));
+  Tensor states =
+      torch::embedding(decoder_.embedding, ids.to(decoder_.embedding.device())).to(torch::kFloat32);
   if (config.embedding_scale != 1) states = states * config.embedding_scale;
   if (decoder_.project_in.defined()) states = torch::linear(states, decoder_.project_in);
   if (decoder_.positions.defined()) {
@@ -225,20 +227,24 @@ Tensor BlockRunner::Finish(const Tensor& states) const {
   return decoder_.project_out.defined() ? torch::linear(normed, decoder_.project_out) : normed;
 }
 
-Tensor HiddenStates(const Decoder& decoder, const Tensor& ids) {
+absl::StatusOr<Tensor> HiddenStates(const Decoder& decoder, const Tensor& ids) {
   const BlockRunner runner(decoder, ids.size(1));
   Tensor states = runner.Embed(ids);
-  for (const Block& block : decoder.blocks) states = runner.Run(block, states);
+  for (std::size_t number = 0; number < decoder.size(); ++number) {
+    TEQ_ASSIGN_OR_RETURN(const Block block, decoder.ReadBlock(number));
+    states = runner.Run(block, states);
+  }
   return runner.Finish(states);
 }
 
 Tensor HeadLogits(const Decoder& decoder, const Tensor& states) {
-  return SoftCap(torch::linear(states, decoder.head, decoder.head_bias),
+  return SoftCap(torch::linear(states, decoder.head.to(torch::kFloat32), decoder.head_bias),
                  decoder.config.logit_softcap);
 }
 
-Tensor Logits(const Decoder& decoder, const Tensor& ids) {
-  return HeadLogits(decoder, HiddenStates(decoder, ids));
+absl::StatusOr<Tensor> Logits(const Decoder& decoder, const Tensor& ids) {
+  TEQ_ASSIGN_OR_RETURN(const Tensor states, HiddenStates(decoder, ids));
+  return HeadLogits(decoder, states);
 }
 
 }  // namespace teq::model

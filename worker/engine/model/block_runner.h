@@ -3,6 +3,7 @@
 #include <functional>
 #include <map>
 
+#include "absl/status/statusor.h"
 #include "torch/types.h"
 #include "worker/engine/model/decoder.h"
 #include "worker/engine/model/positions.h"
@@ -38,13 +39,15 @@ class BlockRunner {
 };
 
 /// What the head reads, [batch, sequence, embedding_size]. `ids`: int64 [batch, sequence], each
-/// below the vocabulary. Differentiable.
-[[nodiscard]] torch::Tensor HiddenStates(const Decoder& decoder, const torch::Tensor& ids);
+/// below the vocabulary. Differentiable. Errors as Decoder::ReadBlock, as Logits'.
+[[nodiscard]] absl::StatusOr<torch::Tensor> HiddenStates(const Decoder& decoder,
+                                                         const torch::Tensor& ids);
 
 /// The logits of the next token from what the head reads, [..., vocabulary].
 [[nodiscard]] torch::Tensor HeadLogits(const Decoder& decoder, const torch::Tensor& states);
 
 /// The logits of the next token, [batch, sequence, vocabulary].
-[[nodiscard]] torch::Tensor Logits(const Decoder& decoder, const torch::Tensor& ids);
+[[nodiscard]] absl::StatusOr<torch::Tensor> Logits(const Decoder& decoder,
+                                                   const torch::Tensor& ids);
 
 }  // namespace teq::model

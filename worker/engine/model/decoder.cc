@@ -1,6 +1,8 @@
 #include "worker/engine/model/decoder.h"
 
 #include <algorithm>
+#include <memory>
+#include <utility>
 
 #include "proto/spec/error.h"
 #include "worker/engine/checkpoint/checkpoint.h"
@@ -12,11 +14,21 @@ using model_info::ModelConfig;
 using model_info::NormPlace;
 using torch::Tensor;
 
-/// Reads a checkpoint's tensors as float32 on one device.
+/// Reads a checkpoint's tensors to one device, as float32 if not said otherwise.
 class Loader {
  public:
-  Loader(const ModelConfig& config, const TensorSource& source, const torch::Device& device)
-      : config_(config), source_(source), device_(device) {}
+  Loader(ModelConfig config, TensorSource source, torch::Device device)
+      : config_(std::move(config)), source_(std::move(source)), device_(device) {
+    for (const model_info::LinearLayer& layer : model_info::LinearLayers(config_)) {
+      layers_.resize(std::max(layers_.size(), static_cast<std::size_t>(layer.block) + 1));
+      layers_[static_cast<std::size_t>(layer.block)].push_back(layer);
+    }
+  }
+
+  absl::StatusOr<Tensor> ReadStored(const std::string& name) const {
+    TEQ_ASSIGN_OR_RETURN(const Tensor stored, source_(name));
+    return stored.to(device_).contiguous();
+  }
 
   absl::StatusOr<Tensor> Read(const std::string& name) const {
     TEQ_ASSIGN_OR_RETURN(const Tensor stored, source_(name));
@@ -67,10 +79,23 @@ class Loader {
     return linear;
   }
 
+  absl::StatusOr<Block> ReadBlock(std::size_t number) const {
+    Block block{.number = static_cast<std::int64_t>(number)};
+    for (std::size_t place = 0; place < block.norms.size(); ++place) {
+      TEQ_ASSIGN_OR_RETURN(block.norms[place],
+                           ReadBlockNorm(block.number, static_cast<NormPlace>(place)));
+    }
+    for (const model_info::LinearLayer& layer : layers_[number]) {
+      TEQ_ASSIGN_OR_RETURN(block.linears.emplace_back(), ReadLinear(layer));
+    }
+    return block;
+  }
+
  private:
-  const ModelConfig& config_;
-  const TensorSource& source_;
+  ModelConfig config_;
+  TensorSource source_;
   torch::Device device_;
+  std::vector<std::vector<model_info::LinearLayer>> layers_;  // by block
 };
 
 }  // namespace
@@ -82,39 +107,40 @@ const Linear* Block::Find(model_info::Role role, int expert) const {
   return found == linears.end() ? nullptr : &*found;
 }
 
-absl::StatusOr<Decoder> LoadDecoder(const ModelConfig& config,
+absl::StatusOr<Block> Decoder::ReadBlock(std::size_t number) const {
+  if (!blocks.empty()) return blocks[number];
+  return read_block(number);
+}
+
+absl::StatusOr<Decoder> OpenDecoder(const ModelConfig& config,
                                     const model_info::VocabularyTensors& vocabulary,
                                     const TensorSource& source, const torch::Device& device) {
-  const Loader loader(config, source, device);
+  const auto loader = std::make_shared<const Loader>(config, source, device);
   Decoder decoder{.config = config};
-  TEQ_ASSIGN_OR_RETURN(decoder.embedding, loader.Read(vocabulary.embedding));
+  TEQ_ASSIGN_OR_RETURN(decoder.embedding, loader->ReadStored(vocabulary.embedding));
   decoder.head = decoder.embedding;
   if (vocabulary.head != vocabulary.embedding) {
-    TEQ_ASSIGN_OR_RETURN(decoder.head, loader.Read(vocabulary.head));
+    TEQ_ASSIGN_OR_RETURN(decoder.head, loader->ReadStored(vocabulary.head));
   }
   if (config.head_bias) {
-    TEQ_ASSIGN_OR_RETURN(decoder.head_bias, loader.Read(std::string(config.names.head) + ".bias"));
+    TEQ_ASSIGN_OR_RETURN(decoder.head_bias, loader->Read(std::string(config.names.head) + ".bias"));
   }
-  TEQ_ASSIGN_OR_RETURN(decoder.positions, loader.ReadModule(config.names.positions));
-  TEQ_ASSIGN_OR_RETURN(decoder.project_in, loader.ReadModule(config.names.project_in));
-  TEQ_ASSIGN_OR_RETURN(decoder.project_out, loader.ReadModule(config.names.project_out));
-  TEQ_ASSIGN_OR_RETURN(decoder.embedding_norm, loader.ReadModelNorm(config.names.embedding_norm));
-  TEQ_ASSIGN_OR_RETURN(decoder.final_norm, loader.ReadModelNorm(config.names.final_norm));
-  decoder.blocks.resize(static_cast<std::size_t>(config.layers));
-  for (std::int64_t number = 0; number < config.layers; ++number) {
-    Block& block = decoder.blocks[static_cast<std::size_t>(number)];
-    block.number = number;
-    for (std::size_t place = 0; place < block.norms.size(); ++place) {
-      TEQ_ASSIGN_OR_RETURN(block.norms[place],
-                           loader.ReadBlockNorm(number, static_cast<NormPlace>(place)));
-    }
-  }
-  for (const model_info::LinearLayer& layer : model_info::LinearLayers(config)) {
-    TEQ_ASSIGN_OR_RETURN(
-        decoder.blocks[static_cast<std::size_t>(layer.block)].linears.emplace_back(),
-        loader.ReadLinear(layer));
-  }
+  TEQ_ASSIGN_OR_RETURN(decoder.positions, loader->ReadModule(config.names.positions));
+  TEQ_ASSIGN_OR_RETURN(decoder.project_in, loader->ReadModule(config.names.project_in));
+  TEQ_ASSIGN_OR_RETURN(decoder.project_out, loader->ReadModule(config.names.project_out));
+  TEQ_ASSIGN_OR_RETURN(decoder.embedding_norm, loader->ReadModelNorm(config.names.embedding_norm));
+  TEQ_ASSIGN_OR_RETURN(decoder.final_norm, loader->ReadModelNorm(config.names.final_norm));
+  decoder.read_block = [loader](std::size_t number) { return loader->ReadBlock(number); };
   return decoder;
+}
+
+absl::Status HoldBlocks(Decoder& decoder) {
+  std::vector<Block> blocks;
+  for (std::size_t number = 0; number < decoder.size(); ++number) {
+    TEQ_ASSIGN_OR_RETURN(blocks.emplace_back(), decoder.ReadBlock(number));
+  }
+  decoder.blocks = std::move(blocks);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<Decoder> ReadDecoder(const std::filesystem::path& directory,
@@ -125,8 +151,13 @@ absl::StatusOr<Decoder> ReadDecoder(const std::filesystem::path& directory,
   TEQ_RETURN_IF_ERROR(model_info::CheckTensors(config, checkpoint.index()));
   TEQ_ASSIGN_OR_RETURN(const auto vocabulary,
                        model_info::FindVocabularyTensors(config, checkpoint.index()));
-  return LoadDecoder(
-      config, vocabulary, [&](const std::string& name) { return checkpoint.Read(name); }, device);
+  TEQ_ASSIGN_OR_RETURN(
+      Decoder decoder,
+      OpenDecoder(
+          config, vocabulary,
+          [checkpoint](const std::string& name) { return checkpoint.Read(name); }, device));
+  TEQ_RETURN_IF_ERROR(HoldBlocks(decoder));
+  return decoder;
 }
 
 }  // namespace teq::model

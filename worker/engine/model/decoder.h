@@ -45,33 +45,50 @@ struct Block {
   [[nodiscard]] const Linear* Find(model_info::Role role, int expert = -1) const;
 };
 
-/// A decoder of any family. All tensors are float32 on one device.
+/// Gives a block by its number, float32 on the decoder's device.
+using BlockReader = std::function<absl::StatusOr<Block>(std::size_t number)>;
+
+/// A decoder of any family, on one device: the vocabulary's matrices in their stored type, other
+/// tensors float32. Its blocks are held, or read each time that they are run, so that the memory
+/// of a pass over the model is one block's.
 struct Decoder {
   model_info::ModelConfig config;
   torch::Tensor embedding;  // [vocabulary, embedding_size]
   torch::Tensor positions;  // [offset + positions, hidden], or undefined
   Norm embedding_norm;
-  torch::Tensor project_in;  // [hidden, embedding_size], or undefined
-  std::vector<Block> blocks;
+  torch::Tensor project_in;   // [hidden, embedding_size], or undefined
+  std::vector<Block> blocks;  // all or none of them
+  BlockReader read_block;     // where none are held
   Norm final_norm;
   torch::Tensor project_out;  // [embedding_size, hidden], or undefined
   torch::Tensor head;         // [vocabulary, embedding_size]
   torch::Tensor head_bias;    // [vocabulary], or undefined
   // Of the head's products in HeadCrossEntropy; see LinearProduct.
   torch::ScalarType head_products = torch::kFloat32;
+
+  /// The held block, or one that is read now. Errors as the reader's.
+  [[nodiscard]] absl::StatusOr<Block> ReadBlock(std::size_t number) const;
+  /// How many blocks there are.
+  [[nodiscard]] std::size_t size() const {
+    return blocks.empty() ? static_cast<std::size_t>(config.layers) : blocks.size();
+  }
 };
 
 /// Gives a tensor of a checkpoint by name, in its stored type, on the CPU.
 using TensorSource = std::function<absl::StatusOr<torch::Tensor>(const std::string& name)>;
 
-/// Builds the decoder from tensors whose names and shapes were checked (CheckTensors).
-[[nodiscard]] absl::StatusOr<Decoder> LoadDecoder(const model_info::ModelConfig& config,
+/// A decoder over tensors whose names and shapes were checked (CheckTensors). What is outside of
+/// its blocks is read now, a block whenever it is asked for; the decoder keeps the source.
+[[nodiscard]] absl::StatusOr<Decoder> OpenDecoder(const model_info::ModelConfig& config,
                                                   const model_info::VocabularyTensors& vocabulary,
                                                   const TensorSource& source,
                                                   const torch::Device& device);
 
-/// The decoder of a checkpoint directory. Errors as ReadModelConfig, Checkpoint::Open,
-/// CheckTensors.
+/// Reads all blocks and holds them.
+[[nodiscard]] absl::Status HoldBlocks(Decoder& decoder);
+
+/// The decoder of a checkpoint directory, with its blocks. Errors as ReadModelConfig,
+/// Checkpoint::Open, CheckTensors.
 [[nodiscard]] absl::StatusOr<Decoder> ReadDecoder(const std::filesystem::path& directory,
                                                   const torch::Device& device);
 

@@ -29,7 +29,7 @@ std::int64_t SliceOf(std::int64_t tokens) {
 
 /// The frozen head.
 struct Head {
-  Tensor weight;  // [vocabulary, embedding_size]
+  Tensor weight;  // [vocabulary, embedding_size], in its stored type
   Tensor bias;    // [vocabulary], or undefined
   double cap = 0;
   torch::ScalarType products = torch::kFloat32;  // see LinearProduct
@@ -151,7 +151,7 @@ struct TokenLoss {
 TokenLoss CrossEntropy(const Head& head, const Tensor& states, const Tensor& next,
                        bool with_gradient) {
   const Softmax softmax = SoftmaxBySlices(head, states, with_gradient);
-  const Tensor row = head.weight.index_select(0, next);
+  const Tensor row = head.weight.index_select(0, next).to(torch::kFloat32);
   Tensor logit = (states * row).sum(1);
   if (head.bias.defined()) logit = logit + head.bias.index_select(0, next);
   logit = CapInPlace(logit, head.cap);
@@ -177,8 +177,9 @@ TokenLoss CappedDivergence(const Head& head, const Tensor& states, const HeadRef
                            bool with_gradient) {
   const std::int64_t rows =
       std::max<std::int64_t>(1, 4 * kSliceLogits / std::max<std::int64_t>(1, head.weight.size(0)));
+  const Tensor weight = head.weight.to(torch::kFloat32);
   const auto logits = [&](const Tensor& input) {
-    Tensor result = torch::linear(input, head.weight, head.bias);
+    Tensor result = torch::linear(input, weight, head.bias);
     return CapInPlace(result, head.cap);
   };
   const std::vector<Tensor> own = states.split(rows);
@@ -192,7 +193,7 @@ TokenLoss CappedDivergence(const Head& head, const Tensor& states, const HeadRef
     const Tensor p = log_p.exp();
     values.push_back((p * (log_p - log_q)).sum(1));
     if (!with_gradient) continue;
-    gradients.push_back(((log_q.exp() - p) * CapSlope(capped, head.cap)).mm(head.weight));
+    gradients.push_back(((log_q.exp() - p) * CapSlope(capped, head.cap)).mm(weight));
   }
   return {torch::cat(values), with_gradient ? torch::cat(gradients) : Tensor()};
 }
@@ -257,10 +258,11 @@ HeadReference MakeHeadReference(const Decoder& decoder, const Tensor& states) {
       softmax.log_sum.view(states.sizes().slice(0, static_cast<std::size_t>(states.dim() - 1)))};
 }
 
-HeadReference Select(const HeadReference& reference, const Tensor& indices) {
+HeadReference Select(const HeadReference& reference, const Tensor& indices,
+                     const torch::Device& device) {
   const Tensor chosen = indices.to(reference.states.device());
   const auto select = [&](const Tensor& tensor) {
-    return tensor.defined() ? tensor.index_select(0, chosen) : Tensor();
+    return tensor.defined() ? tensor.index_select(0, chosen).to(device) : Tensor();
   };
   return {select(reference.states), select(reference.mean_row), select(reference.log_sum)};
 }

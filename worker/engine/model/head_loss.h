@@ -32,8 +32,9 @@ struct HeadReference {
 /// `states`: [..., embedding_size]. No gradient.
 [[nodiscard]] HeadReference MakeHeadReference(const Decoder& decoder, const torch::Tensor& states);
 
-/// The windows of a reference by index, on the states' device.
-[[nodiscard]] HeadReference Select(const HeadReference& reference, const torch::Tensor& indices);
+/// The windows of a reference by index, on a device.
+[[nodiscard]] HeadReference Select(const HeadReference& reference, const torch::Tensor& indices,
+                                   const torch::Device& device);
 
 /// Mean over the tokens of KL(reference || softmax(logits)), by float32 products whatever the
 /// decoder's: it is a small difference of large numbers. `states`: shaped as the reference's.

@@ -2,8 +2,10 @@
 
 namespace teq::model {
 
-/// Keeps freed tensors' memory in the process. By default glibc maps and unmaps every large tensor
-/// anew, and a third of a training step goes into page faults.
+/// Keeps the freed memory of tensors below 32 MiB in the process. By default glibc maps and unmaps
+/// every large tensor anew, and a third of a small model's training step goes into page faults. For
+/// larger tensors that is little beside what is computed with them, and memory that cannot be given
+/// back is much.
 void KeepFreedMemory();
 
 }  // namespace teq::model

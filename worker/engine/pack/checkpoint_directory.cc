@@ -1,7 +1,9 @@
 #include "worker/engine/pack/checkpoint_directory.h"
 
 #include <algorithm>
-#include <system_error>
+#include <iterator>
+#include <optional>
+#include <tuple>
 
 #include "client/model_info/model_files.h"
 #include "client/objects/publication.h"
@@ -12,6 +14,7 @@
 namespace teq::pack {
 namespace {
 
+using checkpoint::TensorEntry;
 using Json = nlohmann::ordered_json;
 
 std::string_view TypeName(torch::ScalarType type) {
@@ -41,15 +44,129 @@ absl::Status WriteConfig(const PackableModel& model, const Json& quantization,
   return objects::WriteFileAtomically(directory / "config.json", config.dump(2) + "\n");
 }
 
+/// What the tensors of layers will be. Layers of one grid and shape have tensors alike, so one of
+/// them is packed to see.
+class LayerEntries {
+ public:
+  LayerEntries(const PackableModel& model, const LayerTensors& layer_tensors)
+      : layer_tensors_(layer_tensors) {
+    for (const model_info::PlannedLayer& planned : model.plan) {
+      keys_[planned.layer.name] = {planned.grid.bits, planned.grid.group_size,
+                                   planned.grid.symmetric, planned.layer.out, planned.layer.in};
+    }
+  }
+
+  absl::StatusOr<std::vector<TensorEntry>> Of(const std::string& layer,
+                                              const quant::Quantized& quantized) {
+    const auto [found, is_new] = known_.try_emplace(keys_.at(layer));
+    if (is_new) {
+      TEQ_ASSIGN_OR_RETURN(const auto tensors, layer_tensors_(layer, quantized));
+      for (const auto& [name, tensor] : tensors) {
+        found->second.push_back(checkpoint::EntryOf(name.substr(layer.size()), tensor));
+      }
+    }
+    std::vector<TensorEntry> entries = found->second;
+    for (TensorEntry& entry : entries) entry.name.insert(0, layer);
+    return entries;
+  }
+
+ private:
+  using Key = std::tuple<int, std::int64_t, bool, std::int64_t, std::int64_t>;  // grid and shape
+  const LayerTensors& layer_tensors_;
+  std::map<std::string, Key> keys_;                // by layer
+  std::map<Key, std::vector<TensorEntry>> known_;  // names without the layer's
+};
+
+/// Which tensors each file has, in the order in which they are written.
+std::vector<std::vector<TensorEntry>> Shards(const std::vector<TensorEntry>& entries,
+                                             std::uint64_t shard_bytes) {
+  std::vector<std::vector<TensorEntry>> shards(1);
+  std::uint64_t bytes = 0;
+  for (const TensorEntry& entry : entries) {
+    const std::uint64_t size = checkpoint::ByteSizeOf(entry);
+    if (!shards.back().empty() && bytes + size > shard_bytes) {
+      shards.emplace_back();
+      bytes = 0;
+    }
+    shards.back().push_back(entry);
+    bytes += size;
+  }
+  return shards;
+}
+
+/// Tensors that come in the order of all shards' entries, each to its file.
+class ShardWriter {
+ public:
+  ShardWriter(std::filesystem::path directory, std::vector<std::vector<TensorEntry>> shards)
+      : directory_(std::move(directory)), shards_(std::move(shards)) {}
+
+  absl::Status Add(const torch::Tensor& tensor) {
+    if (!writer_ || next_ == shards_[shard_].size()) TEQ_RETURN_IF_ERROR(OpenNext());
+    ++next_;
+    return writer_->Add(tensor);
+  }
+
+  absl::Status Finish() {
+    if (!writer_) TEQ_RETURN_IF_ERROR(OpenNext());
+    TEQ_RETURN_IF_ERROR(writer_->Finish());
+    return shards_.size() == 1 ? absl::OkStatus() : WriteIndex();
+  }
+
+ private:
+  absl::Status OpenNext() {
+    if (writer_) {
+      TEQ_RETURN_IF_ERROR(writer_->Finish());
+      ++shard_;
+      next_ = 0;
+    }
+    TEQ_ASSIGN_OR_RETURN(writer_, checkpoint::SafetensorsWriter::Create(
+                                      directory_ / FileName(shard_), shards_[shard_]));
+    return absl::OkStatus();
+  }
+
+  [[nodiscard]] std::string FileName(std::size_t shard) const {
+    if (shards_.size() == 1) return "model.safetensors";
+    return fmt::format("model-{:05}-of-{:05}.safetensors", shard + 1, shards_.size());
+  }
+
+  [[nodiscard]] absl::Status WriteIndex() const {
+    std::uint64_t total = 0;
+    Json weight_map = Json::object();
+    for (std::size_t shard = 0; shard < shards_.size(); ++shard) {
+      for (const TensorEntry& entry : shards_[shard]) {
+        weight_map[entry.name] = FileName(shard);
+        total += checkpoint::ByteSizeOf(entry);
+      }
+    }
+    const Json index = {{"metadata", {{"total_size", total}}}, {"weight_map", weight_map}};
+    return objects::WriteFileAtomically(directory_ / "model.safetensors.index.json",
+                                        index.dump(2) + "\n");
+  }
+
+  std::filesystem::path directory_;
+  std::vector<std::vector<TensorEntry>> shards_;
+  std::optional<checkpoint::SafetensorsWriter> writer_;  // of shards_[shard_]
+  std::size_t shard_ = 0;
+  std::size_t next_ = 0;  // entry of it
+};
+
 absl::Status WriteWeights(const PackableModel& model, const LayerTensors& layer_tensors,
                           const std::filesystem::path& directory) {
-  ShardWriter writer(directory, model.shard_bytes);
-  for (const auto& [name, tensor] : model.floats) TEQ_RETURN_IF_ERROR(writer.Add(name, tensor));
+  std::vector<TensorEntry> entries;
+  for (const auto& [name, tensor] : model.floats) {
+    entries.push_back(checkpoint::EntryOf(name, tensor));
+  }
+  LayerEntries layer_entries(model, layer_tensors);
+  for (const auto& [layer, quantized] : model.layers) {
+    TEQ_ASSIGN_OR_RETURN(std::vector<TensorEntry> of_layer, layer_entries.Of(layer, quantized));
+    std::ranges::move(of_layer, std::back_inserter(entries));
+  }
+  // The header of a file comes first and says what is in it; so all that is known by now.
+  ShardWriter writer(directory, Shards(entries, model.shard_bytes));
+  for (const auto& [name, tensor] : model.floats) TEQ_RETURN_IF_ERROR(writer.Add(tensor));
   for (const auto& [layer, quantized] : model.layers) {
     TEQ_ASSIGN_OR_RETURN(const auto tensors, layer_tensors(layer, quantized));
-    for (const auto& [name, tensor] : tensors) {
-      TEQ_RETURN_IF_ERROR(writer.Add(name, tensor));
-    }
+    for (const auto& [name, tensor] : tensors) TEQ_RETURN_IF_ERROR(writer.Add(tensor));
   }
   return writer.Finish();
 }
@@ -64,48 +181,7 @@ absl::StatusOr<std::map<std::string, std::string>> FileDigests(
   return digests;
 }
 
-std::string PartName(std::size_t shard) { return fmt::format("shard-{:05}.part", shard + 1); }
-
 }  // namespace
-
-absl::Status ShardWriter::Add(const std::string& name, const torch::Tensor& tensor) {
-  if (!pending_.empty() && pending_bytes_ + tensor.nbytes() > shard_bytes_) {
-    TEQ_RETURN_IF_ERROR(Flush());
-  }
-  pending_.emplace_back(name, tensor);
-  pending_bytes_ += tensor.nbytes();
-  total_bytes_ += tensor.nbytes();
-  return absl::OkStatus();
-}
-
-// A shard's name holds how many there are, which only the last one knows.
-absl::Status ShardWriter::Flush() {
-  TEQ_RETURN_IF_ERROR(
-      checkpoint::WriteSafetensors(directory_ / PartName(shards_.size()), pending_));
-  std::vector<std::string>& names = shards_.emplace_back();
-  for (const auto& [name, tensor] : pending_) names.push_back(name);
-  pending_.clear();
-  pending_bytes_ = 0;
-  return absl::OkStatus();
-}
-
-absl::Status ShardWriter::Finish() {
-  TEQ_RETURN_IF_ERROR(Flush());
-  Json weight_map = Json::object();
-  for (std::size_t shard = 0; shard < shards_.size(); ++shard) {
-    const std::string file = shards_.size() == 1 ? "model.safetensors"
-                                                 : fmt::format("model-{:05}-of-{:05}.safetensors",
-                                                               shard + 1, shards_.size());
-    std::error_code error;
-    std::filesystem::rename(directory_ / PartName(shard), directory_ / file, error);
-    if (error) return objects::WriteError(error.value(), directory_ / file, 0);
-    for (const std::string& name : shards_[shard]) weight_map[name] = file;
-  }
-  if (shards_.size() == 1) return absl::OkStatus();
-  const Json index = {{"metadata", {{"total_size", total_bytes_}}}, {"weight_map", weight_map}};
-  return objects::WriteFileAtomically(directory_ / "model.safetensors.index.json",
-                                      index.dump(2) + "\n");
-}
 
 torch::ScalarType FloatType(const PackableModel& model) {
   std::map<torch::ScalarType, std::int64_t> values;

@@ -26,36 +26,14 @@ using LayerTensors =
 
 /// Writes a directory that a loader can be given: config.json with `quantization` as its
 /// quantization_config (null: without), the weights, and the source's tokenizer, generation and
-/// license files. Returns the sha256 of every file that lies in the directory then.
-/// RESOURCE_EXHAUSTED, DISK_FULL.
+/// license files. Weights are model.safetensors or, where they are larger than a shard,
+/// model-00001-of-0000N.safetensors and so on with model.safetensors.index.json; a tensor is never
+/// divided. One layer's tensors are held at a time; `layer_tensors` is also asked once for every
+/// grid and shape of layers, before anything is written. Returns the sha256 of every file that lies
+/// in the directory then. RESOURCE_EXHAUSTED, DISK_FULL.
 [[nodiscard]] absl::StatusOr<std::map<std::string, std::string>> WriteCheckpointDirectory(
     const PackableModel& model, const nlohmann::ordered_json& quantization,
     const LayerTensors& layer_tensors, const std::filesystem::path& directory);
-
-/// Writes weights as model.safetensors or, where they are larger than a shard, as
-/// model-00001-of-0000N.safetensors and so on with model.safetensors.index.json. Holds one shard;
-/// a tensor is never divided. Used once, from one thread.
-class ShardWriter {
- public:
-  ShardWriter(std::filesystem::path directory, std::uint64_t shard_bytes)
-      : directory_(std::move(directory)), shard_bytes_(shard_bytes) {}
-
-  /// On the CPU. RESOURCE_EXHAUSTED, DISK_FULL.
-  [[nodiscard]] absl::Status Add(const std::string& name, const torch::Tensor& tensor);
-
-  /// Writes the last shard and the index. Nothing may be added after it.
-  [[nodiscard]] absl::Status Finish();
-
- private:
-  [[nodiscard]] absl::Status Flush();
-
-  std::filesystem::path directory_;
-  std::uint64_t shard_bytes_;
-  std::vector<std::pair<std::string, torch::Tensor>> pending_;
-  std::uint64_t pending_bytes_ = 0;
-  std::uint64_t total_bytes_ = 0;
-  std::vector<std::vector<std::string>> shards_;  // names of the tensors of each written file
-};
 
 /// The type in which most of the model's values that are not rounded are published; config.json
 /// names it, and what is computed for the model is stored in it.

@@ -4,6 +4,7 @@
 #include <ranges>
 
 #include "fmt/format.h"
+#include "proto/spec/error.h"
 #include "worker/engine/model/windows_tensor.h"
 #include "worker/engine/quant/gptq.h"
 #include "worker/engine/teq/statistics.h"
@@ -12,13 +13,17 @@ namespace teq::pipeline {
 
 using torch::Tensor;
 
-BlockRounder::BlockRounder(const teq::v1::Rounding& rounding, const model::Decoder& decoder,
-                           const text::Windows& windows, std::int64_t batch_size)
-    : rounding_(rounding), runner_(decoder, windows.length) {
-  if (!rounding.has_gptq()) return;
-  for (const Tensor& ids : model::WindowTensor(windows).split(batch_size)) {
-    states_.push_back(runner_.Embed(ids));
+absl::StatusOr<BlockRounder> BlockRounder::Make(const teq::v1::Rounding& rounding,
+                                                const model::Decoder& decoder,
+                                                const text::Windows& windows,
+                                                std::int64_t batch_size, model::Scratch& scratch) {
+  BlockRounder rounder(rounding, decoder, windows.length);
+  if (rounding.has_gptq()) {
+    TEQ_ASSIGN_OR_RETURN(rounder.states_, model::WindowStates::Embed(decoder, rounder.runner_,
+                                                                     model::WindowTensor(windows),
+                                                                     batch_size, scratch));
   }
+  return rounder;
 }
 
 BlockCodes BlockRounder::Round(const model::Block& folded, const transform::BlockGrids& grids,
@@ -46,7 +51,7 @@ BlockCodes BlockRounder::RoundSequentially(const model::Block& folded,
     const auto layers = std::views::iota(std::size_t{0}, codes.size());
     if (std::ranges::none_of(layers, rounds)) continue;
     const transform::BlockStatistics statistics =
-        transform::GatherStep(runner_, rounded, states_, step);
+        transform::GatherStep(runner_, rounded, *states_, step);
     for (const std::size_t i : layers) {
       if (!rounds(i)) continue;
       const model::Linear& linear = folded.linears[i];
@@ -55,7 +60,7 @@ BlockCodes BlockRounder::RoundSequentially(const model::Block& folded,
       rounded.linears[i].weight = quant::Dequantize(codes[i]);
     }
   }
-  for (Tensor& batch : states_) batch = runner_.Run(rounded, batch);
+  states_->Advance([&](const Tensor& batch) { return runner_.Run(rounded, batch); });
   return codes;
 }
 

@@ -71,7 +71,9 @@ absl::Status JobRun::Timed(Stage stage, absl::Status (JobRun::*run)()) {
   stage_ = stage;
   stage_start_ = std::chrono::steady_clock::now();
   SendProgress(0, 0, "");
-  const absl::Status status = (this->*run)();
+  absl::Status status = (this->*run)();
+  // What a stage has asked of the device is its own, time and errors.
+  if (status.ok()) status = model::Synchronize(device_);
   const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - stage_start_;
   (*report_.mutable_timing_seconds())[ShortEnumName(teq::v1::Stage_descriptor(), stage)] =
       elapsed.count();
@@ -126,7 +128,7 @@ absl::Status JobRun::Fetch() {
 }
 
 absl::Status JobRun::FetchModel() {
-  TEQ_ASSIGN_OR_RETURN(device_, model::OpenDevice(spec_.resources().device(), options_.hpu_plugin));
+  TEQ_ASSIGN_OR_RETURN(device_, model::OpenDevice(spec_.resources().device(), options_.device));
   TEQ_ASSIGN_OR_RETURN(const cache::Inputs::Model model, inputs_->FetchModel(spec_.model().uri()));
   teq::v1::Inputs& inputs = *report_.mutable_inputs();
   inputs.set_model_uri(model.uri);
@@ -152,12 +154,18 @@ absl::Status JobRun::FetchModel() {
 
 absl::Status JobRun::LoadModel() {
   const auto source = [this](const std::string& name) { return checkpoint_->Read(name); };
-  TEQ_ASSIGN_OR_RETURN(decoder_, model::LoadDecoder(config_, vocabulary_, source, device_.torch));
-  const model::Norm& first_norm = decoder_.blocks.front().at(model_info::NormPlace::kAttention);
-  TEQ_ASSIGN_OR_RETURN(const Tensor norm, checkpoint_->Read(first_norm.name + ".weight"));
+  TEQ_ASSIGN_OR_RETURN(decoder_, model::OpenDecoder(config_, vocabulary_, source, device_.torch));
+  decoder_.read_block = [this, read = decoder_.read_block](std::size_t number) {
+    // Of the blocks before it nothing is needed any more.
+    checkpoint_->Release();
+    return read(number);
+  };
+  const std::string first_norm =
+      model_info::NormModules(config_, 0, model_info::NormPlace::kAttention).front();
+  TEQ_ASSIGN_OR_RETURN(const Tensor norm, checkpoint_->Read(first_norm + ".weight"));
   norm_type_ = PublishedType(norm.scalar_type());
   if (transforms()) groups_ = transform::ScaleGroups(config_, grids_);
-  parameters_ = transform::PlainParameters(groups_, grids_, decoder_.embedding.options());
+  parameters_ = transform::PlainParameters(groups_, grids_, FloatOptions());
   return absl::OkStatus();
 }
 

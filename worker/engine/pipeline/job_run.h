@@ -3,6 +3,7 @@
 #include <atomic>
 #include <chrono>
 #include <filesystem>
+#include <limits>
 #include <map>
 #include <memory>
 #include <optional>
@@ -20,6 +21,7 @@
 #include "worker/engine/eval/tasks.h"
 #include "worker/engine/model/decoder.h"
 #include "worker/engine/model/device.h"
+#include "worker/engine/model/scratch.h"
 #include "worker/engine/pack/packable_model.h"
 #include "worker/engine/pipeline/block_rounder.h"
 #include "worker/engine/pipeline/output_formats.h"
@@ -37,6 +39,13 @@ namespace teq::pipeline {
 /// Float32 sources publish as float16; others keep their type.
 [[nodiscard]] torch::ScalarType PublishedType(torch::ScalarType source);
 
+/// What is kept of all blocks and tokens lies in files beyond this, bytes, so that memory does not
+/// grow with a model's depth.
+inline constexpr std::int64_t kScratchMemory = 256 << 20;
+
+/// The graph of all blocks together is stored up to this, bytes, where no limit is given.
+inline constexpr std::int64_t kGraphMemory = 512 << 20;
+
 /// One job's way through the stages. Each stage reads what those before it left in the members.
 /// Used once, from one thread.
 class JobRun {
@@ -48,6 +57,8 @@ class JobRun {
         options_(options),
         sink_(sink),
         cancelled_(cancelled),
+        scratch_(options.data / "scratch", kScratchMemory),
+        working_(options.data / "scratch", std::numeric_limits<std::int64_t>::max()),
         inputs_(std::make_shared<cache::Inputs>(
             cache::Options{.directory = options.data / "cache", .bytes = options.cache_bytes},
             options.uri_policy,
@@ -94,14 +105,14 @@ class JobRun {
   absl::Status BaselineEval();
   absl::Status ChooseBits();
   absl::Status Calibrate();
-  void CalibrateBlock(std::size_t number, const transform::BlockStatistics& statistics);
+  void CalibrateBlock(const model::Block& block, const transform::BlockStatistics& statistics);
   absl::Status Transform();
-  absl::Status Train(const transform::TrainingTask& task);
-  bool EndToEndFits(const transform::TrainingTask& task);
+  absl::Status Train(transform::TrainingTask task);
+  absl::StatusOr<bool> StoresGraph(const transform::TrainingTask& task);
   absl::Status Round();
-  absl::Status RoundBlock(std::size_t number, const transform::BlockStatistics& statistics,
+  absl::Status RoundBlock(const model::Block& block, const transform::BlockStatistics& statistics,
                           BlockRounder& rounder);
-  absl::Status KeepLayer(std::size_t block, std::size_t index, const torch::Tensor& folded,
+  absl::Status KeepLayer(const model::Block& block, std::size_t index, const torch::Tensor& folded,
                          const transform::BlockStatistics& statistics,
                          const transform::BlockScales& scales, quant::Quantized quantized);
   absl::Status KeepChanged(const model::Block& folded, const transform::BlockGrids& grids);
@@ -125,6 +136,9 @@ class JobRun {
   absl::Status Timed(teq::v1::Stage stage, absl::Status (JobRun::*run)());
   void SendProgress(std::int64_t done, std::int64_t total, const char* unit);
   [[nodiscard]] const teq::v1::Recipe& recipe() const { return spec_.recipe(); }
+  [[nodiscard]] torch::TensorOptions FloatOptions() const {
+    return torch::TensorOptions().dtype(torch::kFloat32).device(device_.torch);
+  }
   [[nodiscard]] bool transforms() const {
     return recipe().transform().kind_case() != teq::v1::Transform::KIND_NOT_SET;
   }
@@ -134,6 +148,9 @@ class JobRun {
   const Options& options_;
   const EventSink& sink_;
   const std::atomic<bool>& cancelled_;
+
+  model::Scratch scratch_;  // for what is kept of all blocks and tokens
+  model::Scratch working_;  // for what is kept of one block
 
   teq::v1::Stage stage_ = teq::v1::STAGE_UNSPECIFIED;
   std::chrono::steady_clock::time_point stage_start_;

@@ -56,9 +56,10 @@ absl::Status JobRun::BaselineEval() {
   }
   if (recipe().weights().has_target_bits()) TEQ_RETURN_IF_ERROR(ChooseBits());
   if (datasets_.empty()) return absl::OkStatus();
-  const model::Decoder rounded = transform::FakeQuantizeDecoder(
-      decoder_, {}, transform::PlainParameters({}, grids_, decoder_.embedding.options()), grids_,
-      norm_type_, teq::v1::GRADIENT_FULL);
+  const std::vector<transform::ScaleGroup> no_groups;
+  const transform::Parameters plain = transform::PlainParameters(no_groups, grids_, FloatOptions());
+  const model::Decoder rounded = transform::FakeQuantizeDecoder(decoder_, no_groups, plain, grids_,
+                                                                norm_type_, teq::v1::GRADIENT_FULL);
   for (Dataset& dataset : datasets_) {
     TEQ_ASSIGN_OR_RETURN(dataset.round_to_nearest, Measure(rounded, nullptr, dataset));
     Announce(dataset, PerplexitySample::PHASE_ROUND_TO_NEAREST,
@@ -73,7 +74,8 @@ absl::Status JobRun::Verify() {
     TEQ_RETURN_IF_ERROR(VerifyOutput(output));
   }
   report_.mutable_peak_memory_bytes()->set_host(report::PeakHostMemory());
-  report_.mutable_peak_memory_bytes()->set_device(model::PeakDeviceMemory(device_));
+  TEQ_ASSIGN_OR_RETURN(const model::DeviceMemory memory, model::MemoryOf(device_));
+  report_.mutable_peak_memory_bytes()->set_device(memory.peak);
   return CheckGate();
 }
 
@@ -91,7 +93,7 @@ absl::Status JobRun::VerifyOutput(Output& output) {
   }
   const auto source = [&](const std::string& name) { return TensorOf(back.packed, config_, name); };
   TEQ_ASSIGN_OR_RETURN(const model::Decoder quantized,
-                       model::LoadDecoder(config_, vocabulary_, source, device_.torch));
+                       model::OpenDecoder(config_, vocabulary_, source, device_.torch));
   TEQ_ASSIGN_OR_RETURN(output.perplexity, MeasureOutput(quantized));
   return &output == &outputs_.front() ? ReportQuality(quantized, output) : absl::OkStatus();
 }

@@ -104,16 +104,17 @@ absl::Status JobRun::ChooseBits() {
 
 absl::Status JobRun::Calibrate() {
   return transform::VisitBlockStatistics(
-      decoder_, calibration_, BatchSize(calibration_),
-      [&](std::size_t number, const transform::BlockStatistics& statistics) -> absl::Status {
-        CalibrateBlock(number, statistics);
-        SendProgress(static_cast<std::int64_t>(number) + 1, config_.layers, "blocks");
+      decoder_, calibration_, BatchSize(calibration_), scratch_,
+      [&](const model::Block& block, const transform::BlockStatistics& statistics) -> absl::Status {
+        CalibrateBlock(block, statistics);
+        SendProgress(block.number + 1, config_.layers, "blocks");
         return CheckCancelled(cancelled_);
       });
 }
 
-void JobRun::CalibrateBlock(std::size_t number, const transform::BlockStatistics& statistics) {
-  const model::Block& block = decoder_.blocks[number];
+void JobRun::CalibrateBlock(const model::Block& block,
+                            const transform::BlockStatistics& statistics) {
+  const auto number = static_cast<std::size_t>(block.number);
   const teq::v1::Initialization init = recipe().transform().has_awq()
                                            ? teq::v1::INITIALIZATION_AWQ
                                            : recipe().transform().teq().init();
@@ -148,33 +149,37 @@ absl::Status JobRun::Transform() {
                                          .clipping = recipe().clipping().learned().learning_rate(),
                                          .rounding = rounding.learning_rate(),
                                          .rounding_optimizer = rounding.optimizer()};
-    TEQ_RETURN_IF_ERROR(Train({decoder_, groups_, grids_, calibration_, schedule, rates, norm_type_,
-                               spec_.calibration().seed()}));
-  }
-  for (std::size_t i = 0; i < groups_.size(); ++i) {
-    *report_.add_scale_groups() = report::SummarizeScales(
-        groups_[i], decoder_.blocks[groups_[i].block], parameters_.log_scales[i]);
+    TEQ_RETURN_IF_ERROR(Train({.decoder = decoder_,
+                               .groups = groups_,
+                               .grids = grids_,
+                               .windows = calibration_,
+                               .schedule = schedule,
+                               .scratch = scratch_,
+                               .working = working_,
+                               .rates = rates,
+                               .stored = norm_type_,
+                               .seed = spec_.calibration().seed(),
+                               .device = device_}));
   }
   return absl::OkStatus();
 }
 
-bool JobRun::EndToEndFits(const transform::TrainingTask& task) {
-  const std::int64_t needed = transform::EndToEndBytes(task);
-  const std::int64_t usable = model::UsableMemory(device_);
-  if (needed <= usable) return true;
-  report_.add_notes(
-      fmt::format("the end-to-end pass was left out: it needs about {} MiB, and {} MiB may be used",
-                  needed >> 20, usable >> 20));
-  return false;
+/// The graph of all blocks is stored where it is small; else memory would grow with depth.
+absl::StatusOr<bool> JobRun::StoresGraph(const transform::TrainingTask& task) {
+  std::int64_t usable = kGraphMemory;
+  if (!device_.torch.is_cpu()) {
+    TEQ_ASSIGN_OR_RETURN(usable, model::UsableMemory(device_));
+  }
+  return transform::EndToEndBytes(task) <= usable;
 }
 
-absl::Status JobRun::Train(const transform::TrainingTask& task) {
+absl::Status JobRun::Train(transform::TrainingTask task) {
   teq::v1::Training& training = *report_.mutable_training();
   const teq::v1::Schedule& schedule = task.schedule;
   const bool by_block = schedule.objective() == teq::v1::OBJECTIVE_BLOCK_MSE;
   const int block_steps = by_block ? schedule.steps() * static_cast<int>(grids_.size()) : 0;
-  int last_steps = by_block ? schedule.end_to_end_steps() : schedule.steps();
-  if (by_block && last_steps > 0 && !EndToEndFits(task)) last_steps = 0;
+  const int last_steps = by_block ? schedule.end_to_end_steps() : schedule.steps();
+  TEQ_ASSIGN_OR_RETURN(task.stores_graph, StoresGraph(task));
 
   int steps_before = 0;
   const auto on_step = [&](teq::v1::MetricSample sample) {
@@ -211,11 +216,13 @@ absl::Status JobRun::Train(const transform::TrainingTask& task) {
 }
 
 absl::Status JobRun::Round() {
-  BlockRounder rounder(recipe().rounding(), decoder_, calibration_, BatchSize(calibration_));
+  TEQ_ASSIGN_OR_RETURN(BlockRounder rounder,
+                       BlockRounder::Make(recipe().rounding(), decoder_, calibration_,
+                                          BatchSize(calibration_), scratch_));
   TEQ_RETURN_IF_ERROR(transform::VisitBlockStatistics(
-      decoder_, calibration_, BatchSize(calibration_),
-      [&](std::size_t number, const transform::BlockStatistics& statistics) {
-        return RoundBlock(number, statistics, rounder);
+      decoder_, calibration_, BatchSize(calibration_), scratch_,
+      [&](const model::Block& block, const transform::BlockStatistics& statistics) {
+        return RoundBlock(block, statistics, rounder);
       }));
   TEQ_RETURN_IF_ERROR(KeepSource());
   report_.mutable_notes()->Add(rounder.notes().begin(), rounder.notes().end());
@@ -236,25 +243,40 @@ absl::Status JobRun::KeepFloat(const std::string& name, const Tensor& value) {
                  fmt::format("tensor {} has values that are not finite or that {} cannot hold",
                              name, torch::toString(stored.scalar_type())));
   }
-  packable_.floats.emplace_back(name, stored);
+  // The source's own bytes stay where they are.
+  if (stored.data_ptr() == source.data_ptr()) {
+    packable_.floats.emplace_back(name, stored);
+  } else {
+    TEQ_ASSIGN_OR_RETURN(packable_.floats.emplace_back(name, Tensor()).second,
+                         scratch_.Keep(stored));
+  }
   return absl::OkStatus();
 }
 
-absl::Status JobRun::RoundBlock(std::size_t number, const transform::BlockStatistics& statistics,
+absl::Status JobRun::RoundBlock(const model::Block& block,
+                                const transform::BlockStatistics& statistics,
                                 BlockRounder& rounder) {
   TEQ_RETURN_IF_ERROR(CheckCancelled(cancelled_));
   const torch::NoGradGuard no_gradient;
-  const transform::BlockScales scales = transform::ResolveScales(
-      decoder_.blocks[number], config_.norm, groups_, parameters_.log_scales, norm_type_);
-  const model::Block folded = transform::FoldBlock(decoder_.blocks[number], scales);
+  const auto number = static_cast<std::size_t>(block.number);
+  const transform::BlockScales scales =
+      transform::ResolveScales(block, config_.norm, groups_, parameters_.log_scales, norm_type_);
+  const model::Block folded = transform::FoldBlock(block, scales);
   TEQ_RETURN_IF_ERROR(KeepChanged(folded, grids_[number]));
   BlockCodes codes = rounder.Round(folded, grids_[number], parameters_.adjustments[number]);
   for (std::size_t i = 0; i < codes.size(); ++i) {
     if (!grids_[number][i].quantized) continue;
     TEQ_RETURN_IF_ERROR(
-        KeepLayer(number, i, folded.linears[i].weight, statistics, scales, std::move(codes[i])));
+        KeepLayer(block, i, folded.linears[i].weight, statistics, scales, std::move(codes[i])));
   }
-  SendProgress(static_cast<std::int64_t>(number) + 1, config_.layers, "blocks");
+  for (std::size_t i = 0; i < groups_.size(); ++i) {
+    if (groups_[i].block != number) continue;
+    *report_.add_scale_groups() =
+        report::SummarizeScales(groups_[i], block, parameters_.log_scales[i]);
+  }
+  // Nothing of the block's training is needed any more.
+  parameters_.adjustments[number].clear();
+  SendProgress(block.number + 1, config_.layers, "blocks");
   return absl::OkStatus();
 }
 
@@ -296,11 +318,12 @@ absl::Status JobRun::KeepSource() {
   return absl::OkStatus();
 }
 
-absl::Status JobRun::KeepLayer(std::size_t block, std::size_t index, const Tensor& folded,
+absl::Status JobRun::KeepLayer(const model::Block& block, std::size_t index, const Tensor& folded,
                                const transform::BlockStatistics& statistics,
                                const transform::BlockScales& scales, quant::Quantized quantized) {
-  const LayerGrid& grid = grids_[block][index];
-  const model::Linear& linear = decoder_.blocks[block].linears[index];
+  const auto number = static_cast<std::size_t>(block.number);
+  const LayerGrid& grid = grids_[number][index];
+  const model::Linear& linear = block.linears[index];
   const Tensor& original = linear.weight;
   const std::string& name = linear.layer.name;
   const transform::InputStatistics& input =
@@ -332,9 +355,9 @@ absl::Status JobRun::KeepLayer(std::size_t block, std::size_t index, const Tenso
                               .to(torch::kFloat32)
                               .mean()
                               .item<double>());
-  transform::SummarizeClipping(parameters_.adjustments[block][index].clip, layer);
+  transform::SummarizeClipping(parameters_.adjustments[number][index].clip, layer);
   if (!sensitivities_.empty()) {
-    for (const quant::Candidate& candidate : sensitivities_[block][index]) {
+    for (const quant::Candidate& candidate : sensitivities_[number][index]) {
       teq::v1::BitsSensitivity& sensitivity = *layer.add_sensitivity();
       sensitivity.set_bits(candidate.bits);
       sensitivity.set_error(candidate.error);
@@ -343,6 +366,9 @@ absl::Status JobRun::KeepLayer(std::size_t block, std::size_t index, const Tenso
   if (!grid.symmetric) {
     const Tensor groups = folded.view({folded.size(0), -1, quant::GroupSize(grid, folded.size(1))});
     clamped_zeros_ += ((groups.amin(-1) >= 0) & (groups.amax(-1) > 0)).sum().item<std::int64_t>();
+  }
+  for (Tensor* const part : {&quantized.codes, &quantized.scales, &quantized.zeros}) {
+    TEQ_ASSIGN_OR_RETURN(*part, scratch_.Keep(*part));
   }
   packable_.layers.emplace(name, std::move(quantized));
   return absl::OkStatus();

@@ -76,7 +76,8 @@ absl::StatusOr<bool> CompareLayer(const OutputFormat& format, const std::string&
                                   const verify::PackedModel& packed) {
   const auto found = packed.layers.find(name);
   if (found == packed.layers.end()) return Differs(fmt::format("layer {} is missing", name));
-  const Tensor& weight = found->second.weight;
+  TEQ_ASSIGN_OR_RETURN(const verify::UnpackedLayer layer, found->second());
+  const Tensor& weight = layer.weight;
   const Tensor meant = quant::Dequantize(rounded).to(torch::kCPU);
   if (torch::equal(weight, meant)) return true;
   const Tensor expected = format.expected == nullptr ? meant : format.expected(rounded, published);
@@ -92,6 +93,7 @@ absl::StatusOr<bool> CompareLayer(const OutputFormat& format, const std::string&
 /// The same for a tensor that is not rounded.
 absl::StatusOr<bool> CompareFloat(const OutputFormat& format, const std::string& name,
                                   const Tensor& value, const Tensor& found) {
+  if (found.scalar_type() == value.scalar_type() && torch::equal(found, value)) return true;
   const Tensor read = found.to(torch::kFloat32);
   if (torch::equal(read, value.to(torch::kFloat32))) return true;
   if (format.half_matrices && value.dim() == 2 &&
@@ -153,13 +155,14 @@ absl::StatusOr<Tensor> TensorOf(const verify::PackedModel& packed,
                                 const model_info::ModelConfig& config, const std::string& name) {
   constexpr std::string_view kSuffix = ".weight";
   if (name.ends_with(kSuffix)) {
-    const auto layer = packed.layers.find(name.substr(0, name.size() - kSuffix.size()));
-    if (layer != packed.layers.end()) {
-      return config.transposed_linears ? layer->second.weight.t() : layer->second.weight;
+    const auto found = packed.layers.find(name.substr(0, name.size() - kSuffix.size()));
+    if (found != packed.layers.end()) {
+      TEQ_ASSIGN_OR_RETURN(const verify::UnpackedLayer layer, found->second());
+      return config.transposed_linears ? layer.weight.t() : layer.weight;
     }
   }
   const auto tensor = packed.tensors.find(name);
-  if (tensor != packed.tensors.end()) return tensor->second;
+  if (tensor != packed.tensors.end()) return tensor->second();
   return Differs(fmt::format("tensor {} is missing", name));
 }
 

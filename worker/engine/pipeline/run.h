@@ -4,12 +4,12 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
-#include <string>
 
 #include "absl/status/status.h"
 #include "client/objects/publication.h"
 #include "proto/spec/uri.h"
 #include "teq/v1/engine.pb.h"
+#include "worker/engine/model/device.h"
 
 namespace teq::pipeline {
 
@@ -19,7 +19,7 @@ using EventSink = std::function<void(const teq::v1::EngineEvent&)>;
 struct Options {
   int threads = 0;  // 0: the machine's cores
   UriPolicy uri_policy;
-  std::string hpu_plugin;  // a shared object that registers the HPU device; empty: none
+  model::DeviceOptions device;
   std::filesystem::path data = "teqd-data";  // below it: fetched models, staged results
   std::uint64_t cache_bytes = 100ULL << 30;  // the most that fetched models and texts may take
   objects::StepHook step_hook;               // told of the steps of an upload

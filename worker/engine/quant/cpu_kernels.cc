@@ -1,76 +1,16 @@
 #include "worker/engine/quant/cpu_kernels.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 
-#include "c10/util/Half.h"
 #include "worker/engine/model/multiversion.h"
-#include "worker/engine/quant/range.h"
+#include "worker/engine/quant/rounding_math.h"
 
 // Contraction is off for this file (see core.cmake): with fused multiply-adds the copies for
 // different instruction sets would round differently.
 
 namespace teq::quant::cpu {
 namespace {
-
-// A group's factors; see Problem.
-struct Factors {
-  float low = 1;
-  float high = 1;
-};
-
-struct GroupRange {
-  float scale = 1;
-  float low = 0;  // clipped
-  float high = 0;
-  float zero = 0;
-  bool zero_is_free = false;  // not clamped
-};
-
-inline __attribute__((always_inline)) float RoundToHalf(float value) {
-  return std::max(static_cast<float>(c10::Half(value)), kSmallestScale);
-}
-
-inline Factors FactorsOf(const Problem& problem, std::int64_t row, std::int64_t column) {
-  const std::int64_t group =
-      row * (problem.columns / problem.group_size) + column / problem.group_size;
-  return {problem.low_factor != nullptr ? problem.low_factor[group] : 1,
-          problem.high_factor != nullptr ? problem.high_factor[group] : 1};
-}
-
-/// The least and the largest of a group's scaled weights, and 0.
-struct Extremes {
-  float low = 0;
-  float high = 0;
-};
-
-inline __attribute__((always_inline)) GroupRange RangeOf(Extremes extremes, const Problem& problem,
-                                                         const Factors& factors) {
-  const auto levels = static_cast<float>((1 << problem.bits) - 1);
-  float low = extremes.low * factors.low;
-  float high = extremes.high * factors.high;
-  if (problem.symmetric) {
-    float largest = std::max(-low, high);
-    if (largest == 0) largest = 1;
-    const float half = static_cast<float>(1 << (problem.bits - 1));
-    return {RoundToHalf(largest / (half - 1)), low, high, half, false};
-  }
-  if (low == 0 && high == 0) {
-    low = -1;
-    high = 1;
-  }
-  const float scale = RoundToHalf((high - low) / levels);
-  const float zero = std::nearbyint(-low / scale);
-  const float clamped = std::min(std::max(zero, 1.0F), levels);
-  return {scale, low, high, clamped, clamped == zero};
-}
-
-/// The columns of one group in one row.
-struct GroupPlace {
-  std::int64_t row;
-  std::int64_t start;
-};
 
 /// v becomes the group's scaled weights. Most layers have no output scale, and dividing by one
 /// takes as long as by any other.
@@ -118,36 +58,28 @@ inline __attribute__((always_inline)) void RoundGroup(float* v, const float* off
                                                       std::int64_t size, const GroupRange& range,
                                                       float levels) {
   for (std::int64_t j = 0; j < size; ++j) {
-    const float ratio = kOffset ? v[j] / range.scale + offset[j] : v[j] / range.scale;
-    const float code = std::nearbyint(ratio) + range.zero;
-    v[j] = (std::min(std::max(code, 0.0F), levels) - range.zero) * range.scale;
+    const float ratio = v[j] / range.scale;
+    v[j] = Rounded(kOffset ? ratio + offset[j] : ratio, range, levels);
   }
 }
 
-/// What flows into a range.
-struct RangeGradient {
-  float scale = 0;
-  float zero = 0;
-};
-
 /// dL/dv of a group without what flows through its range, and dL/doffset where there are offsets.
 template <bool kOffset>
-inline __attribute__((always_inline)) RangeGradient CodeGradient(
-    const float* v, const float* offset, const float* g, std::int64_t size, const GroupRange& range,
-    float levels, float* dv, float* doffset) {
+inline __attribute__((always_inline)) RangeFlow CodeGradient(const float* v, const float* offset,
+                                                             const float* g, std::int64_t size,
+                                                             const GroupRange& range, float levels,
+                                                             float* dv, float* doffset) {
   float scale_sum = 0;
   float zero_sum = 0;
 #pragma omp simd reduction(+ : scale_sum, zero_sum)
   for (std::int64_t j = 0; j < size; ++j) {
     const float ratio = v[j] / range.scale;
-    const float rounded = std::nearbyint(kOffset ? ratio + offset[j] : ratio);
-    const float code = rounded + range.zero;
-    const float clamped = std::min(std::max(code, 0.0F), levels);
-    const bool inside = clamped == code;
-    dv[j] = inside ? g[j] : 0.0F;
-    scale_sum += g[j] * (inside ? rounded - ratio : clamped - range.zero);
-    zero_sum += inside ? 0.0F : -range.scale * g[j];
-    if (kOffset) doffset[j] = inside ? g[j] * range.scale : 0.0F;
+    const CodeFlow flow =
+        FlowThroughCode(ratio, kOffset ? ratio + offset[j] : ratio, g[j], range, levels);
+    dv[j] = flow.weight;
+    scale_sum += flow.range.scale;
+    zero_sum += flow.range.zero;
+    if (kOffset) doffset[j] = flow.offset;
   }
   return {scale_sum, zero_sum};
 }
@@ -168,27 +100,16 @@ inline __attribute__((always_inline)) std::int64_t Find(const float* v, std::int
 /// what flows to its factors.
 inline __attribute__((always_inline)) Factors AddRangeGradient(
     const float* v, const Problem& problem, const Extremes& extremes, const Factors& factors,
-    const GroupRange& range, const RangeGradient& gradient, float* dv) {
-  float low = 0;  // dL/d(clipped range)
-  float high = 0;
-  if (problem.symmetric) {
-    const float scale = gradient.scale / static_cast<float>((1 << (problem.bits - 1)) - 1);
-    (range.high >= -range.low ? high : low) = range.high >= -range.low ? scale : -scale;
-  } else {
-    const float zero = range.zero_is_free ? gradient.zero : 0;
-    const float scale = (gradient.scale + zero * range.low / (range.scale * range.scale)) /
-                        static_cast<float>((1 << problem.bits) - 1);
-    high = scale;
-    low = -scale - zero / range.scale;
-  }
+    const GroupRange& range, const RangeFlow& gradient, float* dv) {
+  const Extremes ends = FlowToEnds(problem, range, gradient);
   Factors result{0, 0};
   if (extremes.high > 0) {
-    dv[Find(v, problem.group_size, extremes.high)] += high * factors.high;
-    result.high = high * extremes.high;
+    dv[Find(v, problem.group_size, extremes.high)] += ends.high * factors.high;
+    result.high = ends.high * extremes.high;
   }
   if (extremes.low < 0) {
-    dv[Find(v, problem.group_size, extremes.low)] += low * factors.low;
-    result.low = low * extremes.low;
+    dv[Find(v, problem.group_size, extremes.low)] += ends.low * factors.low;
+    result.low = ends.low * extremes.low;
   }
   return result;
 }
@@ -198,15 +119,15 @@ inline __attribute__((always_inline)) void FullGradient(const Problem& problem, 
                                                         const float* upstream,
                                                         const Gradients& gradients, float* v,
                                                         float* dv) {
-  const auto levels = static_cast<float>((1 << problem.bits) - 1);
+  const float levels = LargestCode(problem);
   const std::int64_t groups = problem.columns / problem.group_size;
   for (std::int64_t group = 0; group < groups; ++group) {
     const std::int64_t start = group * problem.group_size;
     const std::int64_t at = row * problem.columns + start;
-    const Factors factors = FactorsOf(problem, row, start);
+    const Factors factors = FactorsOf(problem, {row, start});
     const Extremes extremes = ScaleGroup(problem, {row, start}, v + start);
     const GroupRange range = RangeOf(extremes, problem, factors);
-    const RangeGradient flow =
+    const RangeFlow flow =
         problem.offset != nullptr
             ? CodeGradient<true>(v + start, problem.offset + at, upstream + start,
                                  problem.group_size, range, levels, dv + start,
@@ -234,7 +155,7 @@ inline __attribute__((always_inline)) void StraightThroughGradient(const Problem
   for (std::int64_t start = 0; start < problem.columns; start += problem.group_size) {
     const Extremes extremes = ScaleGroup(problem, {row, start}, v + start);
     if (gradients.offset == nullptr) continue;
-    const GroupRange range = RangeOf(extremes, problem, FactorsOf(problem, row, start));
+    const GroupRange range = RangeOf(extremes, problem, FactorsOf(problem, {row, start}));
     float* offset = gradients.offset + row * problem.columns + start;
     for (std::int64_t j = 0; j < problem.group_size; ++j) {
       offset[j] = upstream[start + j] * range.scale;
@@ -246,13 +167,13 @@ inline __attribute__((always_inline)) void StraightThroughGradient(const Problem
 
 TEQ_MULTIVERSION
 void FakeQuantizeRows(const Problem& problem, std::int64_t begin, std::int64_t end, float* output) {
-  const auto levels = static_cast<float>((1 << problem.bits) - 1);
+  const float levels = LargestCode(problem);
   for (std::int64_t row = begin; row < end; ++row) {
     for (std::int64_t start = 0; start < problem.columns; start += problem.group_size) {
       float* v = output + row * problem.columns + start;
       Prefetch(problem, {row, start}, v);
       const Extremes extremes = ScaleGroup(problem, {row, start}, v);
-      const GroupRange range = RangeOf(extremes, problem, FactorsOf(problem, row, start));
+      const GroupRange range = RangeOf(extremes, problem, FactorsOf(problem, {row, start}));
       if (problem.offset != nullptr) {
         RoundGroup<true>(v, problem.offset + row * problem.columns + start, problem.group_size,
                          range, levels);

@@ -2,22 +2,9 @@
 
 #include <cstdint>
 
-namespace teq::quant::cpu {
+#include "worker/engine/quant/rounding_math.h"
 
-/// One matrix, its scales, its adjustment and its grid, all float32 row-major on the host.
-struct Problem {
-  const float* weight = nullptr;        // [rows, columns]
-  const float* input_scale = nullptr;   // [columns]
-  const float* output_scale = nullptr;  // [rows]
-  const float* low_factor = nullptr;    // [rows, columns / group_size]; null: ones
-  const float* high_factor = nullptr;   // the same
-  const float* offset = nullptr;        // [rows, columns]; null: zeros
-  std::int64_t rows = 0;
-  std::int64_t columns = 0;
-  std::int64_t group_size = 0;
-  int bits = 4;
-  bool symmetric = false;
-};
+namespace teq::quant::cpu {
 
 /// Where the gradients of one task go. With v the scaled weights, `columns` and `rows` are
 /// dL/dlog(input_scale) and -dL/dlog(output_scale).

@@ -30,18 +30,14 @@ class FakeQuantizeFunction : public torch::autograd::Function<FakeQuantizeFuncti
     context->saved_data["full"] = full;
     const RoundingOperand operand = Operand({weight, input_scale, output_scale, low, high, offset});
     const LayerGrid grid = Grid(*context);
-    return weight.device().is_cpu()
-               ? RoundOnCpu(operand, grid)
-               : Dequantize(QuantizeToNearest(operand.ScaledWeight(), grid, operand.adjustment));
+    return Round(operand, grid);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& upstream) {
     const RoundingOperand operand = Operand(context->get_saved_variables());
     const LayerGrid grid = Grid(*context);
     const bool full = context->saved_data["full"].toBool();
-    const RoundingGradients gradients = operand.weight.device().is_cpu()
-                                            ? GradientOnCpu(operand, upstream[0], grid, full)
-                                            : GradientOnAnyDevice(operand, upstream[0], grid, full);
+    const RoundingGradients gradients = RoundingGradient(operand, upstream[0], grid, full);
     return {Tensor(),
             gradients.columns / operand.input_scale,
             -gradients.rows / operand.output_scale,

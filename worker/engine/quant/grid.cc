@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "worker/engine/quant/range.h"
+#include "worker/engine/quant/rounding_math.h"
 
 namespace teq::quant {
 
@@ -15,6 +16,10 @@ std::int64_t GroupSize(const LayerGrid& grid, std::int64_t in) {
 
 Range RangeOf(const Tensor& groups, const LayerGrid& grid, const ClipFactors& clip) {
   const int levels = (1 << grid.bits) - 1;
+  // As a tensor on the device: by a number of the host's, CUDA's operators multiply with its
+  // reciprocal, which rounds differently.
+  const Tensor steps =
+      torch::full({}, grid.symmetric ? (1 << (grid.bits - 1)) - 1 : levels, groups.options());
   Tensor low = groups.amin(-1, /*keepdim=*/true).clamp_max(0);
   Tensor high = groups.amax(-1, /*keepdim=*/true).clamp_min(0);
   if (clip.low.defined()) low = low * clip.low.unsqueeze(-1);
@@ -22,13 +27,12 @@ Range RangeOf(const Tensor& groups, const LayerGrid& grid, const ClipFactors& cl
   Tensor scale;
   if (grid.symmetric) {
     const Tensor largest = torch::maximum(-low, high);
-    scale = torch::where(largest == 0, torch::ones_like(largest), largest) /
-            static_cast<double>((1 << (grid.bits - 1)) - 1);
+    scale = torch::where(largest == 0, torch::ones_like(largest), largest) / steps;
   } else {
     const Tensor empty = (low == 0) & (high == 0);
     low = low.masked_fill(empty, -1);
     high = high.masked_fill(empty, 1);
-    scale = (high - low) / static_cast<double>(levels);
+    scale = (high - low) / steps;
   }
   // Float16's range: below its smallest number a scale would be stored as 0.
   scale = scale.to(torch::kFloat16).to(groups.scalar_type()).clamp_min(kSmallestScale);

@@ -6,9 +6,6 @@
 
 namespace teq::quant {
 
-/// The smallest positive float16.
-inline constexpr float kSmallestScale = 5.9604645e-8F;
-
 /// The range of every group of a weight matrix; see QuantizeToNearest.
 struct Range {
   torch::Tensor scale;      // [out, groups, 1], float16 values in the weights' type

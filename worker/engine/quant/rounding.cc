@@ -6,6 +6,12 @@
 #include "ATen/Parallel.h"
 #include "worker/engine/quant/cpu_kernels.h"
 #include "worker/engine/quant/range.h"
+#ifdef TEQ_WITH_CUDA
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+
+#include "worker/engine/quant/cuda_kernels.h"
+#endif
 
 namespace teq::quant {
 namespace {
@@ -56,7 +62,7 @@ float* DataOrNull(const Tensor& tensor) {
   return tensor.defined() ? tensor.data_ptr<float>() : nullptr;
 }
 
-cpu::Problem ProblemOf(const RoundingOperand& operand, const LayerGrid& grid) {
+Problem ProblemOf(const RoundingOperand& operand, const LayerGrid& grid) {
   return {.weight = operand.weight.data_ptr<float>(),
           .input_scale = operand.input_scale.data_ptr<float>(),
           .output_scale = operand.output_scale.data_ptr<float>(),
@@ -74,14 +80,69 @@ Tensor ZerosLike(const Tensor& tensor) {
   return tensor.defined() ? torch::zeros_like(tensor) : Tensor();
 }
 
+#ifdef TEQ_WITH_CUDA
+void CheckLaunch(const char* error) { TORCH_CHECK(error == nullptr, "fake quantization: ", error); }
+
+Tensor RoundOnCuda(const RoundingOperand& operand, const LayerGrid& grid) {
+  const c10::cuda::CUDAGuard guard(operand.weight.device());
+  Tensor output = torch::empty_like(operand.weight);
+  CheckLaunch(cuda::FakeQuantize(ProblemOf(operand, grid), output.data_ptr<float>(),
+                                 c10::cuda::getCurrentCUDAStream()));
+  return output;
+}
+
+RoundingGradients GradientOnCuda(const RoundingOperand& operand, const Tensor& upstream,
+                                 const LayerGrid& grid, bool full) {
+  const c10::cuda::CUDAGuard guard(operand.weight.device());
+  const Problem problem = ProblemOf(operand, grid);
+  const Tensor contiguous = upstream.contiguous();
+  const std::int64_t blocks = (problem.rows + cuda::kRowsPerBlock - 1) / cuda::kRowsPerBlock;
+  const Tensor columns = torch::zeros({blocks, problem.columns}, operand.weight.options());
+  const Tensor rows =
+      torch::empty({problem.rows, problem.columns / problem.group_size}, operand.weight.options());
+  RoundingGradients result{
+      {},
+      {},
+      {{ZerosLike(operand.adjustment.clip.low), ZerosLike(operand.adjustment.clip.high)},
+       ZerosLike(operand.adjustment.offset)}};
+  CheckLaunch(cuda::FakeQuantizeGradient(problem, contiguous.data_ptr<float>(), full,
+                                         {.columns = DataOrNull(columns),
+                                          .rows = DataOrNull(rows),
+                                          .low_factor = DataOrNull(result.adjustment.clip.low),
+                                          .high_factor = DataOrNull(result.adjustment.clip.high),
+                                          .offset = DataOrNull(result.adjustment.offset)},
+                                         c10::cuda::getCurrentCUDAStream()));
+  result.columns = columns.sum(0);
+  result.rows = rows.sum(1);
+  return result;
+}
+#endif
+
 }  // namespace
+
+Tensor Round(const RoundingOperand& operand, const LayerGrid& grid) {
+  if (operand.weight.is_cpu()) return RoundOnCpu(operand, grid);
+#ifdef TEQ_WITH_CUDA
+  if (operand.weight.is_cuda()) return RoundOnCuda(operand, grid);
+#endif
+  return Dequantize(QuantizeToNearest(operand.ScaledWeight(), grid, operand.adjustment));
+}
+
+RoundingGradients RoundingGradient(const RoundingOperand& operand, const Tensor& upstream,
+                                   const LayerGrid& grid, bool full) {
+  if (operand.weight.is_cpu()) return GradientOnCpu(operand, upstream, grid, full);
+#ifdef TEQ_WITH_CUDA
+  if (operand.weight.is_cuda()) return GradientOnCuda(operand, upstream, grid, full);
+#endif
+  return GradientOnAnyDevice(operand, upstream, grid, full);
+}
 
 Tensor RoundingOperand::ScaledWeight() const {
   return weight * input_scale / output_scale.unsqueeze(1);
 }
 
 Tensor RoundOnCpu(const RoundingOperand& operand, const LayerGrid& grid) {
-  const cpu::Problem problem = ProblemOf(operand, grid);
+  const Problem problem = ProblemOf(operand, grid);
   Tensor output = torch::empty_like(operand.weight);
   at::parallel_for(0, problem.rows, kRowsPerTask, [&](std::int64_t begin, std::int64_t end) {
     cpu::FakeQuantizeRows(problem, begin, end, output.data_ptr<float>());
@@ -127,7 +188,7 @@ RoundingGradients GradientOnAnyDevice(const RoundingOperand& operand, const Tens
 
 RoundingGradients GradientOnCpu(const RoundingOperand& operand, const Tensor& upstream,
                                 const LayerGrid& grid, bool full) {
-  const cpu::Problem problem = ProblemOf(operand, grid);
+  const Problem problem = ProblemOf(operand, grid);
   const Tensor contiguous = upstream.contiguous();
   const std::int64_t tasks = (problem.rows + kRowsPerTask - 1) / kRowsPerTask;
   const Tensor partial = torch::zeros({tasks, problem.columns});

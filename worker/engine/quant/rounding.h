@@ -26,11 +26,19 @@ struct RoundingGradients {
   Adjustment adjustment;
 };
 
-/// Dequantize(QuantizeToNearest(operand)) in one fused pass on the host.
-[[nodiscard]] torch::Tensor RoundOnCpu(const RoundingOperand& operand, const LayerGrid& grid);
+/// Dequantize(QuantizeToNearest(operand)) where its tensors are: in one fused pass on the host and,
+/// in builds with CUDA, on a GPU; elsewhere by LibTorch's operators.
+[[nodiscard]] torch::Tensor Round(const RoundingOperand& operand, const LayerGrid& grid);
 
 /// The gradients from `upstream` [out, in], that of the rounded weights; see FakeQuantize for
-/// `full`. Fused on the host, and with LibTorch's operators on any device.
+/// `full`. Fused where Round is.
+[[nodiscard]] RoundingGradients RoundingGradient(const RoundingOperand& operand,
+                                                 const torch::Tensor& upstream,
+                                                 const LayerGrid& grid, bool full);
+
+/// What the two are made of.
+[[nodiscard]] torch::Tensor RoundOnCpu(const RoundingOperand& operand, const LayerGrid& grid);
+
 [[nodiscard]] RoundingGradients GradientOnCpu(const RoundingOperand& operand,
                                               const torch::Tensor& upstream, const LayerGrid& grid,
                                               bool full);

@@ -10,7 +10,6 @@
 #include "fmt/format.h"
 #include "google/protobuf/util/time_util.h"
 #include "proto/spec/error.h"
-#include "torch/optim/adam.h"
 #include "worker/engine/cancellation.h"
 
 namespace teq::transform {
@@ -56,109 +55,165 @@ class Batches {
   std::mt19937_64 generator_;
 };
 
-/// Moves the trainables that have a learning rate.
-class Mover {
+// Adam's, for gradients whose signs flip as roundings do.
+constexpr double kMeanDecay = 0.9;
+constexpr double kSquareDecay = 0.99;
+constexpr double kEpsilon = 1e-8;
+
+/// What is kept of a trainable beside its value. By block and on the host it may lie in files,
+/// which LibTorch's optimizers could not be told.
+struct Memory {
+  Tensor mean;     // Adam's; undefined for signs and where nothing is trained
+  Tensor square;   // likewise
+  Tensor average;  // of the iterates
+  Tensor best;
+};
+
+/// A trainable's value exchanged with another tensor's.
+void Exchange(const Trainable& trainable, Tensor& other) {
+  Tensor value = trainable.value;
+  const Tensor before = value.detach().clone();
+  value.copy_(other);
+  other.copy_(before);
+}
+
+/// The trainables with what a training keeps of them.
+class Course {
  public:
-  explicit Mover(const std::vector<Trainable>& trainables) : trainables_(trainables) {
-    std::vector<torch::optim::OptimizerParamGroup> groups;
+  static absl::StatusOr<Course> Start(const std::vector<Trainable>& trainables, int steps,
+                                      model::Scratch& scratch) {
+    Course course(trainables, steps, scratch);
     for (const Trainable& trainable : trainables) {
-      if (trainable.learning_rate == 0) continue;
-      Tensor value = trainable.value;
-      value.requires_grad_(true);
-      if (trainable.optimizer == teq::v1::OPTIMIZER_SIGN_SGD) continue;
-      auto options = std::make_unique<torch::optim::AdamOptions>();
-      options->betas({0.9, 0.99});
-      groups.emplace_back(std::vector<Tensor>{value}, std::move(options));
-      adam_rates_.push_back(trainable.learning_rate);
+      Memory& memory = course.memories_.emplace_back();
+      std::vector<Tensor*> kept = {&memory.average, &memory.best};
+      if (trainable.learning_rate > 0 && trainable.optimizer != teq::v1::OPTIMIZER_SIGN_SGD) {
+        kept.insert(kept.end(), {&memory.mean, &memory.square});
+      }
+      for (Tensor* tensor : kept) {
+        TEQ_ASSIGN_OR_RETURN(*tensor, scratch.Zeros(trainable.value.sizes(), torch::kFloat32));
+        // Where the trainable is: in memory on the host, or on its device.
+        if (!trainable.value.device().is_cpu()) *tensor = tensor->to(trainable.value.device());
+      }
+      memory.average.copy_(trainable.value);
     }
-    if (!groups.empty()) adam_ = std::make_unique<torch::optim::Adam>(groups);
+    return course;
   }
 
-  ~Mover() {
+  /// Everything becomes what it is in plain rounding. Average has the start.
+  void TakePlain() {
+    for (const Trainable& trainable : trainables_) Tensor(trainable.value).fill_(trainable.neutral);
+  }
+  void TakeStart() {
+    ForEach([](const Trainable& trainable, Memory& memory) {
+      Tensor(trainable.value).copy_(memory.average);
+    });
+  }
+  /// Exchanges the iterate with the average; twice is nothing.
+  void ExchangeAverage() {
+    ForEach(
+        [](const Trainable& trainable, Memory& memory) { Exchange(trainable, memory.average); });
+  }
+  void KeepBest() {
+    ForEach([](const Trainable& trainable, Memory& memory) { memory.best.copy_(trainable.value); });
+  }
+  void TakeBest() {
+    ForEach([](const Trainable& trainable, Memory& memory) {
+      Tensor(trainable.value).copy_(memory.best);
+    });
+  }
+
+  void RequireGradients(bool required) {
     for (const Trainable& trainable : trainables_) {
       Tensor value = trainable.value;
-      value.requires_grad_(false);
+      value.requires_grad_(required && trainable.learning_rate > 0);
       value.mutable_grad().reset();
     }
   }
-  Mover(const Mover&) = delete;
-  Mover& operator=(const Mover&) = delete;
 
-  void Step(double factor) {
-    if (adam_) {
-      for (std::size_t i = 0; i < adam_rates_.size(); ++i) {
-        auto& options = adam_->param_groups()[i].options();
-        static_cast<torch::optim::AdamOptions&>(options).lr(adam_rates_[i] * factor);
-      }
-      adam_->step();
-    }
+  /// Moves a range by its gradients at step `step` from 1, and adds it to the average: an
+  /// exponential one over about the last twentieth of the steps, as where roundings flip from step
+  /// to step the average is steadier than any iterate.
+  void Move(TrainableRange range, int step, double factor) {
     const torch::NoGradGuard no_gradient;
-    for (const Trainable& trainable : trainables_) {
+    for (std::size_t i = range.begin; i < range.end; ++i) {
+      const Trainable& trainable = trainables_[i];
       if (trainable.learning_rate == 0) continue;
       Tensor value = trainable.value;
-      if (trainable.optimizer == teq::v1::OPTIMIZER_SIGN_SGD && value.grad().defined()) {
-        value.sub_(value.grad().sign() * (trainable.learning_rate * factor));
+      const double rate = trainable.learning_rate * factor;
+      if (value.grad().defined()) {
+        if (trainable.optimizer == teq::v1::OPTIMIZER_SIGN_SGD) {
+          value.sub_(value.grad().sign() * rate);
+        } else {
+          MoveByAdam(value, memories_[i], step, rate);
+        }
       }
       value.clamp_(trainable.low, trainable.high);
       value.mutable_grad().reset();
+      memories_[i].average.lerp_(value, average_weight_);
+      Release(trainable, memories_[i]);
     }
   }
 
  private:
-  const std::vector<Trainable>& trainables_;
-  std::unique_ptr<torch::optim::Adam> adam_;
-  std::vector<double> adam_rates_;
-};
-
-std::vector<Tensor> Copies(const std::vector<Trainable>& trainables) {
-  std::vector<Tensor> copies;
-  copies.reserve(trainables.size());
-  for (const Trainable& trainable : trainables) copies.push_back(trainable.value.detach().clone());
-  return copies;
-}
-
-void Restore(const std::vector<Trainable>& trainables, const std::vector<Tensor>& copies) {
-  const torch::NoGradGuard no_gradient;
-  for (std::size_t i = 0; i < trainables.size(); ++i) {
-    Tensor value = trainables[i].value;
-    value.copy_(copies[i]);
-  }
-}
-
-/// Exponential averages of the trainables, over about the last twentieth of a training's steps:
-/// where roundings flip back and forth from step to step, the average is steadier than any iterate.
-class Average {
- public:
-  Average(const std::vector<Trainable>& trainables, int steps)
+  Course(const std::vector<Trainable>& trainables, int steps, model::Scratch& scratch)
       : trainables_(trainables),
-        values_(Copies(trainables)),
-        weight_(1 / std::max(1.0, steps / 20.0)) {}
+        scratch_(scratch),
+        average_weight_(1 / std::max(1.0, steps / 20.0)) {}
 
-  void Add() {
+  static void MoveByAdam(Tensor& value, Memory& memory, int step, double rate) {
+    const Tensor& gradient = value.grad();
+    memory.mean.mul_(kMeanDecay).add_(gradient, 1 - kMeanDecay);
+    memory.square.mul_(kSquareDecay).addcmul_(gradient, gradient, 1 - kSquareDecay);
+    const double mean_share = 1 - std::pow(kMeanDecay, step);
+    const double square_share = 1 - std::pow(kSquareDecay, step);
+    const Tensor denominator = memory.square.sqrt().div_(std::sqrt(square_share)).add_(kEpsilon);
+    value.addcdiv_(memory.mean, denominator, -rate / mean_share);
+  }
+
+  template <typename Change>
+  void ForEach(const Change& change) {
     const torch::NoGradGuard no_gradient;
-    for (std::size_t i = 0; i < values_.size(); ++i) {
-      if (trainables_[i].learning_rate > 0) values_[i].lerp_(trainables_[i].value, weight_);
+    for (std::size_t i = 0; i < trainables_.size(); ++i) {
+      change(trainables_[i], memories_[i]);
+      Release(trainables_[i], memories_[i]);
     }
   }
-  [[nodiscard]] const std::vector<Tensor>& values() const { return values_; }
 
- private:
+  void Release(const Trainable& trainable, const Memory& memory) {
+    for (const Tensor& tensor :
+         {trainable.value, memory.mean, memory.square, memory.average, memory.best}) {
+      scratch_.Release(tensor);
+    }
+  }
+
   const std::vector<Trainable>& trainables_;
-  std::vector<Tensor> values_;
-  double weight_;
+  model::Scratch& scratch_;
+  std::vector<Memory> memories_;
+  double average_weight_;
 };
 
-/// The best iterate so far, by held-back loss.
+/// Gradients are asked for as long as this lives.
+class GradientScope {
+ public:
+  explicit GradientScope(Course& course) : course_(course) { course_.RequireGradients(true); }
+  ~GradientScope() { course_.RequireGradients(false); }
+  GradientScope(const GradientScope&) = delete;
+  GradientScope& operator=(const GradientScope&) = delete;
+
+ private:
+  Course& course_;
+};
+
+/// The least held-back loss so far.
 struct Best {
   double loss = std::numeric_limits<double>::infinity();
   int step = kPlainRounding;
-  std::vector<Tensor> values;
 
-  void Offer(double candidate, int candidate_step, const std::vector<Trainable>& trainables) {
+  void Offer(double candidate, int candidate_step, Course& course) {
     if (!(candidate < loss)) return;
     loss = candidate;
     step = candidate_step;
-    values = Copies(trainables);
+    course.KeepBest();
   }
 };
 
@@ -188,48 +243,46 @@ std::vector<std::int64_t> Shuffled(std::int64_t count, std::uint64_t seed) {
 }
 
 absl::StatusOr<FitResult> Fit(const std::vector<Trainable>& trainables, const FitTask& task,
-                              const StepCallback& on_step, const std::atomic<bool>& cancelled) {
+                              model::Scratch& scratch, const StepCallback& on_step,
+                              const std::atomic<bool>& cancelled) {
   FitResult result;
   Best best;
-  const std::vector<Tensor> start = Copies(trainables);
-  for (const Trainable& trainable : trainables) Tensor(trainable.value).fill_(trainable.neutral);
-  result.round_to_nearest_loss = task.held_back_loss();
+  TEQ_ASSIGN_OR_RETURN(Course course, Course::Start(trainables, task.steps, scratch));
+  course.TakePlain();
+  TEQ_ASSIGN_OR_RETURN(result.round_to_nearest_loss, task.held_back_loss());
   if (!std::isfinite(result.round_to_nearest_loss)) {
     return NotFinite(0, result.round_to_nearest_loss);
   }
-  best.Offer(result.round_to_nearest_loss, kPlainRounding, trainables);
-  Restore(trainables, start);
-  result.initial_loss = task.held_back_loss();
-  best.Offer(result.initial_loss, 0, trainables);
+  best.Offer(result.round_to_nearest_loss, kPlainRounding, course);
+  course.TakeStart();
+  TEQ_ASSIGN_OR_RETURN(result.initial_loss, task.held_back_loss());
+  best.Offer(result.initial_loss, 0, course);
 
   Batches batches(task);
   {
-    Mover mover(trainables);
-    Average average(trainables, task.steps);
+    const GradientScope gradients(course);
     const int interval = std::max(1, task.steps / kMeasurements);
     for (int step = 1; step <= task.steps; ++step) {
       TEQ_RETURN_IF_ERROR(CheckCancelled(cancelled));
       const Clock::time_point begin = Clock::now();
       const Tensor indices = batches.Next();
-      const Tensor loss = task.loss(indices);
-      const auto value = loss.item<double>();
-      if (!std::isfinite(value)) return NotFinite(step, value);
-      loss.backward();
       const double factor = LearningRateFactor(step, task.steps);
-      mover.Step(factor);
-      average.Add();
+      TEQ_ASSIGN_OR_RETURN(const double value, task.step(indices, [&](TrainableRange range) {
+        course.Move(range, step, factor);
+      }));
+      if (!std::isfinite(value)) return NotFinite(step, value);
+      TEQ_RETURN_IF_ERROR(model::EndStep(task.device));
       const std::chrono::duration<double> elapsed = Clock::now() - begin;
 
       teq::v1::LossPoint& point = result.curve.emplace_back();
       point.set_step(step);
       point.set_loss(value);
       if (step % interval == 0 || step == task.steps) {
-        const std::vector<Tensor> iterate = Copies(trainables);
-        Restore(trainables, average.values());
-        const double held_back = task.held_back_loss();
+        course.ExchangeAverage();
+        TEQ_ASSIGN_OR_RETURN(const double held_back, task.held_back_loss());
         point.set_held_back_loss(held_back);
-        best.Offer(held_back, step, trainables);
-        Restore(trainables, iterate);
+        best.Offer(held_back, step, course);
+        course.ExchangeAverage();
       }
       teq::v1::MetricSample sample;
       sample.set_step(step);
@@ -242,7 +295,7 @@ absl::StatusOr<FitResult> Fit(const std::vector<Trainable>& trainables, const Fi
       on_step(sample);
     }
   }
-  Restore(trainables, best.values);
+  course.TakeBest();
   result.final_loss = best.loss;
   result.best_step = best.step;
   return result;

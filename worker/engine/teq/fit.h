@@ -10,6 +10,8 @@
 #include "teq/v1/recipe.pb.h"
 #include "teq/v1/report.pb.h"
 #include "torch/types.h"
+#include "worker/engine/model/device.h"
+#include "worker/engine/model/scratch.h"
 
 namespace teq::transform {
 
@@ -23,6 +25,15 @@ struct Trainable {
   teq::v1::Optimizer optimizer = teq::v1::OPTIMIZER_ADAM;
 };
 
+/// A range of trainables, [begin, end).
+struct TrainableRange {
+  std::size_t begin = 0;
+  std::size_t end = 0;
+};
+
+/// Told when the gradients of a range are there; moves it, and drops the gradients.
+using GradientsReady = std::function<void(TrainableRange range)>;
+
 /// What a training minimises, over windows that are known by their index.
 struct FitTask {
   int steps = 0;
@@ -30,8 +41,12 @@ struct FitTask {
   std::int64_t window_tokens = 0;     // for the speed that is told
   std::vector<std::int64_t> windows;  // to train on
   std::uint64_t seed = 0;
-  std::function<torch::Tensor(const torch::Tensor& indices)> loss;  // differentiable
-  std::function<double()> held_back_loss;
+  /// Computes the loss on some windows and, if that is finite, the trainables' gradients. Each
+  /// trainable is in one of the ranges that `ready` is told, in the end.
+  std::function<absl::StatusOr<double>(const torch::Tensor& indices, const GradientsReady& ready)>
+      step;
+  std::function<absl::StatusOr<double>()> held_back_loss;
+  model::Device device;  // that the trainables are on
 };
 
 /// The course of a training; losses are on the held-back windows, but for the curve's.
@@ -50,9 +65,13 @@ using StepCallback = std::function<void(const teq::v1::MetricSample&)>;
 /// leaves them at the iterate with the least held-back loss. Plain rounding and the start are among
 /// the iterates compared.
 ///
-/// ABORTED, LOSS_NOT_FINITE: names the step. CANCELLED, CANCELLED.
+/// What it keeps beside the trainables, four values for each of theirs, lies in `scratch`.
+///
+/// ABORTED, LOSS_NOT_FINITE: names the step. CANCELLED, CANCELLED. Errors of the task, of
+/// Scratch::Zeros and of model::EndStep.
 [[nodiscard]] absl::StatusOr<FitResult> Fit(const std::vector<Trainable>& trainables,
-                                            const FitTask& task, const StepCallback& on_step,
+                                            const FitTask& task, model::Scratch& scratch,
+                                            const StepCallback& on_step,
                                             const std::atomic<bool>& cancelled);
 
 /// The learning rate of a step from 1, for a peak of 1: a linear rise over the first twentieth of

@@ -1,5 +1,6 @@
 #include "worker/engine/teq/fold.h"
 
+#include "proto/spec/error.h"
 #include "worker/engine/quant/fake_quantize.h"
 
 namespace teq::transform {
@@ -104,12 +105,14 @@ model::Decoder FakeQuantizeDecoder(const model::Decoder& decoder,
                                    const std::vector<BlockGrids>& grids, torch::ScalarType stored,
                                    teq::v1::Gradient gradient) {
   model::Decoder result = decoder;
-  for (std::size_t i = 0; i < result.blocks.size(); ++i) {
-    const BlockScales scales = ResolveScales(decoder.blocks[i], decoder.config.norm, groups,
-                                             parameters.log_scales, stored);
-    result.blocks[i] =
-        FakeQuantizeBlock(decoder.blocks[i], scales, grids[i], parameters.adjustments[i], gradient);
-  }
+  result.blocks.clear();
+  result.read_block = [&, stored, gradient](std::size_t number) -> absl::StatusOr<model::Block> {
+    TEQ_ASSIGN_OR_RETURN(const model::Block block, decoder.ReadBlock(number));
+    const BlockScales scales =
+        ResolveScales(block, decoder.config.norm, groups, parameters.log_scales, stored);
+    return FakeQuantizeBlock(block, scales, grids[number], parameters.adjustments[number],
+                             gradient);
+  };
   return result;
 }
 

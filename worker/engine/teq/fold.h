@@ -38,7 +38,7 @@ struct BlockScales {
                                              const BlockAdjustments& adjustments,
                                              teq::v1::Gradient gradient);
 
-/// The decoder with every block so transformed.
+/// The decoder whose blocks are so transformed when they are read. Borrows its arguments.
 [[nodiscard]] model::Decoder FakeQuantizeDecoder(const model::Decoder& decoder,
                                                  const std::vector<ScaleGroup>& groups,
                                                  const Parameters& parameters,

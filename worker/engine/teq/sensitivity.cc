@@ -42,11 +42,12 @@ double Divergence(const Tensor& reference, const Tensor& logits) {
 }
 
 /// The logits of a decoder whose block `number` is `block`, from the states before it.
-Tensor LogitsFrom(const model::BlockRunner& runner, const model::Decoder& decoder,
-                  std::size_t number, const model::Block& block, Tensor states) {
+absl::StatusOr<Tensor> LogitsFrom(const model::BlockRunner& runner, const model::Decoder& decoder,
+                                  std::size_t number, const model::Block& block, Tensor states) {
   states = runner.Run(block, states);
-  for (std::size_t later = number + 1; later < decoder.blocks.size(); ++later) {
-    states = runner.Run(decoder.blocks[later], states);
+  for (std::size_t later = number + 1; later < decoder.size(); ++later) {
+    TEQ_ASSIGN_OR_RETURN(const model::Block next, decoder.ReadBlock(later));
+    states = runner.Run(next, states);
   }
   return model::HeadLogits(decoder, runner.Finish(states));
 }
@@ -76,11 +77,11 @@ absl::StatusOr<std::vector<BlockSensitivities>> MeasureSensitivities(
   std::int64_t done = 0;
   const model::BlockRunner runner(decoder, windows.length);
   const Tensor ids = FirstWindows(windows);
-  const Tensor reference = model::Logits(decoder, ids);
+  TEQ_ASSIGN_OR_RETURN(const Tensor reference, model::Logits(decoder, ids));
   Tensor states = runner.Embed(ids);
-  std::vector<BlockSensitivities> sensitivities(decoder.blocks.size());
-  for (std::size_t number = 0; number < decoder.blocks.size(); ++number) {
-    const model::Block& block = decoder.blocks[number];
+  std::vector<BlockSensitivities> sensitivities(decoder.size());
+  for (std::size_t number = 0; number < decoder.size(); ++number) {
+    TEQ_ASSIGN_OR_RETURN(const model::Block block, decoder.ReadBlock(number));
     sensitivities[number].resize(block.linears.size());
     for (std::size_t i = 0; i < block.linears.size(); ++i) {
       if (!open[number][i]) continue;
@@ -92,8 +93,9 @@ absl::StatusOr<std::vector<BlockSensitivities>> MeasureSensitivities(
         model::Block rounded = block;
         rounded.linears[i].weight =
             quant::Dequantize(quant::QuantizeToNearest(linear.weight, grid));
-        const double divergence =
-            Divergence(reference, LogitsFrom(runner, decoder, number, rounded, states));
+        TEQ_ASSIGN_OR_RETURN(const Tensor logits,
+                             LogitsFrom(runner, decoder, number, rounded, states));
+        const double divergence = Divergence(reference, logits);
         if (!std::isfinite(divergence)) return NotFinite(linear.layer.name, bits);
         sensitivities[number][i].push_back({bits, divergence});
       }

@@ -52,33 +52,31 @@ class Gatherer {
 }  // namespace
 
 BlockStatistics GatherStep(const model::BlockRunner& runner, const model::Block& block,
-                           const std::vector<Tensor>& states, int step) {
+                           const model::WindowStates& states, int step) {
   const torch::NoGradGuard no_gradient;
   Gatherer gatherer(block, step);
-  for (const Tensor& batch : states) {
-    static_cast<void>(runner.Run(
-        block, batch, [&](int input, const Tensor& value) { gatherer.Add(input, value); }));
-  }
+  const auto observe = [&](int input, const Tensor& value) { gatherer.Add(input, value); };
+  states.ForEach(
+      [&](const Tensor& batch) { static_cast<void>(runner.Run(block, batch, observe)); });
   return std::move(gatherer).Finish();
 }
 
-absl::Status VisitBlockStatistics(
-    const model::Decoder& decoder, const text::Windows& windows, std::int64_t batch_size,
-    const std::function<absl::Status(std::size_t block, const BlockStatistics&)>& visit) {
+absl::Status VisitBlockStatistics(const model::Decoder& decoder, const text::Windows& windows,
+                                  std::int64_t batch_size, model::Scratch& scratch,
+                                  const StatisticsVisitor& visit) {
   const torch::NoGradGuard no_gradient;
-  model::BlockRunner runner(decoder, windows.length);
-  std::vector<Tensor> states;
-  for (const Tensor& ids : model::WindowTensor(windows).split(batch_size)) {
-    states.push_back(runner.Embed(ids));
-  }
-  for (std::size_t number = 0; number < decoder.blocks.size(); ++number) {
-    const model::Block& block = decoder.blocks[number];
+  const model::BlockRunner runner(decoder, windows.length);
+  TEQ_ASSIGN_OR_RETURN(model::WindowStates states,
+                       model::WindowStates::Embed(decoder, runner, model::WindowTensor(windows),
+                                                  batch_size, scratch));
+  for (std::size_t number = 0; number < decoder.size(); ++number) {
+    TEQ_ASSIGN_OR_RETURN(const model::Block block, decoder.ReadBlock(number));
     Gatherer gatherer(block, kEveryStep);
-    for (Tensor& batch : states) {
-      batch = runner.Run(block, batch,
-                         [&](int input, const Tensor& value) { gatherer.Add(input, value); });
-    }
-    TEQ_RETURN_IF_ERROR(visit(number, std::move(gatherer).Finish()));
+    states.Advance([&](const Tensor& batch) {
+      return runner.Run(block, batch,
+                        [&](int input, const Tensor& value) { gatherer.Add(input, value); });
+    });
+    TEQ_RETURN_IF_ERROR(visit(block, std::move(gatherer).Finish()));
   }
   return absl::OkStatus();
 }

@@ -7,6 +7,8 @@
 #include "absl/status/status.h"
 #include "torch/types.h"
 #include "worker/engine/model/block_runner.h"
+#include "worker/engine/model/scratch.h"
+#include "worker/engine/model/window_states.h"
 #include "worker/engine/text/windows.h"
 
 namespace teq::transform {
@@ -22,18 +24,24 @@ struct InputStatistics {
 /// By model_info's input number; layers that read the same tensor share it.
 using BlockStatistics = std::vector<InputStatistics>;
 
-/// Runs the float model over the windows block by block, and hands each block's statistics to
-/// `visit` before the next block runs: only one block's matrices and one hidden state per token are
-/// held. Stops at the first status that is not OK.
-[[nodiscard]] absl::Status VisitBlockStatistics(
-    const model::Decoder& decoder, const text::Windows& windows, std::int64_t batch_size,
-    const std::function<absl::Status(std::size_t block, const BlockStatistics&)>& visit);
+/// Sees a block of the float model, and what its layers read.
+using StatisticsVisitor =
+    std::function<absl::Status(const model::Block& block, const BlockStatistics& statistics)>;
 
-/// What the layers at one step of a block read (model_info::StepOf) when batches of states run
-/// through it; the inputs of other steps have zeros.
+/// Runs the float model over the windows block by block, and shows each block to `visit` before the
+/// next one runs: only one block, its matrices and one hidden state per token are held, the states
+/// in `scratch`. Stops at the first status that is not OK. Errors as Decoder::ReadBlock and
+/// Scratch::Zeros.
+[[nodiscard]] absl::Status VisitBlockStatistics(const model::Decoder& decoder,
+                                                const text::Windows& windows,
+                                                std::int64_t batch_size, model::Scratch& scratch,
+                                                const StatisticsVisitor& visit);
+
+/// What the layers at one step of a block read (model_info::StepOf) when all states run through it;
+/// the inputs of other steps have zeros.
 [[nodiscard]] BlockStatistics GatherStep(const model::BlockRunner& runner,
                                          const model::Block& block,
-                                         const std::vector<torch::Tensor>& states, int step);
+                                         const model::WindowStates& states, int step);
 
 /// Mean squared error of a layer's output when its weights are off by `error` [out, in]:
 /// trace(E X^T X E^T) / (tokens * out). 0 where it read nothing.

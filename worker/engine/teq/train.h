@@ -8,6 +8,8 @@
 #include "teq/v1/report.pb.h"
 #include "torch/types.h"
 #include "worker/engine/model/block_runner.h"
+#include "worker/engine/model/device.h"
+#include "worker/engine/model/scratch.h"
 #include "worker/engine/teq/fit.h"
 #include "worker/engine/teq/parameters.h"
 #include "worker/engine/teq/scale_groups.h"
@@ -30,20 +32,22 @@ struct TrainingTask {
   const std::vector<BlockGrids>& grids;
   const text::Windows& windows;
   const teq::v1::Schedule& schedule;  // with its defaults
+  model::Scratch& scratch;            // for what is kept of all blocks and all tokens
+  model::Scratch& working;            // for what is kept of one block while it is trained
   LearningRates rates;
   torch::ScalarType stored;  // the type of published floats
   std::int64_t seed = 1;
   // Of the matrix products of a step. The float model, held-back losses, scales and optimizer take
   // float32.
   torch::ScalarType products = torch::kFloat32;
+  // Of a step of all blocks together. Without it every block runs twice, and memory is one block's.
+  bool stores_graph = true;
+  model::Device device;
 };
 
-/// Gives every quantized layer what its training needs and has not yet: clip factors of 1, offsets
-/// of 0.
-void AddTrainables(const TrainingTask& task, Parameters& parameters);
-
 /// Trains all blocks together by LM_LOSS or KL for `steps` steps, from where `parameters` stand,
-/// and leaves them at the best iterate; see Fit. Fills the report but for `blocks` and
+/// and leaves them at the best iterate; see Fit. Quantized layers get what their training needs and
+/// have not yet: clip factors of 1, offsets of 0. Fills the report but for `blocks` and
 /// `trainable_fraction`.
 [[nodiscard]] absl::Status TrainEndToEnd(const TrainingTask& task, int steps,
                                          teq::v1::Objective objective, Parameters& parameters,
@@ -57,9 +61,9 @@ void AddTrainables(const TrainingTask& task, Parameters& parameters);
                                        teq::v1::Training& report, const StepCallback& on_step,
                                        const std::atomic<bool>& cancelled);
 
-/// Bytes that TrainEndToEnd holds at its peak, a rough upper estimate for the plan: weights,
-/// rounded weights and their gradients, offsets with their optimizer's state, the graph of one
-/// batch, and the teacher's states of all windows.
+/// Bytes that TrainEndToEnd holds at its peak where it stores the graph, a rough upper estimate for
+/// the plan: weights, rounded weights and their gradients, offsets with their optimizer's state,
+/// the graph of one batch, and the teacher's states of all windows.
 [[nodiscard]] std::int64_t EndToEndBytes(const TrainingTask& task);
 
 }  // namespace teq::transform

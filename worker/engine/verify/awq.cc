@@ -99,14 +99,14 @@ absl::StatusOr<PackedModel> Read(const std::filesystem::path& directory,
         [&](const std::string& part) { return module.find(part) != std::string::npos; });
     return is_float ? LayerClaim() : claims.packed;
   };
-  const auto read = [&](const std::string& module,
-                        const LayerClaim& /*claim*/) -> absl::StatusOr<UnpackedLayer> {
+  const auto read = [checkpoint](const std::string& module,
+                                 const LayerClaim& /*claim*/) -> absl::StatusOr<UnpackedLayer> {
     TEQ_ASSIGN_OR_RETURN(const torch::Tensor qweight, ReadPart(checkpoint, module, "qweight"));
     TEQ_ASSIGN_OR_RETURN(const torch::Tensor qzeros, ReadPart(checkpoint, module, "qzeros"));
     TEQ_ASSIGN_OR_RETURN(const torch::Tensor scales, ReadPart(checkpoint, module, "scales"));
     return UnpackAwq(qweight, qzeros, scales);
   };
-  return ReadLayout(checkpoint, config, {kParts, claim_of, read});
+  return ReadLayout(directory, checkpoint, config, {kParts, claim_of, read});
 }
 
 }  // namespace

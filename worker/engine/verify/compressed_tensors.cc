@@ -77,10 +77,10 @@ absl::StatusOr<PackedModel> Read(const std::filesystem::path& directory,
                        CompressedTensorsConfig::Parse(json.value("quantization_config", Json())));
   TEQ_ASSIGN_OR_RETURN(const checkpoint::Checkpoint checkpoint, OpenPublished(directory));
   const auto claim_of = [&](const std::string& module) { return claims.ClaimOf(module); };
-  const auto read = [&](const std::string& module, const LayerClaim& claim) {
+  const auto read = [checkpoint](const std::string& module, const LayerClaim& claim) {
     return ReadLayer(checkpoint, module, claim);
   };
-  return ReadLayout(checkpoint, config, {kParts, claim_of, read});
+  return ReadLayout(directory, checkpoint, config, {kParts, claim_of, read});
 }
 
 }  // namespace

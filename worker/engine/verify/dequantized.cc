@@ -13,19 +13,19 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-std::string_view TypeName(torch::ScalarType type) {
+std::string_view TypeName(model_info::DType type) {
   switch (type) {
-    case torch::kFloat16:
+    case model_info::DType::kF16:
       return "float16";
-    case torch::kBFloat16:
+    case model_info::DType::kBF16:
       return "bfloat16";
     default:
-      return c10::toString(type);
+      return model_info::Name(type);
   }
 }
 
 /// Loaders give the model the type that config.json names, whatever is stored.
-absl::Status CheckType(const Json& config, torch::ScalarType type) {
+absl::Status CheckType(const Json& config, model_info::DType type) {
   for (const std::string_view key : {"torch_dtype", "dtype"}) {
     const auto named = config.find(key);
     if (named == config.end() && key == "dtype") continue;
@@ -46,15 +46,25 @@ absl::StatusOr<PackedModel> Read(const std::filesystem::path& directory,
   TEQ_RETURN_IF_ERROR(model_info::CheckTensors(config, checkpoint.index()));
   PackedModel model;
   for (const auto& [name, info] : checkpoint.index().tensors) {
-    TEQ_ASSIGN_OR_RETURN(model.tensors[name], checkpoint.Read(name));
-    TEQ_RETURN_IF_ERROR(CheckFinite(name, model.tensors[name]));
+    model.tensors[name] = [checkpoint, directory, name = name]() -> absl::StatusOr<torch::Tensor> {
+      TEQ_ASSIGN_OR_RETURN(torch::Tensor tensor, checkpoint.Read(name));
+      const absl::Status finite = CheckFinite(name, tensor);
+      if (!finite.ok()) return WithContext(AsVerifyFailed(finite), directory.string());
+      return tensor;
+    };
   }
   for (const model_info::LinearLayer& linear : model_info::LinearLayers(config)) {
-    auto stored = model.tensors.extract(linear.name + ".weight");
-    TEQ_RETURN_IF_ERROR(CheckType(json, stored.mapped().scalar_type()));
-    UnpackedLayer& layer = model.layers[linear.name];
-    layer.weight = stored.mapped().to(torch::kFloat32);
-    if (config.transposed_linears) layer.weight = layer.weight.t();
+    const std::string weight = linear.name + ".weight";
+    TEQ_RETURN_IF_ERROR(CheckType(json, checkpoint.index().tensors.at(weight).dtype));
+    const auto read = model.tensors.extract(weight).mapped();
+    model.layers[linear.name] =
+        [read, transposed = config.transposed_linears]() -> absl::StatusOr<UnpackedLayer> {
+      TEQ_ASSIGN_OR_RETURN(const torch::Tensor stored, read());
+      UnpackedLayer layer;
+      layer.weight = stored.to(torch::kFloat32);
+      if (transposed) layer.weight = layer.weight.t();
+      return layer;
+    };
   }
   return model;
 }

@@ -2,6 +2,7 @@
 
 #include <charconv>
 #include <cmath>
+#include <memory>
 #include <set>
 #include <string_view>
 
@@ -222,10 +223,12 @@ class MetadataCheck {
   const Json none_;
 };
 
-class ModelReader {
+/// What a tensor of the file is in the model, and its reading, which what it makes owns.
+class ModelReader : public std::enable_shared_from_this<ModelReader> {
  public:
-  ModelReader(const GgufFile& file, const ModelConfig& config) : file_(file), config_(config) {
-    for (const model_info::LinearLayer& layer : model_info::LinearLayers(config)) {
+  ModelReader(std::filesystem::path path, GgufFile file, ModelConfig config)
+      : path_(std::move(path)), file_(std::move(file)), config_(std::move(config)) {
+    for (const model_info::LinearLayer& layer : model_info::LinearLayers(config_)) {
       linears_.insert(layer.name);
     }
   }
@@ -235,14 +238,14 @@ class ModelReader {
     for (const auto& [name, tensor] : file_.tensors()) {
       // CheckRotary has looked at it.
       if (name == "rope_freqs.weight") continue;
-      const absl::Status status = ReadTensor(name, tensor);
+      const absl::Status status = AddTensor(name, tensor);
       if (!status.ok()) return WithContext(status, "tensor " + name);
     }
     return std::move(model_);
   }
 
  private:
-  absl::Status ReadTensor(const std::string& name, const GgufFile::Tensor& tensor) {
+  absl::Status AddTensor(const std::string& name, const GgufFile::Tensor& tensor) {
     const std::size_t dot = name.rfind('.');
     const std::string suffix = dot == std::string::npos ? "" : name.substr(dot);
     if (suffix != ".weight" && suffix != ".bias") return Bad("is neither weight nor bias");
@@ -255,16 +258,21 @@ class ModelReader {
     if (pattern.empty()) return Bad("is no part of the model");
     const std::string module =
         base == "output" ? std::string(pattern) : model_info::ModuleName(config_, pattern, block);
-    const RowRestorer restore(config_, in_block ? part : "");
     TEQ_RETURN_IF_ERROR(CheckRows(tensor, part));
-    if (HoldsCodes(tensor)) return ReadLayer(module, suffix, tensor, restore);
-    Tensor values = restore(CopyFloats(tensor));
-    if (config_.transposed_linears && values.dim() == 2 && linears_.contains(module)) {
-      values = values.t();
-    }
-    model_.tensors[module + suffix] = values;
+    const std::string order(in_block ? part : "");
+    if (HoldsCodes(tensor)) return AddLayer(module, suffix, name, order);
+    const bool transposed =
+        config_.transposed_linears && tensor.shape.size() == 2 && linears_.contains(module);
+    const auto read = [self = shared_from_this(), name, order, transposed]() {
+      return self->Named<Tensor>(
+          name, [&](const GgufFile::Tensor& stored) -> absl::StatusOr<Tensor> {
+            const Tensor values = RowRestorer(self->config_, order)(CopyFloats(stored));
+            return transposed ? values.t() : values;
+          });
+    };
+    model_.tensors[module + suffix] = read;
     if (base == "token_embd" && config_.tied_embeddings) {
-      model_.tensors[std::string(config_.names.head) + suffix] = values;
+      model_.tensors[std::string(config_.names.head) + suffix] = read;
     }
     return absl::OkStatus();
   }
@@ -290,22 +298,42 @@ class ModelReader {
     return Bad(fmt::format("has {} rows; expected {}", tensor.shape.front(), expected));
   }
 
-  absl::Status ReadLayer(const std::string& module, const std::string& suffix,
-                         const GgufFile::Tensor& tensor, const RowRestorer& restore) {
+  absl::Status AddLayer(const std::string& module, const std::string& suffix,
+                        const std::string& name, const std::string& order) {
     if (suffix != ".weight" || !linears_.contains(module)) {
       return Bad("holds codes, but is no linear layer");
     }
-    TEQ_ASSIGN_OR_RETURN(UnpackedLayer layer, DecodeBlocks(tensor));
-    layer.codes = restore(layer.codes);
-    layer.scales = restore(layer.scales);
-    layer.zeros = restore(layer.zeros);
-    layer.weight = restore(layer.weight);
-    model_.layers.emplace(module, std::move(layer));
+    model_.layers[module] = [self = shared_from_this(), name, order]() {
+      return self->Named<UnpackedLayer>(
+          name, [&](const GgufFile::Tensor& stored) -> absl::StatusOr<UnpackedLayer> {
+            TEQ_ASSIGN_OR_RETURN(UnpackedLayer layer, DecodeBlocks(stored));
+            const RowRestorer restore(self->config_, order);
+            layer.codes = restore(layer.codes);
+            layer.scales = restore(layer.scales);
+            layer.zeros = restore(layer.zeros);
+            layer.weight = restore(layer.weight);
+            return layer;
+          });
+    };
     return absl::OkStatus();
   }
 
-  const GgufFile& file_;
-  const ModelConfig& config_;
+  /// What `read` makes of a tensor, with its errors named.
+  template <typename Result, typename Read>
+  absl::StatusOr<Result> Named(const std::string& name, const Read& read) const {
+    try {
+      absl::StatusOr<Result> result = read(file_.tensors().at(name));
+      if (result.ok()) return result;
+      return WithContext(WithContext(result.status(), "tensor " + name), path_.string());
+    } catch (const c10::Error& error) {
+      return Bad(
+          fmt::format("{}: tensor {}: {}", path_.string(), name, error.what_without_backtrace()));
+    }
+  }
+
+  const std::filesystem::path path_;
+  const GgufFile file_;
+  const ModelConfig config_;
   std::set<std::string> linears_;
   PackedModel model_;
 };
@@ -315,9 +343,10 @@ class ModelReader {
 absl::StatusOr<PackedModel> ReadGgufDirectory(const std::filesystem::path& directory,
                                               const ModelConfig& config) {
   const std::filesystem::path path = directory / "model.gguf";
-  TEQ_ASSIGN_OR_RETURN(const GgufFile file, GgufFile::Open(path));
+  TEQ_ASSIGN_OR_RETURN(GgufFile file, GgufFile::Open(path));
   try {
-    absl::StatusOr<PackedModel> model = ModelReader(file, config).Read();
+    absl::StatusOr<PackedModel> model =
+        std::make_shared<ModelReader>(path, std::move(file), config)->Read();
     if (!model.ok()) return WithContext(model.status(), path.string());
     return model;
   } catch (const c10::Error& error) {

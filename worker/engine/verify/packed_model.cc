@@ -1,6 +1,7 @@
 #include "worker/engine/verify/packed_model.h"
 
 #include <array>
+#include <memory>
 #include <string_view>
 
 #include "fmt/format.h"
@@ -65,7 +66,6 @@ absl::StatusOr<UnpackedLayer> ReadLayer(const checkpoint::Checkpoint& checkpoint
                                         const std::string& module, const GptqConfig& config) {
   const LayerClaim claim = config.ClaimOf(module);
   if (!claim.packed) return Bad("qweight: is there, but config.json says that the layer is float");
-  if (checkpoint.Has(module + ".weight")) return Bad("weight: lies beside the packed tensors");
   std::array<torch::Tensor, kPackedParts.size()> parts;
   for (std::size_t i = 0; i < parts.size(); ++i) {
     absl::StatusOr<torch::Tensor> part =
@@ -95,18 +95,24 @@ absl::Status CheckFloat(const model_info::TensorInfo& info, const GptqConfig& co
                   module, model_info::Name(info.dtype), info.shape[0], info.shape[1]));
 }
 
-absl::StatusOr<PackedModel> ReadModel(const checkpoint::Checkpoint& checkpoint,
-                                      const GptqConfig& config) {
+absl::StatusOr<PackedModel> ReadModel(const std::filesystem::path& directory,
+                                      const checkpoint::Checkpoint& checkpoint,
+                                      const std::shared_ptr<const GptqConfig>& config) {
   PackedModel model;
   for (const auto& [name, info] : checkpoint.index().tensors) {
     const std::string module(ModuleOf(name, kPackedParts));
     if (module.empty()) {
-      TEQ_RETURN_IF_ERROR(CheckFloat(info, config));
-      TEQ_ASSIGN_OR_RETURN(model.tensors[name], checkpoint.Read(name));
-    } else if (!model.layers.contains(module)) {
-      absl::StatusOr<UnpackedLayer> layer = ReadLayer(checkpoint, module, config);
-      if (!layer.ok()) return WithContext(layer.status(), "layer " + module);
-      model.layers.emplace(module, *std::move(layer));
+      TEQ_RETURN_IF_ERROR(CheckFloat(info, *config));
+      model.tensors[name] = [checkpoint, name = name] { return checkpoint.Read(name); };
+    } else {
+      if (checkpoint.Has(module + ".weight")) {
+        return InLayer(Bad("weight: lies beside the packed tensors"), directory, module);
+      }
+      model.layers.try_emplace(module, [=]() -> absl::StatusOr<UnpackedLayer> {
+        absl::StatusOr<UnpackedLayer> layer = ReadLayer(checkpoint, module, *config);
+        if (!layer.ok()) return InLayer(layer.status(), directory, module);
+        return layer;
+      });
     }
   }
   return model;
@@ -115,9 +121,10 @@ absl::StatusOr<PackedModel> ReadModel(const checkpoint::Checkpoint& checkpoint,
 }  // namespace
 
 absl::StatusOr<PackedModel> ReadGptqDirectory(const std::filesystem::path& directory) {
-  TEQ_ASSIGN_OR_RETURN(const GptqConfig config, ReadConfig(directory));
+  TEQ_ASSIGN_OR_RETURN(GptqConfig parsed, ReadConfig(directory));
+  const auto config = std::make_shared<const GptqConfig>(std::move(parsed));
   TEQ_ASSIGN_OR_RETURN(const checkpoint::Checkpoint checkpoint, OpenPublished(directory));
-  absl::StatusOr<PackedModel> model = ReadModel(checkpoint, config);
+  absl::StatusOr<PackedModel> model = ReadModel(directory, checkpoint, config);
   if (!model.ok()) return WithContext(AsVerifyFailed(model.status()), directory.string());
   return model;
 }

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -32,12 +33,16 @@ struct UnpackedLayer {
                                                        const torch::Tensor& scales,
                                                        const torch::Tensor& g_idx);
 
-/// A published GPTQ directory, read back: config.json's quantization_config (bits, group_size, sym,
-/// dynamic), every packed layer, and every other tensor as stored.
+/// A published directory whose configuration was read and whose tensors were found to be those that
+/// it claims. A layer or tensor is read, and checked, each time that it is asked for, so that no
+/// more than one has to be held. DATA_LOSS, reason VERIFY_FAILED: names directory, layer and what
+/// disagrees.
 struct PackedModel {
-  std::map<std::string, UnpackedLayer> layers;   // by module name
-  std::map<std::string, torch::Tensor> tensors;  // the others, by tensor name
+  std::map<std::string, std::function<absl::StatusOr<UnpackedLayer>()>> layers;   // by module
+  std::map<std::string, std::function<absl::StatusOr<torch::Tensor>()>> tensors;  // the others
 };
+
+/// A published GPTQ directory: config.json's quantization_config (bits, group_size, sym, dynamic).
 [[nodiscard]] absl::StatusOr<PackedModel> ReadGptqDirectory(const std::filesystem::path& directory);
 
 /// The sha256 of every file of a directory (relative path, hexadecimal digest), computed from the

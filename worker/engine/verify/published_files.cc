@@ -47,8 +47,9 @@ absl::Status CheckLayer(const checkpoint::Checkpoint& checkpoint, const LinearMo
   return CheckBias(checkpoint, module.name, module.out);
 }
 
-absl::Status ReadModule(const checkpoint::Checkpoint& checkpoint, const LinearModule& module,
-                        const LayoutReader& reader, PackedModel& model) {
+absl::Status AddModule(const std::filesystem::path& directory,
+                       const checkpoint::Checkpoint& checkpoint, const LinearModule& module,
+                       const LayoutReader& reader, PackedModel& model) {
   TEQ_ASSIGN_OR_RETURN(const LayerClaim claim, reader.claim_of(module.name));
   if (!claim.packed) return absl::OkStatus();
   if (checkpoint.Has(module.name + ".weight")) {
@@ -59,9 +60,16 @@ absl::Status ReadModule(const checkpoint::Checkpoint& checkpoint, const LinearMo
     }
     return Bad("weight", "is float, but config.json says that the layer is packed");
   }
-  TEQ_ASSIGN_OR_RETURN(UnpackedLayer layer, reader.read(module.name, claim));
-  TEQ_RETURN_IF_ERROR(CheckLayer(checkpoint, module, claim, layer));
-  model.layers.emplace(module.name, std::move(layer));
+  const auto read = [=, read = reader.read]() -> absl::StatusOr<UnpackedLayer> {
+    TEQ_ASSIGN_OR_RETURN(UnpackedLayer layer, read(module.name, claim));
+    TEQ_RETURN_IF_ERROR(CheckLayer(checkpoint, module, claim, layer));
+    return layer;
+  };
+  model.layers.emplace(module.name, [=]() -> absl::StatusOr<UnpackedLayer> {
+    absl::StatusOr<UnpackedLayer> layer = read();
+    if (!layer.ok()) return InLayer(layer.status(), directory, module.name);
+    return layer;
+  });
   return absl::OkStatus();
 }
 
@@ -69,6 +77,11 @@ absl::Status ReadModule(const checkpoint::Checkpoint& checkpoint, const LinearMo
 
 absl::Status AsVerifyFailed(const absl::Status& status) {
   return Bad(std::string(status.message()));
+}
+
+absl::Status InLayer(const absl::Status& status, const std::filesystem::path& directory,
+                     const std::string& module) {
+  return WithContext(AsVerifyFailed(WithContext(status, "layer " + module)), directory.string());
 }
 
 absl::StatusOr<Json> ReadJson(const std::filesystem::path& file) {
@@ -112,12 +125,13 @@ absl::Status CheckBias(const checkpoint::Checkpoint& checkpoint, const std::stri
   return Bad(fmt::format("bias: its shape is not [{}]", outputs));
 }
 
-absl::StatusOr<PackedModel> ReadLayout(const checkpoint::Checkpoint& checkpoint,
+absl::StatusOr<PackedModel> ReadLayout(const std::filesystem::path& directory,
+                                       const checkpoint::Checkpoint& checkpoint,
                                        const model_info::ModelConfig& config,
                                        const LayoutReader& reader) {
   PackedModel model;
   for (const LinearModule& module : LinearModules(config)) {
-    const absl::Status status = ReadModule(checkpoint, module, reader, model);
+    const absl::Status status = AddModule(directory, checkpoint, module, reader, model);
     if (!status.ok()) return WithContext(status, "layer " + module.name);
   }
   for (const auto& [name, info] : checkpoint.index().tensors) {
@@ -126,7 +140,7 @@ absl::StatusOr<PackedModel> ReadLayout(const checkpoint::Checkpoint& checkpoint,
     if (!module.empty()) {
       return Bad(name, "is there, but config.json says that the layer is float");
     }
-    TEQ_ASSIGN_OR_RETURN(model.tensors[name], checkpoint.Read(name));
+    model.tensors[name] = [checkpoint, name = name] { return checkpoint.Read(name); };
   }
   return model;
 }

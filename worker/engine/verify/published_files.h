@@ -41,8 +41,13 @@ namespace teq::verify {
 [[nodiscard]] absl::Status CheckBias(const checkpoint::Checkpoint& checkpoint,
                                      const std::string& module, std::int64_t outputs);
 
+/// An error of a layer that is read after its directory was opened, with both named.
+[[nodiscard]] absl::Status InLayer(const absl::Status& status,
+                                   const std::filesystem::path& directory,
+                                   const std::string& module);
+
 /// How one format is read: the parts that a packed layer has, what config.json claims about a
-/// linear module, and a layer from its parts.
+/// linear module, and a layer from its parts. `read` is called later, and must own what it needs.
 struct LayoutReader {
   std::span<const std::string_view> parts;
   std::function<absl::StatusOr<LayerClaim>(const std::string& module)> claim_of;
@@ -52,7 +57,8 @@ struct LayoutReader {
 
 /// Every linear layer that the model has is either packed, as it is claimed to be and in the
 /// model's shape, or float; and every packed part belongs to one of them.
-[[nodiscard]] absl::StatusOr<PackedModel> ReadLayout(const checkpoint::Checkpoint& checkpoint,
+[[nodiscard]] absl::StatusOr<PackedModel> ReadLayout(const std::filesystem::path& directory,
+                                                     const checkpoint::Checkpoint& checkpoint,
                                                      const model_info::ModelConfig& config,
                                                      const LayoutReader& reader);
 

@@ -193,6 +193,17 @@ TEST_F(MetricsTest, SeriesOutliveTheirJobByFiveMinutes) {
   EXPECT_THAT(Render(), Not(HasSubstr("teq_training_loss{")));
 }
 
+TEST_F(MetricsTest, AFamilyIsOneGroupWithOneHead) {
+  for (const char* id : {"a", "b"}) {
+    CreateNamed(id);
+    SendSample(Acquire(Register(std::string("worker-") + id)), 1, 2.5, 10);
+  }
+  EXPECT_THAT(Render(), HasSubstr("# HELP teq_training_loss Training loss of the newest sample.\n"
+                                  "# TYPE teq_training_loss gauge\n"
+                                  "teq_training_loss{job=\"projects/p/jobs/a\"} 2.5\n"
+                                  "teq_training_loss{job=\"projects/p/jobs/b\"} 2.5\n# HELP "));
+}
+
 TEST_F(MetricsTest, DeletedJobTakesItsSeriesAlong) {
   const Job job = CreateNamed("a");
   const Lease lease = Acquire(Register("w1"));

@@ -228,6 +228,48 @@ TEST_F(SqliteStoreTest, StatisticsCountStatesAndTheOldestByDevice) {
   EXPECT_EQ(statistics->oldest_queued.at(teq::v1::DEVICE_CUDA), absl::FromUnixSeconds(100));
 }
 
+TEST_F(SqliteStoreTest, StatisticsFollowJobsThatMoveAndGo) {
+  const JobRecord a = Insert("a");
+  const JobRecord b = Insert("b");
+  Insert("c");
+  JobRecord cancelled = a;
+  cancelled.job.set_state(Job::STATE_CANCELLED);
+  JobRecord same_state = b;
+  same_state.job.set_priority(5);
+  {
+    auto transaction = *store_->Begin();
+    ASSERT_TRUE(transaction->Update(a, cancelled).ok());
+    ASSERT_TRUE(transaction->Update(b, same_state).ok());
+    ASSERT_TRUE(transaction->Commit().ok());
+  }
+  const std::map<Job::State, int64_t> moved = {{Job::STATE_QUEUED, 2}, {Job::STATE_CANCELLED, 1}};
+  EXPECT_EQ(store_->ReadStatistics()->jobs, moved);
+  {
+    auto transaction = *store_->Begin();
+    ASSERT_TRUE(transaction->Remove(cancelled).ok());
+    ASSERT_TRUE(transaction->Commit().ok());
+  }
+  {
+    auto transaction = *store_->Begin();
+    ASSERT_TRUE(transaction->Remove(b).ok());  // and nothing is committed
+  }
+  const std::map<Job::State, int64_t> removed = {{Job::STATE_QUEUED, 2}};
+  EXPECT_EQ(store_->ReadStatistics()->jobs, removed);
+}
+
+TEST_F(SqliteStoreTest, StatisticsOfAnOldDatabaseCountTheJobsThatAreInIt) {
+  Insert("a");
+  Insert("b");
+  store_.reset();
+  ASSERT_TRUE((*Database::Open(file_))
+                  ->Execute("DROP TRIGGER jobs_count_inserted; DROP TRIGGER jobs_count_deleted;"
+                            "DROP TRIGGER jobs_count_moved; DROP TABLE job_counts;"
+                            "DELETE FROM schema_migrations WHERE version >= 2")
+                  .ok());
+  store_ = *SqliteStore::Open(file_);
+  EXPECT_EQ(store_->ReadStatistics()->jobs.at(Job::STATE_QUEUED), 2);
+}
+
 TEST_F(SqliteStoreTest, FullDiskIsNamedAndLeavesNoLock) {
   // SQLite's own limit on pages stands for a disk that is full.
   const auto other = *Database::Open(file_);

@@ -23,8 +23,8 @@ TEST(ConfigTest, EveryFieldIsRead) {
   const WorkerConfig config = ParseWorkerConfig(
                                   "server: 10.0.0.1:1\nid: w-1\nthreads: 4\nhttp: 127.0.0.1:9\n"
                                   "uri_prefixes:\n- file:///models/\n- file:///data/\n"
-                                  "hpu_plugin: /lib/hpu.so\ndata: /var/lib/teqd\ncache_gib: 7\n"
-                                  "log_format: json\n",
+                                  "hpu_plugin: /lib/hpu.so\ndevice_index: 3\ndata: /var/lib/teqd\n"
+                                  "cache_gib: 7\nlog_format: json\n",
                                   "worker.yaml")
                                   .value();
   EXPECT_EQ(config.server, "10.0.0.1:1");
@@ -33,6 +33,7 @@ TEST(ConfigTest, EveryFieldIsRead) {
   EXPECT_EQ(config.http, "127.0.0.1:9");
   EXPECT_THAT(config.uri_prefixes, ElementsAre("file:///models/", "file:///data/"));
   EXPECT_EQ(config.hpu_plugin, "/lib/hpu.so");
+  EXPECT_EQ(config.device_index, 3);
   EXPECT_EQ(config.data, "/var/lib/teqd");
   EXPECT_EQ(config.cache_gib, 7);
   EXPECT_EQ(config.log_format, logs::Format::kJson);
@@ -58,6 +59,7 @@ TEST(ConfigTest, ValuesOfAnotherKindAreErrorsWithTheirLine) {
   EXPECT_THAT(ErrorOf("uri_prefixes: file:///a\n"), HasSubstr("must be a list"));
   EXPECT_THAT(ErrorOf("server: [a]\n"), HasSubstr("must be text"));
   EXPECT_THAT(ErrorOf("cache_gib: 0\n"), HasSubstr("cache_gib: must be a number from 1"));
+  EXPECT_THAT(ErrorOf("device_index: -1\n"), HasSubstr("device_index: must be a number from 0"));
   EXPECT_THAT(ErrorOf("log_format: xml\n"), HasSubstr("log_format: must be text or json"));
   EXPECT_THAT(ErrorOf("- a\n"), HasSubstr("the top level"));
 }

@@ -27,7 +27,7 @@ TEST(PerplexityTest, TheFirstTokenOfAWindowIsContextOnly) {
   const text::Windows window = RandomWindows(1, 3);
   const torch::Tensor ids = torch::tensor(window.ids, torch::kInt64).view({1, 3});
   const torch::Tensor log_probability =
-      torch::log_softmax(model::Logits(decoder, ids)[0], -1).to(torch::kFloat64);
+      torch::log_softmax(model::Logits(decoder, ids).value()[0], -1).to(torch::kFloat64);
   const double expected =
       -(log_probability[0][window.ids[1]] + log_probability[1][window.ids[2]]).item<double>() / 2;
   const auto evaluation = Evaluate(decoder, nullptr, window, kIgnore, kNotCancelled);

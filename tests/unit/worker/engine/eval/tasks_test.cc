@@ -193,7 +193,7 @@ Choice MakeChoice(std::vector<std::int32_t> ids, std::int64_t tokens, std::int64
 double LogLikelihood(const model::Decoder& decoder, const Choice& choice) {
   const auto length = static_cast<std::int64_t>(choice.ids.size());
   const torch::Tensor ids = torch::tensor(choice.ids, torch::kInt64).view({1, length});
-  const torch::Tensor logits = model::Logits(decoder, ids)[0].to(torch::kFloat64);
+  const torch::Tensor logits = model::Logits(decoder, ids).value()[0].to(torch::kFloat64);
   double sum = 0;
   for (std::int64_t i = length - choice.choice_tokens; i < length; ++i) {
     const torch::Tensor row = logits[i - 1];

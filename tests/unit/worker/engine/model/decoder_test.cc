@@ -23,7 +23,7 @@ TEST(DecoderTest, DemoModelsLogitsEqualTheRecordedOnes) {
   const torch::NoGradGuard no_gradient;
   const Tensor ids =
       torch::tensor(golden["input_ids"].get<std::vector<std::int64_t>>(), torch::kInt64);
-  const Tensor logits = Logits(*decoder, ids.unsqueeze(0))[0];
+  const Tensor logits = Logits(*decoder, ids.unsqueeze(0)).value()[0];
   ASSERT_FALSE(golden["logits"].empty());
   for (const auto& row : golden["logits"]) {
     const Tensor expected = torch::tensor(row["values"].get<std::vector<float>>());
@@ -37,7 +37,8 @@ TEST(DecoderTest, ATokenNeverSeesTheOnesAfterIt) {
   const Tensor ids = torch::randint(64, {1, 10}, torch::kInt64);
   Tensor changed = ids.clone();
   changed[0][7] = (changed[0][7] + 1) % 64;
-  const Tensor difference = (Logits(decoder, ids) - Logits(decoder, changed)).abs().amax(-1)[0];
+  const Tensor difference =
+      (Logits(decoder, ids).value() - Logits(decoder, changed).value()).abs().amax(-1)[0];
   EXPECT_EQ(difference.slice(0, 0, 7).max().item<float>(), 0);
   EXPECT_GT(difference[7].item<float>(), 0);
 }
@@ -49,7 +50,8 @@ TEST(DecoderTest, ASlidingWindowHidesWhatLiesBeforeIt) {
   const Tensor ids = torch::randint(64, {1, 10}, torch::kInt64);
   Tensor changed = ids.clone();
   changed[0][2] = (changed[0][2] + 1) % 64;
-  const Tensor difference = (Logits(decoder, ids) - Logits(decoder, changed)).abs().amax(-1)[0];
+  const Tensor difference =
+      (Logits(decoder, ids).value() - Logits(decoder, changed).value()).abs().amax(-1)[0];
   EXPECT_GT(difference[4].item<float>(), 0);
   EXPECT_EQ(difference.slice(0, 5).max().item<float>(), 0);
 }
@@ -61,27 +63,28 @@ TEST(DecoderTest, PositionsEnterOnlyAsDistances) {
   decoder.blocks.resize(1);
   decoder.config.windows = {4};
   const Tensor tail = torch::randint(64, {1, 4}, torch::kInt64);
-  const Tensor near = Logits(decoder, tail)[0][3];
+  const Tensor near = Logits(decoder, tail).value()[0][3];
   const Tensor far =
-      Logits(decoder, torch::cat({torch::randint(64, {1, 20}, torch::kInt64), tail}, 1))[0][23];
+      Logits(decoder, torch::cat({torch::randint(64, {1, 20}, torch::kInt64), tail}, 1))
+          .value()[0][23];
   EXPECT_TRUE(torch::allclose(near, far, 1e-4, 1e-4));
 }
 
 TEST(DecoderTest, Llama3ScalingStretchesOnlyLowFrequencies) {
   Decoder decoder = TinyDecoder(2);
   const Tensor ids = torch::randint(64, {1, 12}, torch::kInt64);
-  const Tensor plain = Logits(decoder, ids);
+  const Tensor plain = Logits(decoder, ids).value();
   // Every frequency far above the threshold: nothing changes.
   decoder.config.rotary.scaling =
       model_info::RopeScaling{model_info::RopeScaling::Kind::kLlama3, 8, 1e-9, 1e-8, 8192};
-  EXPECT_TRUE(torch::allclose(Logits(decoder, ids), plain, 1e-5, 1e-5));
+  EXPECT_TRUE(torch::allclose(Logits(decoder, ids).value(), plain, 1e-5, 1e-5));
   // Every frequency far below it: the same as dividing all positions by the factor.
   decoder.config.rotary.scaling =
       model_info::RopeScaling{model_info::RopeScaling::Kind::kLlama3, 8, 1e8, 1e9, 8192};
-  const Tensor stretched = Logits(decoder, ids);
+  const Tensor stretched = Logits(decoder, ids).value();
   decoder.config.rotary.scaling =
       model_info::RopeScaling{model_info::RopeScaling::Kind::kLinear, 8};
-  EXPECT_TRUE(torch::allclose(stretched, Logits(decoder, ids), 1e-5, 1e-5));
+  EXPECT_TRUE(torch::allclose(stretched, Logits(decoder, ids).value(), 1e-5, 1e-5));
   EXPECT_FALSE(torch::allclose(stretched, plain, 1e-3, 1e-3));
 }
 

@@ -57,7 +57,7 @@ std::vector<transform::BlockGrids> AllGrids(const model_info::ModelConfig& confi
 
 TEST_P(FamilyTest, LogitsEqualTheRecordedOnes) {
   const torch::NoGradGuard no_gradient;
-  EXPECT_LT(LargestError(model::Logits(Load(), family_.ids)), 1e-4);
+  EXPECT_LT(LargestError(model::Logits(Load(), family_.ids).value()), 1e-4);
 }
 
 // Checkpoints that were saved from the family's base model lack its prefix.
@@ -69,7 +69,7 @@ TEST_P(FamilyTest, NamesMayLackThePrefix) {
     if (name.starts_with(config->prefix)) name = name.substr(config->prefix.size());
   }
   const torch::NoGradGuard no_gradient;
-  EXPECT_LT(LargestError(model::Logits(Load(), family_.ids)), 1e-4);
+  EXPECT_LT(LargestError(model::Logits(Load(), family_.ids).value()), 1e-4);
 }
 
 TEST_P(FamilyTest, FoldingRandomScalesLeavesTheFunctionUnchanged) {
@@ -77,7 +77,7 @@ TEST_P(FamilyTest, FoldingRandomScalesLeavesTheFunctionUnchanged) {
   torch::manual_seed(7);
   model::Decoder decoder = Load();
   const auto groups = transform::ScaleGroups(decoder.config, AllGrids(decoder.config));
-  const Tensor expected = model::Logits(decoder, family_.ids);
+  const Tensor expected = model::Logits(decoder, family_.ids).value();
   std::vector<Tensor> log_scales;
   for (const auto& group : groups) log_scales.push_back(torch::randn({group.width}) * 0.5);
   double moved = 0;
@@ -91,7 +91,7 @@ TEST_P(FamilyTest, FoldingRandomScalesLeavesTheFunctionUnchanged) {
     block = folded;
   }
   EXPECT_GT(moved, 1);
-  const Tensor actual = model::Logits(decoder, family_.ids);
+  const Tensor actual = model::Logits(decoder, family_.ids).value();
   EXPECT_LT(((actual - expected).abs().max() / expected.abs().max()).item<double>(), 1e-4);
 }
 

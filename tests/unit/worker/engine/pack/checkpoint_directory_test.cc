@@ -9,6 +9,7 @@
 
 #include "fmt/format.h"
 #include "tests/unit/worker/engine/pack/tiny_packable.h"
+#include "tests/unit/worker/engine/verify/whole_model.h"
 #include "worker/engine/pipeline/output_formats.h"
 
 namespace teq::pack {
@@ -48,8 +49,10 @@ class CheckpointDirectoryTest : public testing::Test {
 };
 
 void ExpectSameCodes(const verify::PackedModel& packed, const PackableModel& model) {
-  ASSERT_EQ(packed.layers.size(), model.layers.size());
-  for (const auto& [name, layer] : packed.layers) {
+  const auto whole = verify::ReadWhole(packed);
+  ASSERT_TRUE(whole.ok()) << whole.status();
+  ASSERT_EQ(whole->layers.size(), model.layers.size());
+  for (const auto& [name, layer] : whole->layers) {
     const quant::Quantized& rounded = model.layers.at(name);
     EXPECT_TRUE(torch::equal(layer.codes, rounded.codes)) << name;
     EXPECT_TRUE(torch::equal(layer.scales, rounded.scales)) << name;
@@ -89,7 +92,7 @@ TEST_F(CheckpointDirectoryTest, DequantizedHoldsTheCodesValuesInThePublishedType
     const quant::Quantized& rounded = model.layers.at(name);
     const Tensor value = (rounded.codes[3][40].to(torch::kFloat32) - rounded.zeros[3][1]) *
                          rounded.scales[3][1].to(torch::kFloat32);
-    EXPECT_EQ(back->packed.layers.at(name).weight[3][40].item<float>(),
+    EXPECT_EQ(back->packed.layers.at(name)().value().weight[3][40].item<float>(),
               value.to(type).item<float>());
     const nlohmann::ordered_json config = ReadJson(directory_ / "config.json");
     EXPECT_FALSE(config.contains("quantization_config"));

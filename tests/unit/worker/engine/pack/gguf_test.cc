@@ -8,6 +8,7 @@
 #include "client/model_info/layout.h"
 #include "proto/spec/error.h"
 #include "tests/unit/worker/engine/model/family_case.h"
+#include "tests/unit/worker/engine/verify/whole_model.h"
 #include "worker/engine/pack/gguf_tensors.h"
 #include "worker/engine/pack/gguf_vocabulary.h"
 #include "worker/engine/verify/gguf.h"
@@ -140,7 +141,8 @@ TEST_F(WriteGgufTest, TheReaderFindsEveryTensorOfTheCheckpointAgain) {
     const auto written = WriteGgufDirectory(model, directory_ / "out");
     ASSERT_TRUE(written.ok()) << written.status();
     EXPECT_EQ(written->size(), 1U);
-    const auto read = verify::ReadGgufDirectory(directory_ / "out", model.config);
+    const auto read =
+        verify::ReadWhole(verify::ReadGgufDirectory(directory_ / "out", model.config));
     ASSERT_TRUE(read.ok()) << read.status();
     ASSERT_EQ(read->layers.size(), model.layers.size());
     for (const auto& [layer, quantized] : model.layers) {
@@ -159,7 +161,7 @@ TEST_F(WriteGgufTest, TheReaderFindsEveryTensorOfTheCheckpointAgain) {
 TEST_F(WriteGgufTest, FourAsymmetricBitsAreWithinAFloat16OfTheOffset) {
   const PackableModel model = Make("llama", {true, 4, 32, false});
   ASSERT_TRUE(WriteGgufDirectory(model, directory_ / "out").ok());
-  const auto read = verify::ReadGgufDirectory(directory_ / "out", model.config);
+  const auto read = verify::ReadWhole(verify::ReadGgufDirectory(directory_ / "out", model.config));
   ASSERT_TRUE(read.ok()) << read.status();
   for (const auto& [name, quantized] : model.layers) {
     const Tensor offset =

@@ -27,7 +27,7 @@ class BlockRounderTest : public testing::Test {
 
   /// The decoder with all its blocks rounded.
   model::Decoder Round(const teq::v1::Rounding& rounding) {
-    BlockRounder rounder(rounding, decoder_, windows_, 8);
+    BlockRounder rounder = BlockRounder::Make(rounding, decoder_, windows_, 8, scratch_).value();
     model::Decoder rounded = decoder_;
     for (std::size_t i = 0; i < decoder_.blocks.size(); ++i) {
       codes_ = rounder.Round(decoder_.blocks[i], grids_[i], adjustments_[i]);
@@ -42,7 +42,7 @@ class BlockRounderTest : public testing::Test {
 
   double HiddenError(const model::Decoder& rounded) const {
     const Tensor ids = model::WindowTensor(windows_);
-    return (model::HiddenStates(rounded, ids) - model::HiddenStates(decoder_, ids))
+    return (model::HiddenStates(rounded, ids).value() - model::HiddenStates(decoder_, ids).value())
         .square()
         .mean()
         .item<double>();
@@ -51,6 +51,7 @@ class BlockRounderTest : public testing::Test {
   model::Decoder decoder_;
   std::vector<transform::BlockGrids> grids_;
   text::Windows windows_;
+  model::Scratch scratch_{testing::TempDir(), 0};
   std::vector<transform::BlockAdjustments> adjustments_;
   BlockCodes codes_;
   std::vector<std::string> notes_;

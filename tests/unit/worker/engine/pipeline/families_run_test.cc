@@ -12,6 +12,7 @@
 #include "client/model_info/model_config.h"
 #include "proto/spec/validate.h"
 #include "tests/unit/worker/engine/model/family_case.h"
+#include "tests/unit/worker/engine/model/hpu_stand_in.h"
 #include "worker/engine/checkpoint/checkpoint.h"
 #include "worker/engine/pipeline/run.h"
 
@@ -40,6 +41,11 @@ class FamilyRun {
 
   /// The last event of a job over the case's checkpoint, at 4 bits.
   teq::v1::EngineEvent RunJob(const std::vector<teq::v1::Format>& formats = {}) {
+    return RunJobOn(teq::v1::DEVICE_ANY, {}, formats);
+  }
+
+  teq::v1::EngineEvent RunJobOn(teq::v1::Device device, const model::DeviceOptions& options,
+                                const std::vector<teq::v1::Format>& formats) {
     WriteCheckpoint(family_, directory_ + "/model");
     WriteIds("calibration", 96, 1);
     WriteIds("evaluation", 8, 2);
@@ -56,10 +62,11 @@ class FamilyRun {
     spec.mutable_evaluation()->set_sequence_length(kWindow);
     spec.mutable_output()->set_uri(base + "/output");
     spec.mutable_output()->mutable_formats()->Assign(formats.begin(), formats.end());
+    spec.mutable_resources()->set_device(device);
     spec = WithDefaults(spec);
     start.set_attempt(1);
     return pipeline::Run(
-        start, {.threads = 1}, [](const auto&) {}, not_cancelled_);
+        start, {.threads = 1, .device = options}, [](const auto&) {}, not_cancelled_);
   }
 
   // Names of the tensors in the directory with a config.json below the output.
@@ -194,6 +201,33 @@ TEST(TransposedFormatsRunTest, DequantizedIsStoredAsTheSourceIs) {
     return;
   }
   FAIL() << "nothing was written";
+}
+
+// The engine asks a Gaudi for nothing that is not in the plugin's interface.
+TEST(HpuRunTest, WholeJobRunsThroughAPluginAndEndsAGraphAtEveryStep) {
+  const auto marked = model::StandInFunction<int(int)>("StandInMarkSteps");
+  const auto synchronized = model::StandInFunction<int(int)>("StandInSynchronized");
+  FamilyRun run("llama");
+  const teq::v1::EngineEvent last =
+      run.RunJobOn(teq::v1::DEVICE_HPU, {model::HpuStandIn("stand_in"), 1}, {});
+  ASSERT_TRUE(last.has_finished()) << last.DebugString();
+  const teq::v1::Report& report = last.finished().report();
+  EXPECT_EQ(report.inputs().device(), "hpu (stand-in B)");
+  EXPECT_EQ(report.peak_memory_bytes().device(), 200'000);
+  int steps = report.training().loss_curve_size();
+  for (const auto& block : report.training().blocks()) steps += block.loss_curve_size();
+  EXPECT_GT(steps, 0);
+  EXPECT_EQ(marked(1), steps);
+  EXPECT_EQ(marked(0), 0);
+  EXPECT_EQ(synchronized(1), report.timing_seconds_size());  // once a stage
+}
+
+TEST(HpuRunTest, IndexBeyondTheDevicesFailsTheJobForWhatItAsks) {
+  const teq::v1::EngineEvent last =
+      FamilyRun("llama").RunJobOn(teq::v1::DEVICE_HPU, {model::HpuStandIn("stand_in"), 2}, {});
+  ASSERT_TRUE(last.has_failed());
+  EXPECT_EQ(last.failed().failure_class(), teq::v1::FAILURE_CLASS_USER_ERROR);
+  EXPECT_THAT(last.failed().status().message(), testing::HasSubstr("device_index is 2"));
 }
 
 // A router whose last two rows are zero: one of the first two, which are opposite, is always ahead.

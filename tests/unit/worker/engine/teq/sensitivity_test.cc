@@ -31,8 +31,8 @@ class SensitivityTest : public testing::Test {
     LayerGrid grid = grids_[block][layer];
     grid.bits = bits;
     weight = quant::Dequantize(quant::QuantizeToNearest(weight, grid));
-    const Tensor p = torch::softmax(model::Logits(decoder_, ids).to(torch::kFloat64), -1);
-    const Tensor q = torch::softmax(model::Logits(changed, ids).to(torch::kFloat64), -1);
+    const Tensor p = torch::softmax(model::Logits(decoder_, ids).value().to(torch::kFloat64), -1);
+    const Tensor q = torch::softmax(model::Logits(changed, ids).value().to(torch::kFloat64), -1);
     return (p * (p / q).log()).sum(-1).mean().item<double>();
   }
 

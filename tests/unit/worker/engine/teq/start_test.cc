@@ -22,13 +22,13 @@ class StartTest : public testing::Test {
   std::vector<Tensor> Starts(teq::v1::Initialization init) {
     std::vector<Tensor> starts;
     const absl::Status status = VisitBlockStatistics(
-        decoder_, windows_, 2, [&](std::size_t number, const BlockStatistics& statistics) {
-          if (number != 0) return absl::OkStatus();
+        decoder_, windows_, 2, scratch_,
+        [&](const model::Block& block, const BlockStatistics& statistics) {
+          if (block.number != 0) return absl::OkStatus();
           statistics_ = statistics;
           for (const ScaleGroup& group : groups_) {
             if (group.block != 0) continue;
-            starts.push_back(
-                StartingScales(init, group, decoder_.blocks[0], grids_[0], statistics));
+            starts.push_back(StartingScales(init, group, block, grids_[0], statistics));
           }
           return absl::OkStatus();
         });
@@ -54,6 +54,7 @@ class StartTest : public testing::Test {
   std::vector<BlockGrids> grids_;
   std::vector<ScaleGroup> groups_;
   text::Windows windows_;
+  model::Scratch scratch_{testing::TempDir(), 0};
   BlockStatistics statistics_;
 };
 

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 
 #include <limits>
+#include <optional>
 
 #include "proto/spec/error.h"
 #include "tests/unit/worker/engine/model/tiny_decoder.h"
@@ -26,12 +27,24 @@ class TrainTest : public testing::Test {
     rates_.scales = 0.01;
   }
 
-  TrainingTask Task() const {
-    return {decoder_, groups_, grids_, windows_, schedule_, rates_, torch::kFloat16, 4, products_};
+  TrainingTask Task() {
+    return {.decoder = decoder_,
+            .groups = groups_,
+            .grids = grids_,
+            .windows = windows_,
+            .schedule = schedule_,
+            .scratch = *scratch_,
+            .working = *scratch_,
+            .rates = rates_,
+            .stored = torch::kFloat16,
+            .seed = 4,
+            .products = products_,
+            .stores_graph = stores_graph_};
   }
 
   absl::Status Train() {
     parameters_ = PlainParameters(groups_, grids_, torch::kFloat32);
+    scratch_.emplace(testing::TempDir(), scratch_budget_);
     report_.Clear();
     const auto on_step = [this](const teq::v1::MetricSample& sample) {
       samples_.push_back(sample);
@@ -51,6 +64,9 @@ class TrainTest : public testing::Test {
   teq::v1::Schedule schedule_;
   LearningRates rates_;
   torch::ScalarType products_ = torch::kFloat32;
+  bool stores_graph_ = true;
+  std::int64_t scratch_budget_ = 1 << 30;
+  std::optional<model::Scratch> scratch_;
   Parameters parameters_;
   teq::v1::Training report_;
   std::atomic<bool> cancelled_{false};
@@ -64,6 +80,63 @@ TEST_F(TrainTest, LowersTheHeldBackDivergenceFromTheFloatModel) {
   EXPECT_GT(report_.best_step(), 0);
   EXPECT_EQ(report_.loss_curve_size(), 30);
   EXPECT_EQ(samples_.size(), 30U);
+}
+
+/// The same but for float32's rounding in another order of sums.
+void ExpectSameCourse(const teq::v1::Training& a, const teq::v1::Training& b) {
+  ASSERT_EQ(a.loss_curve_size(), b.loss_curve_size());
+  for (int i = 0; i < a.loss_curve_size(); ++i) {
+    EXPECT_NEAR(a.loss_curve(i).loss(), b.loss_curve(i).loss(), 1e-3 * a.loss_curve(i).loss()) << i;
+  }
+  EXPECT_NEAR(a.final_loss(), b.final_loss(), 1e-3 * a.final_loss());
+}
+
+TEST_F(TrainTest, WithoutAStoredGraphTheCourseIsTheSame) {
+  rates_.clipping = 0.001;
+  rates_.rounding = 0.005;
+  for (const auto objective : {teq::v1::OBJECTIVE_KL, teq::v1::OBJECTIVE_LM_LOSS}) {
+    schedule_.set_objective(objective);
+    stores_graph_ = true;
+    ASSERT_TRUE(Train().ok());
+    const teq::v1::Training stored = report_;
+    stores_graph_ = false;
+    ASSERT_TRUE(Train().ok());
+    ExpectSameCourse(stored, report_);
+  }
+}
+
+TEST_F(TrainTest, InFilesTheCourseIsTheSame) {
+  rates_.clipping = 0.001;
+  rates_.rounding = 0.005;
+  for (const auto objective : {teq::v1::OBJECTIVE_BLOCK_MSE, teq::v1::OBJECTIVE_KL}) {
+    schedule_.set_objective(objective);
+    ASSERT_TRUE(Train().ok());
+    const teq::v1::Training in_memory = report_;
+    scratch_budget_ = 0;
+    stores_graph_ = false;
+    ASSERT_TRUE(Train().ok());
+    ExpectSameCourse(in_memory, report_);
+  }
+}
+
+TEST_F(TrainTest, BlocksAreReadWhenTheirTurnComes) {
+  schedule_.set_objective(teq::v1::OBJECTIVE_BLOCK_MSE);
+  ASSERT_TRUE(Train().ok());
+  const teq::v1::Training held = report_;
+  const std::vector<model::Block> blocks = std::move(decoder_.blocks);
+  decoder_.blocks.clear();
+  std::vector<std::size_t> read;
+  decoder_.read_block = [&](std::size_t number) -> absl::StatusOr<model::Block> {
+    read.push_back(number);
+    return blocks[number];
+  };
+  ASSERT_TRUE(Train().ok());
+  EXPECT_EQ(read, (std::vector<std::size_t>{0, 1}));
+  ExpectSameCourse(held, report_);
+  decoder_.read_block = [](std::size_t) -> absl::StatusOr<model::Block> {
+    return absl::UnavailableError("the model's store does not answer");
+  };
+  EXPECT_EQ(Train().code(), absl::StatusCode::kUnavailable);
 }
 
 TEST_F(TrainTest, EveryTrainedValueIsCounted) {

@@ -85,7 +85,7 @@ TEST_F(ReadAwqDirectoryTest, EverySettingThatLoadersReadIsChecked) {
   ExpectRejected(set("zero_point", false), {"zero_point is false"});
   ExpectRejected(set("group_size", 0), {"group_size is 0; expected -1 or a positive number"});
   ExpectRejected(set("modules_to_not_convert", "lm_head"), {"expected a list of names"});
-  ExpectRejected(set("group_size", 32), {"layer model.layers.0.self_attn.q_proj",
+  ExpectRejected(set("group_size", 32), {"layer model.layers.0.mlp.down_proj",
                                          "groups of 16 columns, but config.json says 32"});
   ExpectRejected([](PublishedFiles& files) { files.config.erase("quantization_config"); },
                  {"quantization_config: is missing"});

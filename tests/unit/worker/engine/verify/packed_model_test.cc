@@ -13,6 +13,7 @@
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 #include "proto/spec/error.h"
+#include "tests/unit/worker/engine/verify/whole_model.h"
 #include "torch/torch.h"
 #include "worker/engine/checkpoint/checkpoint.h"
 
@@ -86,7 +87,7 @@ class ReadGptqDirectoryTest : public ::testing::Test {
   }
 
   void ExpectUnreadable(const std::vector<std::string>& messages) {
-    const absl::StatusOr<PackedModel> model = ReadGptqDirectory(directory_);
+    const absl::StatusOr<WholeModel> model = ReadWhole(ReadGptqDirectory(directory_));
     ASSERT_FALSE(model.ok());
     EXPECT_EQ(model.status().code(), absl::StatusCode::kDataLoss);
     EXPECT_EQ(ErrorReason(model.status()), "VERIFY_FAILED");
@@ -102,7 +103,7 @@ TEST_F(ReadGptqDirectoryTest, GivesPackedLayersAndTheOtherTensors) {
   Published published = Example();
   published.tensors[std::string(kUp) + ".qweight"][1][3] = 0x76543210;
   Write(published);
-  const absl::StatusOr<PackedModel> model = ReadGptqDirectory(directory_);
+  const absl::StatusOr<WholeModel> model = ReadWhole(ReadGptqDirectory(directory_));
   ASSERT_TRUE(model.ok()) << model.status();
   ASSERT_EQ(model->layers.size(), 2U);
   const UnpackedLayer& up = model->layers.at(kUp);
@@ -128,7 +129,7 @@ TEST_F(ReadGptqDirectoryTest, ReorderedColumnsNeedDescAct) {
   reorder(published);
   published.quantization["desc_act"] = true;
   Write(published);
-  EXPECT_TRUE(ReadGptqDirectory(directory_).ok());
+  EXPECT_TRUE(ReadWhole(ReadGptqDirectory(directory_)).ok());
 }
 
 TEST_F(ReadGptqDirectoryTest, GroupSizeThatTheConfigDoesNotSayIsRejected) {
@@ -211,7 +212,7 @@ TEST_F(ReadGptqDirectoryTest, SecondConfigThatDisagreesIsRejected) {
   Published published = Example();
   Write(published);
   std::ofstream(directory_ / "quantize_config.json") << published.quantization;
-  EXPECT_TRUE(ReadGptqDirectory(directory_).ok());
+  EXPECT_TRUE(ReadWhole(ReadGptqDirectory(directory_)).ok());
   published.quantization["bits"] = 8;
   std::ofstream(directory_ / "quantize_config.json") << published.quantization;
   ExpectUnreadable({"quantize_config.json", "differs"});

@@ -56,20 +56,20 @@ PublishedFiles PublishedDirectoryTest::OtherFiles() {
   return files;
 }
 
-absl::StatusOr<PackedModel> PublishedDirectoryTest::Read(const PublishedFiles& files) {
+absl::StatusOr<WholeModel> PublishedDirectoryTest::Read(const PublishedFiles& files) {
   std::filesystem::remove_all(directory_);
   std::filesystem::create_directories(directory_);
   std::ofstream(directory_ / "config.json") << files.config;
   TEQ_RETURN_IF_ERROR(checkpoint::WriteSafetensors(directory_ / "model.safetensors",
                                                    {files.tensors.begin(), files.tensors.end()}));
-  return reader_(directory_, config_);
+  return ReadWhole(reader_(directory_, config_));
 }
 
 void PublishedDirectoryTest::ExpectRejected(PublishedFiles files,
                                             const std::function<void(PublishedFiles&)>& change,
                                             const std::vector<std::string>& messages) {
   change(files);
-  const absl::StatusOr<PackedModel> model = Read(files);
+  const absl::StatusOr<WholeModel> model = Read(files);
   ASSERT_FALSE(model.ok()) << messages.front();
   EXPECT_EQ(model.status().code(), absl::StatusCode::kDataLoss);
   EXPECT_EQ(ErrorReason(model.status()), "VERIFY_FAILED");

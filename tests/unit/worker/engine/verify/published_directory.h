@@ -10,6 +10,7 @@
 #include "client/model_info/model_config.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
+#include "tests/unit/worker/engine/verify/whole_model.h"
 #include "torch/types.h"
 #include "worker/engine/verify/packed_model.h"
 
@@ -36,7 +37,7 @@ class PublishedDirectoryTest : public ::testing::Test {
   /// All tensors but the linear layers of the block, float16.
   [[nodiscard]] static PublishedFiles OtherFiles();
 
-  [[nodiscard]] absl::StatusOr<PackedModel> Read(const PublishedFiles& files);
+  [[nodiscard]] absl::StatusOr<WholeModel> Read(const PublishedFiles& files);
 
   /// Expects an error that says each of `messages` after `change` of `files`.
   void ExpectRejected(PublishedFiles files, const std::function<void(PublishedFiles&)>& change,

@@ -1,0 +1,254 @@
+#include <algorithm>
+#include <cmath>
+#include <optional>
+
+#include "proto/spec/error.h"
+#include "torch/autograd.h"
+#include "worker/engine/model/attention.h"
+#include "worker/engine/model/head_loss.h"
+#include "worker/engine/model/window_states.h"
+#include "worker/engine/model/windows_tensor.h"
+#include "worker/engine/teq/train.h"
+#include "worker/engine/teq/training_parts.h"
+
+namespace teq::transform {
+namespace {
+
+using torch::Tensor;
+
+/// The float model's distributions over all windows, [count, length, ...], on the host.
+absl::StatusOr<model::HeadReference> Teacher(const TrainingTask& task,
+                                             const model::BlockRunner& runner, const Tensor& ids) {
+  const torch::NoGradGuard no_gradient;
+  TEQ_ASSIGN_OR_RETURN(model::WindowStates states,
+                       model::WindowStates::Embed(task.decoder, runner, ids,
+                                                  task.schedule.batch_size(), task.scratch));
+  for (std::size_t number = 0; number < task.decoder.size(); ++number) {
+    TEQ_ASSIGN_OR_RETURN(const model::Block block, task.decoder.ReadBlock(number));
+    states.Advance([&](const Tensor& batch) { return runner.Run(block, batch); });
+  }
+  const std::int64_t count = ids.size(0);
+  const std::int64_t length = ids.size(1);
+  const std::int64_t width = task.decoder.config.embedding_size;
+  model::HeadReference all;
+  TEQ_ASSIGN_OR_RETURN(all.states, task.scratch.Zeros({count, length, width}, torch::kFloat32));
+  if (task.decoder.config.logit_softcap == 0) {
+    TEQ_ASSIGN_OR_RETURN(all.mean_row, task.scratch.Zeros({count, length, width}, torch::kFloat32));
+    TEQ_ASSIGN_OR_RETURN(all.log_sum, task.scratch.Zeros({count, length}, torch::kFloat32));
+  }
+  std::int64_t begin = 0;
+  states.ForEach([&](const Tensor& batch) {
+    const model::HeadReference part = model::MakeHeadReference(task.decoder, runner.Finish(batch));
+    const auto put = [&](Tensor& whole, const Tensor& value) {
+      if (value.defined()) whole.narrow(0, begin, batch.size(0)).copy_(value);
+    };
+    put(all.states, part.states);
+    put(all.mean_row, part.mean_row);
+    put(all.log_sum, part.log_sum);
+    begin += batch.size(0);
+  });
+  return all;
+}
+
+/// One training of all blocks together.
+class EndToEnd {
+ public:
+  EndToEnd(const TrainingTask& task, const Parameters& parameters)
+      : task_(task),
+        parameters_(parameters),
+        ids_(model::WindowTensor(task.windows)),
+        split_(SplitWindows(task)),
+        runner_(task.decoder, task.windows.length),
+        head_(task.decoder) {
+    head_.blocks.clear();
+    head_.head_products = task.products;
+    for (std::size_t number = 0; number < task.decoder.size(); ++number) {
+      const std::size_t begin = trainables_.size();
+      for (Trainable& trainable : BlockTrainables(task, parameters, number)) {
+        trainables_.push_back(std::move(trainable));
+      }
+      ranges_.push_back({begin, trainables_.size()});
+    }
+  }
+
+  absl::StatusOr<FitResult> Run(int steps, teq::v1::Objective objective,
+                                const StepCallback& on_step, const std::atomic<bool>& cancelled) {
+    if (objective == teq::v1::OBJECTIVE_KL) {
+      TEQ_ASSIGN_OR_RETURN(teacher_, Teacher(task_, runner_, ids_));
+    }
+    if (!task_.stores_graph) TEQ_RETURN_IF_ERROR(MakeRoomForInputs());
+    const FitTask fit{.steps = steps,
+                      .batch_size = task_.schedule.batch_size(),
+                      .window_tokens = task_.windows.length,
+                      .windows = split_.training,
+                      .seed = static_cast<std::uint64_t>(task_.seed),
+                      .step =
+                          [this](const Tensor& indices, const GradientsReady& ready) {
+                            return task_.stores_graph ? StepOfGraph(indices, ready)
+                                                      : StepByBlock(indices, ready);
+                          },
+                      .held_back_loss = [this] { return HeldBackLoss(); },
+                      .device = task_.device};
+    return Fit(trainables_, fit, task_.stores_graph ? task_.working : task_.scratch, on_step,
+               cancelled);
+  }
+
+ private:
+  absl::Status MakeRoomForInputs() {
+    const auto batch = std::min<std::int64_t>(task_.schedule.batch_size(),
+                                              static_cast<std::int64_t>(split_.training.size()));
+    for (std::size_t number = 0; number < task_.decoder.size(); ++number) {
+      TEQ_ASSIGN_OR_RETURN(
+          inputs_.emplace_back(),
+          task_.scratch.Zeros({batch, task_.windows.length, task_.decoder.config.hidden_size},
+                              torch::kFloat32));
+    }
+    return absl::OkStatus();
+  }
+
+  [[nodiscard]] absl::StatusOr<model::Block> Student(std::size_t number,
+                                                     torch::ScalarType products) const {
+    TEQ_ASSIGN_OR_RETURN(const model::Block block, task_.decoder.ReadBlock(number));
+    model::Block student = StudentBlock(task_, parameters_, block, products);
+    for (std::size_t i = ranges_[number].begin; i < ranges_[number].end; ++i) {
+      task_.scratch.Release(trainables_[i].value);
+    }
+    return student;
+  }
+
+  /// The objective on some windows, mean over their predicted tokens, from what the head reads.
+  [[nodiscard]] Tensor HeadLoss(const model::Decoder& head, const Tensor& states,
+                                const Tensor& indices) const {
+    if (teacher_) {
+      return model::HeadDivergence(head, states,
+                                   model::Select(*teacher_, indices, states.device()));
+    }
+    const Tensor ids = ids_.index_select(0, indices);
+    return model::HeadCrossEntropy(head, states.slice(1, 0, -1), ids.slice(1, 1).flatten());
+  }
+
+  absl::StatusOr<double> StepOfGraph(const Tensor& indices, const GradientsReady& ready) {
+    Tensor states = runner_.Embed(ids_.index_select(0, indices));
+    for (std::size_t number = 0; number < task_.decoder.size(); ++number) {
+      TEQ_ASSIGN_OR_RETURN(const model::Block student, Student(number, task_.products));
+      states = runner_.Run(student, states);
+    }
+    return Descend(HeadLoss(head_, runner_.Finish(states), indices), {0, trainables_.size()},
+                   ready);
+  }
+
+  /// Forward with nothing kept but what each block reads; then from the last block to the first,
+  /// each runs again and is moved before the one below it.
+  absl::StatusOr<double> StepByBlock(const Tensor& indices, const GradientsReady& ready) {
+    Tensor states = runner_.Embed(ids_.index_select(0, indices));
+    for (std::size_t number = 0; number < task_.decoder.size(); ++number) {
+      const torch::NoGradGuard no_gradient;
+      TEQ_ASSIGN_OR_RETURN(const model::Block student, Student(number, task_.products));
+      inputs_[number].copy_(states);
+      task_.scratch.Release(inputs_[number]);
+      states = runner_.Run(student, states);
+    }
+    states.requires_grad_(true);
+    const Tensor loss = HeadLoss(head_, runner_.Finish(states), indices);
+    const auto value = loss.item<double>();
+    if (!std::isfinite(value)) return value;
+    loss.backward();
+    Tensor gradient = states.grad();
+    for (std::size_t number = task_.decoder.size(); number-- > 0;) {
+      TEQ_ASSIGN_OR_RETURN(const model::Block student, Student(number, task_.products));
+      Tensor input = inputs_[number].to(states.device()).detach();
+      if (number > 0) input.requires_grad_(true);
+      const Tensor output = runner_.Run(student, input);
+      if (output.requires_grad()) torch::autograd::backward({output}, {gradient});
+      ready(ranges_[number]);
+      gradient = input.grad();
+      input.mutable_grad().reset();
+    }
+    return value;
+  }
+
+  absl::StatusOr<double> HeldBackLoss() {
+    const torch::NoGradGuard no_gradient;
+    TEQ_ASSIGN_OR_RETURN(
+        model::WindowStates states,
+        model::WindowStates::Embed(task_.decoder, runner_, ids_.index_select(0, split_.held_back),
+                                   task_.schedule.batch_size(), task_.scratch));
+    for (std::size_t number = 0; number < task_.decoder.size(); ++number) {
+      TEQ_ASSIGN_OR_RETURN(const model::Block student, Student(number, kExact));
+      states.Advance([&](const Tensor& batch) { return runner_.Run(student, batch); });
+    }
+    double sum = 0;
+    std::int64_t begin = 0;
+    states.ForEach([&](const Tensor& batch) {
+      const Tensor indices = split_.held_back.narrow(0, begin, batch.size(0));
+      sum += HeadLoss(task_.decoder, runner_.Finish(batch), indices).item<double>() *
+             static_cast<double>(batch.size(0));
+      begin += batch.size(0);
+    });
+    return sum / static_cast<double>(begin);
+  }
+
+  const TrainingTask& task_;
+  const Parameters& parameters_;
+  Tensor ids_;  // of all windows
+  Split split_;
+  model::BlockRunner runner_;
+  model::Decoder head_;  // for its head
+  std::vector<Trainable> trainables_;
+  std::vector<TrainableRange> ranges_;  // by block
+  std::optional<model::HeadReference> teacher_;
+  std::vector<Tensor> inputs_;  // by block, [batch, length, hidden]; where no graph is stored
+};
+
+}  // namespace
+
+absl::Status TrainEndToEnd(const TrainingTask& task, int steps, teq::v1::Objective objective,
+                           Parameters& parameters, teq::v1::Training& report,
+                           const StepCallback& on_step, const std::atomic<bool>& cancelled) {
+  for (std::size_t number = 0; number < task.decoder.size(); ++number) {
+    TEQ_ASSIGN_OR_RETURN(const model::Block block, task.decoder.ReadBlock(number));
+    TEQ_RETURN_IF_ERROR(AddTrainables(task, block, parameters.adjustments[number]));
+  }
+  CountTrainables(task, parameters, report);
+  EndToEnd training(task, parameters);
+  TEQ_ASSIGN_OR_RETURN(const FitResult result, training.Run(steps, objective, on_step, cancelled));
+  report.set_steps(steps);
+  report.set_objective(objective);
+  report.set_round_to_nearest_loss(result.round_to_nearest_loss);
+  report.set_initial_loss(result.initial_loss);
+  report.set_final_loss(result.final_loss);
+  report.set_best_step(result.best_step);
+  report.clear_loss_curve();
+  report.mutable_loss_curve()->Add(result.curve.begin(), result.curve.end());
+  return absl::OkStatus();
+}
+
+std::int64_t EndToEndBytes(const TrainingTask& task) {
+  constexpr std::int64_t kFloat = 4;
+  // A block's activations in the graph, in units of tokens * (hidden + mlp): norms, projections,
+  // gates and their products; a token's experts count as one MLP. Attention's weights come on top
+  // where they are kept.
+  constexpr std::int64_t kActivations = 8;
+  const model_info::ModelConfig& config = task.decoder.config;
+  std::int64_t weights = 0;
+  for (const model_info::LinearLayer& layer : model_info::LinearLayers(config)) {
+    weights += layer.in * layer.out;
+  }
+  const std::int64_t copies = task.rates.rounding > 0 ? 8 : 3;
+  const std::int64_t length = task.windows.length;
+  const std::int64_t tokens = task.schedule.batch_size() * length;
+  const model_info::Experts& experts = config.experts;
+  const std::int64_t mlp =
+      std::max(config.intermediate_size,
+               experts.per_token * experts.intermediate_size + experts.shared_intermediate_size);
+  const bool one_pass = model::AttendsInOnePass(task.decoder.embedding, config.attention_softcap);
+  const std::int64_t attention =
+      one_pass ? 0 : 4 * task.schedule.batch_size() * config.heads * length * length;
+  const std::int64_t graph =
+      config.layers * (kActivations * tokens * (config.hidden_size + mlp) + attention);
+  const std::int64_t logits = 2 * model::SliceLogits(tokens);
+  const std::int64_t states = 2 * task.windows.count * length * config.embedding_size;
+  return kFloat * (copies * weights + graph + logits + states);
+}
+
+}  // namespace teq::transform

@@ -1,0 +1,143 @@
+#include "worker/engine/teq/training_parts.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "proto/spec/error.h"
+#include "worker/engine/teq/fold.h"
+
+namespace teq::transform {
+namespace {
+
+using torch::Tensor;
+
+// Clip factors stay in this range: above 1 the grid reaches beyond the weights, which may still fit
+// them better.
+constexpr double kSmallestFactor = 0.1;
+constexpr double kLargestFactor = 1.25;
+
+void AddScales(const TrainingTask& task, const Parameters& parameters, std::size_t block,
+               std::vector<Trainable>& trainables) {
+  for (std::size_t i = 0; i < task.groups.size(); ++i) {
+    if (task.groups[i].block != block) continue;
+    const double far = std::numeric_limits<float>::max();
+    trainables.push_back({.value = parameters.log_scales[i],
+                          .learning_rate = task.rates.scales,
+                          .neutral = 0,
+                          .low = -far,
+                          .high = far});
+  }
+}
+
+void AddAdjustments(const TrainingTask& task, const Parameters& parameters, std::size_t block,
+                    std::vector<Trainable>& trainables) {
+  for (const quant::Adjustment& adjustment : parameters.adjustments[block]) {
+    for (const Tensor& factor : {adjustment.clip.low, adjustment.clip.high}) {
+      if (!factor.defined()) continue;
+      trainables.push_back({.value = factor,
+                            .learning_rate = task.rates.clipping,
+                            .neutral = 1,
+                            .low = kSmallestFactor,
+                            .high = kLargestFactor});
+    }
+    if (!adjustment.offset.defined()) continue;
+    trainables.push_back({.value = adjustment.offset,
+                          .learning_rate = task.rates.rounding,
+                          .neutral = 0,
+                          .low = -0.5,
+                          .high = 0.5,
+                          .optimizer = task.rates.rounding_optimizer});
+  }
+}
+
+/// Routers and gates of one output choose and weigh, and stay exact.
+void SetProducts(model::Block& block, torch::ScalarType products) {
+  for (model::Linear& linear : block.linears) {
+    if (linear.layer.quantizable) linear.products = products;
+  }
+}
+
+}  // namespace
+
+Split SplitWindows(const TrainingTask& task) {
+  const std::int64_t count = task.windows.count;
+  const auto held = std::clamp<std::int64_t>(
+      std::llround(task.schedule.held_back_fraction() * static_cast<double>(count)), 1, count - 1);
+  std::vector<std::int64_t> order = Shuffled(count, static_cast<std::uint64_t>(task.seed));
+  const auto middle = order.begin() + held;
+  return {{middle, order.end()},
+          torch::tensor(std::vector<std::int64_t>(order.begin(), middle), torch::kInt64)};
+}
+
+absl::Status AddTrainables(const TrainingTask& task, const model::Block& block,
+                           BlockAdjustments& adjustments) {
+  const BlockGrids& grids = task.grids[static_cast<std::size_t>(block.number)];
+  for (std::size_t i = 0; i < block.linears.size(); ++i) {
+    if (!grids[i].quantized) continue;
+    const Tensor& weight = block.linears[i].weight;
+    quant::Adjustment& adjustment = adjustments[i];
+    const std::int64_t groups = weight.size(1) / quant::GroupSize(grids[i], weight.size(1));
+    const auto add = [&](double rate, torch::IntArrayRef shape, double start, Tensor& tensor) {
+      if (rate == 0 || tensor.defined()) return absl::OkStatus();
+      TEQ_ASSIGN_OR_RETURN(tensor, task.scratch.Zeros(shape, torch::kFloat32));
+      if (start != 0) tensor.fill_(start);
+      tensor = tensor.to(weight.device());
+      return absl::OkStatus();
+    };
+    const double clipping = task.rates.clipping;
+    TEQ_RETURN_IF_ERROR(add(clipping, {weight.size(0), groups}, 1, adjustment.clip.low));
+    TEQ_RETURN_IF_ERROR(add(clipping, {weight.size(0), groups}, 1, adjustment.clip.high));
+    TEQ_RETURN_IF_ERROR(add(task.rates.rounding, weight.sizes(), 0, adjustment.offset));
+  }
+  return absl::OkStatus();
+}
+
+std::vector<Trainable> BlockTrainables(const TrainingTask& task, const Parameters& parameters,
+                                       std::size_t block) {
+  std::vector<Trainable> trainables;
+  AddScales(task, parameters, block, trainables);
+  AddAdjustments(task, parameters, block, trainables);
+  return trainables;
+}
+
+void CountTrainables(const TrainingTask& task, const Parameters& parameters,
+                     teq::v1::Training& report) {
+  std::int64_t scales = 0;
+  std::int64_t clipping = 0;
+  std::int64_t rounding = 0;
+  const auto size = [](const Tensor& tensor) { return tensor.defined() ? tensor.numel() : 0; };
+  for (const Tensor& tensor : parameters.log_scales) scales += tensor.numel();
+  for (const BlockAdjustments& block : parameters.adjustments) {
+    for (const quant::Adjustment& layer : block) {
+      clipping += size(layer.clip.low) + size(layer.clip.high);
+      rounding += size(layer.offset);
+    }
+  }
+  teq::v1::TrainableParameters& counts = *report.mutable_trainable_parameters();
+  counts.set_scales(task.rates.scales > 0 ? scales : 0);
+  counts.set_clipping(task.rates.clipping > 0 ? clipping : 0);
+  counts.set_rounding(task.rates.rounding > 0 ? rounding : 0);
+}
+
+model::Block StudentBlock(const TrainingTask& task, const Parameters& parameters,
+                          const model::Block& block, torch::ScalarType products) {
+  const auto number = static_cast<std::size_t>(block.number);
+  model::Block student = FakeQuantizeBlock(
+      block,
+      ResolveScales(block, task.decoder.config.norm, task.groups, parameters.log_scales,
+                    task.stored),
+      task.grids[number], parameters.adjustments[number], task.schedule.gradient());
+  SetProducts(student, products);
+  return student;
+}
+
+double Descend(const Tensor& loss, TrainableRange range, const GradientsReady& ready) {
+  const auto value = loss.item<double>();
+  if (!std::isfinite(value)) return value;
+  loss.backward();
+  ready(range);
+  return value;
+}
+
+}  // namespace teq::transform
