@@ -120,7 +120,7 @@ int RunEngine(const teq::agent::WorkerConfig& config) {
                  const std::atomic<bool>& cancelled) {
         teq::pipeline::Run(start, options, sink, cancelled);
       },
-      [&config] { return teq::speed::CalibrateDevices(config.threads, config.hpu_plugin); });
+      [&config] { return teq::speed::CalibrateDevices(config.threads, DeviceOf(config)); });
 }
 
 int RunWithoutServer(const teq::agent::WorkerConfig& config, const Flags& flags) {

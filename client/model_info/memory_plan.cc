@@ -37,8 +37,8 @@ constexpr std::int64_t kRoundingCopies = 5;
 constexpr std::int64_t kPackingCopies = 3;
 // GPTQ beside the Gram matrix: the damped one, its factor, the factor's inverse, and that reversed.
 constexpr std::int64_t kFactorCopies = 4;
-// What a training keeps of every trained value: itself, its gradient, the start, the average of the
-// iterates and the best of those; Adam two moments more.
+// What a training keeps of every trained value: itself, its gradient, the average of the iterates,
+// the best of those, and what is just computed; Adam two moments more.
 constexpr std::int64_t kTrainedCopies = 5;
 constexpr std::int64_t kMoments = 2;
 
@@ -94,12 +94,12 @@ class Demand {
 
   /// A block at a time, forward and again backward. The head's turn comes when no block is held.
   [[nodiscard]] Need ByBlock() const {
-    const std::int64_t states = work_.blocks * tokens() * work_.hidden * kFloat;
+    const std::int64_t inputs = work_.blocks * tokens() * work_.hidden * kFloat;
     const std::int64_t block =
         3 * kFloat * block_.parameters + Trained(block_) + Activations(tokens()) + KeptAttention();
     return {.stage = teq::v1::STAGE_TRANSFORM,
-            .work = states + std::max(block, HeadBytes() + StepLogits()),
-            .states = TeacherBytes(),
+            .work = std::max(block, HeadBytes() + StepLogits()),
+            .states = inputs + TeacherBytes(),
             .scratch = Trained(work_.total) - LearnedBytes()};  // gradients are one block's
   }
 
@@ -225,12 +225,13 @@ StageMemory Place(const Need& need, bool in_files, const MemoryBudget& budget,
   StageMemory stage{.stage = need.stage,
                     .host = kProcessBytes,
                     .scratch = need.scratch + (in_files ? need.states : 0)};
-  const std::int64_t bytes = need.work + (in_files ? 0 : need.states);
+  // A device is given a batch of them at a time.
+  if (!in_files) stage.host += need.states;
   if (!budget.on_device || need.on_host) {
-    stage.host += bytes;
-  } else if (bytes > 0) {
+    stage.host += need.work;
+  } else if (need.work > 0) {
     stage.host += block_bytes;
-    stage.device = kContextBytes + bytes;
+    stage.device = kContextBytes + need.work;
   }
   return stage;
 }
@@ -257,19 +258,26 @@ struct Pass {
   std::string note;
 };
 
-Pass ChoosePass(const Demand& demand, const MemoryBudget& budget) {
+Pass ChoosePass(const Demand& demand, const MemoryBudget& budget, bool frugal) {
   const auto place = [&](const Need& need, bool in_files) {
     return Place(need, in_files, budget, demand.block_bytes());
   };
   const StageMemory graph = place(demand.OneGraph(), false);
-  if (Fits(graph, budget)) return {teq::v1::END_TO_END_PASS_ONE_GRAPH, graph, ""};
+  const bool fits = Fits(graph, budget);
+  if (fits && (!frugal || budget.on_device || graph.host <= kProcessBytes + kGraphInMemory)) {
+    return {teq::v1::END_TO_END_PASS_ONE_GRAPH, graph, ""};
+  }
   const StageMemory beside = place(demand.ByBlock(), false);
-  const StageMemory by_block = Fits(beside, budget) ? beside : place(demand.ByBlock(), true);
+  const bool small = !frugal || demand.ByBlock().states <= kStatesInMemory;
+  const StageMemory by_block =
+      Fits(beside, budget) && small ? beside : place(demand.ByBlock(), true);
   if (Fits(by_block, budget) || demand.needs_end_to_end()) {
     return {teq::v1::END_TO_END_PASS_BLOCK_BY_BLOCK, by_block,
-            fmt::format("the end-to-end pass goes block by block, so that each step runs every "
-                        "block twice: as one graph it needs about {} MiB, and {} MiB may be used",
-                        InMiB(Limited(graph, budget)), InMiB(budget.limit_bytes))};
+            fits ? ""
+                 : fmt::format(
+                       "the end-to-end pass goes block by block, so that each step runs every "
+                       "block twice: as one graph it needs about {} MiB, and {} MiB may be used",
+                       InMiB(Limited(graph, budget)), InMiB(budget.limit_bytes))};
   }
   return {teq::v1::END_TO_END_PASS_LEFT_OUT,
           {.stage = teq::v1::STAGE_TRANSFORM},
@@ -341,7 +349,15 @@ absl::StatusOr<MemoryPlan> PlanMemory(const JobSpec& spec, const ModelConfig& co
                     .limit_bytes = budget.limit_bytes,
                     .least_limit_bytes = limited(tightest)};
   result.hidden_states = teq::v1::HIDDEN_STATES_IN_MEMORY;
-  if (!std::ranges::all_of(result.stages, fits)) {
+  const bool frugal = budget.on_device || spec.resources().memory_limit_bytes() == 0;
+  result.states_in_memory = std::ranges::max(needs, {}, &Need::states).states;
+  if (demand.trains_together()) {
+    result.states_in_memory = std::max(result.states_in_memory, demand.ByBlock().states);
+  }
+  if (frugal && result.states_in_memory > kStatesInMemory) {
+    result.hidden_states = teq::v1::HIDDEN_STATES_IN_FILES;
+    result.stages = placed(/*in_files=*/true);
+  } else if (!std::ranges::all_of(result.stages, fits)) {
     const StageMemory& full = *std::ranges::max_element(result.stages, {}, limited);
     result.notes.push_back(fmt::format(
         "hidden states of the calibration text lie in files: with them in memory stage {} needs "
@@ -352,11 +368,12 @@ absl::StatusOr<MemoryPlan> PlanMemory(const JobSpec& spec, const ModelConfig& co
     result.stages = placed(/*in_files=*/true);
   }
   if (demand.trains_together()) {
-    Pass pass = ChoosePass(demand, budget);
+    Pass pass = ChoosePass(demand, budget, frugal);
     result.end_to_end_pass = pass.kind;
     if (!pass.note.empty()) result.notes.push_back(std::move(pass.note));
     transform(result.stages) = Larger(transform(result.stages), pass.memory);
   }
+  if (result.hidden_states == teq::v1::HIDDEN_STATES_IN_FILES) result.states_in_memory = 0;
   return result;
 }
 

@@ -12,6 +12,12 @@
 
 namespace teq::model_info {
 
+/// Where a job gives no limit of the host's memory, that shall grow neither with the model's depth
+/// nor with the calibration text: hidden states lie in it up to this, bytes, and where the host
+/// computes, the graph of all blocks together is stored up to that.
+inline constexpr std::int64_t kStatesInMemory = std::int64_t{256} << 20;
+inline constexpr std::int64_t kGraphInMemory = std::int64_t{512} << 20;
+
 /// The share of a device's or a machine's memory that a run takes where the job does not say.
 inline constexpr double kUsableShare = 0.6;
 
@@ -38,6 +44,7 @@ struct StageMemory {
 struct MemoryPlan {
   std::vector<StageMemory> stages;  // FETCH to PUBLISH
   teq::v1::HiddenStates hidden_states = teq::v1::HIDDEN_STATES_UNSPECIFIED;
+  std::int64_t states_in_memory = 0;  // bytes of the host
   teq::v1::EndToEndPass end_to_end_pass = teq::v1::END_TO_END_PASS_UNSPECIFIED;
   std::vector<std::string> notes;      // the choices as sentences
   std::int64_t limit_bytes = 0;        // that it keeps to; 0: none

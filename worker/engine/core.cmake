@@ -37,6 +37,7 @@ add_library(teq_engine STATIC
   pipeline/job_run_quantize.cc
   pipeline/output_formats.cc
   pipeline/run.cc
+  pipeline/weights_digest.cc
   quant/bit_choice.cc
   quant/clip_search.cc
   quant/cpu_kernels.cc

@@ -162,11 +162,11 @@ Tensor Turned(const Tensor& heads, const AttentionSetting& setting) {
   return setting.rotary == nullptr ? heads : Rotate(heads, *setting.rotary, *setting.table);
 }
 
-}  // namespace
-
 bool AttendsInOnePass(const Tensor& like, double softcap) {
   return like.device().is_cpu() && like.scalar_type() == torch::kFloat32 && softcap == 0;
 }
+
+}  // namespace
 
 Tensor Attend(const Heads& heads, const AttentionSetting& setting) {
   if (!AttendsInOnePass(heads.query, setting.softcap)) return AttendByOperators(heads, setting);

@@ -34,9 +34,6 @@ struct AttentionSetting {
 /// AttendByOperators.
 [[nodiscard]] torch::Tensor Attend(const Heads& heads, const AttentionSetting& setting);
 
-/// Whether heads of this kind of tensor are attended to in one pass.
-[[nodiscard]] bool AttendsInOnePass(const torch::Tensor& like, double softcap);
-
 /// The same by LibTorch's operators on any device.
 [[nodiscard]] torch::Tensor AttendByOperators(const Heads& heads, const AttentionSetting& setting);
 

@@ -231,12 +231,11 @@ absl::StatusOr<DeviceMemory> MemoryOf(const Device& device) {
   return KindOf(device).memory(device);
 }
 
-absl::StatusOr<std::int64_t> UsableMemory(const Device& device) {
-  constexpr double kShare = 0.6;
+absl::StatusOr<std::int64_t> FreeMemory(const Device& device) {
   TEQ_ASSIGN_OR_RETURN(const DeviceMemory memory, MemoryOf(device));
   // At least; what this process holds now is not told.
   const std::int64_t others = std::max<std::int64_t>(0, memory.used - memory.peak);
-  return static_cast<std::int64_t>(kShare * static_cast<double>(memory.total - others));
+  return memory.total - others;
 }
 
 absl::Status Synchronize(const Device& device) { return KindOf(device).synchronize(device); }

@@ -56,10 +56,9 @@ struct DeviceMemory {
 /// INTERNAL, reason ENGINE_ERROR: an HPU does not say.
 [[nodiscard]] absl::StatusOr<DeviceMemory> MemoryOf(const Device& device);
 
-/// Bytes that a run may plan with: three fifths of the device's memory, without what other
-/// processes hold; on a CPU, of the machine's or of the control group's where that is less. Errors
-/// as MemoryOf.
-[[nodiscard]] absl::StatusOr<std::int64_t> UsableMemory(const Device& device);
+/// Bytes that other processes leave of the device's memory; on a CPU, the machine's or the control
+/// group's where that is less. Errors as MemoryOf.
+[[nodiscard]] absl::StatusOr<std::int64_t> FreeMemory(const Device& device);
 
 /// Returns when all that was asked of the device is done; at once on a CPU. INTERNAL, reason
 /// ENGINE_ERROR: an HPU failed.

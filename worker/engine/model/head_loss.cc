@@ -231,8 +231,6 @@ Tensor Mean(const Tensor& states, const Loss& loss) {
 
 }  // namespace
 
-std::int64_t SliceLogits(std::int64_t tokens) { return tokens * SliceOf(tokens); }
-
 Tensor HeadCrossEntropy(const Decoder& decoder, const Tensor& states, const Tensor& next) {
   return Mean(states, [&](const Tensor& tokens, bool with_gradient) {
     return CrossEntropy(HeadOf(decoder, decoder.head_products), tokens, next.to(tokens.device()),

@@ -42,7 +42,4 @@ struct HeadReference {
 [[nodiscard]] torch::Tensor HeadDivergence(const Decoder& decoder, const torch::Tensor& states,
                                            const HeadReference& reference);
 
-/// Logits that are held at once for so many tokens.
-[[nodiscard]] std::int64_t SliceLogits(std::int64_t tokens);
-
 }  // namespace teq::model

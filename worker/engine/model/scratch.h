@@ -23,6 +23,9 @@ class Scratch {
         budget_(memory_budget_bytes),
         use_(std::make_shared<Use>()) {}
 
+  /// Of what is asked for from now on.
+  void SetBudget(std::int64_t memory_budget_bytes) { budget_ = memory_budget_bytes; }
+
   /// A tensor of zeros. RESOURCE_EXHAUSTED, DISK_FULL.
   [[nodiscard]] absl::StatusOr<torch::Tensor> Zeros(torch::IntArrayRef shape,
                                                     torch::ScalarType type);

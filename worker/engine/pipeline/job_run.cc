@@ -20,7 +20,8 @@ using teq::v1::EngineEvent;
 using teq::v1::Stage;
 using torch::Tensor;
 
-absl::StatusOr<std::string> WeightsDigest(const model_info::CheckpointIndex& index,
+/// Of weights that came from elsewhere, which were hashed on the way.
+absl::StatusOr<std::string> FetchedDigest(const model_info::CheckpointIndex& index,
                                           cache::Inputs& files) {
   std::string names_and_digests;
   for (const std::filesystem::path& file : index.files) {
@@ -139,21 +140,36 @@ absl::Status JobRun::FetchModel() {
   TEQ_RETURN_IF_ERROR(model_info::CheckTensors(config_, checkpoint_->index()));
   TEQ_ASSIGN_OR_RETURN(packable_.plan, model_info::PlanLayers(spec_, config_));
   TEQ_RETURN_IF_ERROR(model_info::CheckFormats(spec_, config_, packable_.plan, model_directory_));
+  TEQ_RETURN_IF_ERROR(PlanRun());
   TEQ_ASSIGN_OR_RETURN(vocabulary_,
                        model_info::FindVocabularyTensors(config_, checkpoint_->index()));
   packable_.config = config_;
   packable_.source = model_directory_;
   grids_ = transform::GridsByBlock(packable_.plan);
-  if (model.is_whole) {
-    TEQ_ASSIGN_OR_RETURN(*inputs.mutable_model_sha256(),
-                         WeightsDigest(checkpoint_->index(), *inputs_));
-  }
+  if (model.is_whole) digest_.emplace();
   inputs_->Prefetch();
   return absl::OkStatus();
 }
 
+/// What lies in memory and what in files.
+absl::Status JobRun::PlanRun() {
+  TEQ_ASSIGN_OR_RETURN(const std::int64_t memory, model::FreeMemory(device_));
+  const model_info::MemoryBudget budget{.limit_bytes = model_info::LimitOf(spec_, memory),
+                                        .on_device = !device_.torch.is_cpu()};
+  TEQ_ASSIGN_OR_RETURN(memory_, model_info::PlanMemory(spec_, config_, packable_.plan, budget));
+  scratch_.SetBudget(memory_.states_in_memory);
+  report_.mutable_notes()->Add(memory_.notes.begin(), memory_.notes.end());
+  return absl::OkStatus();
+}
+
 absl::Status JobRun::LoadModel() {
-  const auto source = [this](const std::string& name) { return checkpoint_->Read(name); };
+  const auto source = [this](const std::string& name) -> absl::StatusOr<Tensor> {
+    const auto found = checkpoint_->index().tensors.find(name);
+    if (digest_ && found != checkpoint_->index().tensors.end()) {
+      TEQ_RETURN_IF_ERROR(digest_->Follow(found->second));
+    }
+    return checkpoint_->Read(name);
+  };
   TEQ_ASSIGN_OR_RETURN(decoder_, model::OpenDecoder(config_, vocabulary_, source, device_.torch));
   decoder_.read_block = [this, read = decoder_.read_block](std::size_t number) {
     // Of the blocks before it nothing is needed any more.
@@ -232,11 +248,9 @@ absl::Status JobRun::Seal() {
   // Its time is in no report: the report is sealed as part of the content.
   stage_ = teq::v1::STAGE_PUBLISH;
   SendProgress(0, 0, "");
-  if (report_.inputs().model_sha256().empty()) {
-    // Weights that came from elsewhere were hashed on the way.
-    TEQ_ASSIGN_OR_RETURN(*report_.mutable_inputs()->mutable_model_sha256(),
-                         WeightsDigest(checkpoint_->index(), *inputs_));
-  }
+  TEQ_ASSIGN_OR_RETURN(*report_.mutable_inputs()->mutable_model_sha256(),
+                       digest_ ? digest_->Finish(checkpoint_->index())
+                               : FetchedDigest(checkpoint_->index(), *inputs_));
   for (const Output& output : outputs_) {
     TEQ_RETURN_IF_ERROR(
         pack::WriteModelCard({.format = output.format->format,

@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "client/cache/inputs.h"
 #include "client/model_info/layout.h"
+#include "client/model_info/memory_plan.h"
 #include "client/model_info/plan.h"
 #include "client/objects/publication.h"
 #include "teq/v1/engine.pb.h"
@@ -26,6 +27,7 @@
 #include "worker/engine/pipeline/block_rounder.h"
 #include "worker/engine/pipeline/output_formats.h"
 #include "worker/engine/pipeline/run.h"
+#include "worker/engine/pipeline/weights_digest.h"
 #include "worker/engine/teq/fold.h"
 #include "worker/engine/teq/parameters.h"
 #include "worker/engine/teq/scale_groups.h"
@@ -39,13 +41,6 @@ namespace teq::pipeline {
 /// Float32 sources publish as float16; others keep their type.
 [[nodiscard]] torch::ScalarType PublishedType(torch::ScalarType source);
 
-/// What is kept of all blocks and tokens lies in files beyond this, bytes, so that memory does not
-/// grow with a model's depth.
-inline constexpr std::int64_t kScratchMemory = 256 << 20;
-
-/// The graph of all blocks together is stored up to this, bytes, where no limit is given.
-inline constexpr std::int64_t kGraphMemory = 512 << 20;
-
 /// One job's way through the stages. Each stage reads what those before it left in the members.
 /// Used once, from one thread.
 class JobRun {
@@ -57,7 +52,7 @@ class JobRun {
         options_(options),
         sink_(sink),
         cancelled_(cancelled),
-        scratch_(options.data / "scratch", kScratchMemory),
+        scratch_(options.data / "scratch", 0),
         working_(options.data / "scratch", std::numeric_limits<std::int64_t>::max()),
         inputs_(std::make_shared<cache::Inputs>(
             cache::Options{.directory = options.data / "cache", .bytes = options.cache_bytes},
@@ -99,6 +94,7 @@ class JobRun {
 
   absl::Status Fetch();
   absl::Status FetchModel();
+  absl::Status PlanRun();
   absl::Status FetchTexts();
   absl::Status LoadModel();
   void OnWait(std::uint64_t done, std::uint64_t total);
@@ -108,7 +104,6 @@ class JobRun {
   void CalibrateBlock(const model::Block& block, const transform::BlockStatistics& statistics);
   absl::Status Transform();
   absl::Status Train(transform::TrainingTask task);
-  absl::StatusOr<bool> StoresGraph(const transform::TrainingTask& task);
   absl::Status Round();
   absl::Status RoundBlock(const model::Block& block, const transform::BlockStatistics& statistics,
                           BlockRounder& rounder);
@@ -149,6 +144,7 @@ class JobRun {
   const EventSink& sink_;
   const std::atomic<bool>& cancelled_;
 
+  model_info::MemoryPlan memory_;
   model::Scratch scratch_;  // for what is kept of all blocks and tokens
   model::Scratch working_;  // for what is kept of one block
 
@@ -163,6 +159,7 @@ class JobRun {
   std::filesystem::path model_directory_;
   model_info::ModelConfig config_;
   std::optional<checkpoint::Checkpoint> checkpoint_;
+  std::optional<WeightsDigest> digest_;  // of weights that lie here
   model_info::VocabularyTensors vocabulary_;
   model::Decoder decoder_;
   text::Windows calibration_;

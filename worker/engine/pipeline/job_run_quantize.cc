@@ -164,22 +164,15 @@ absl::Status JobRun::Transform() {
   return absl::OkStatus();
 }
 
-/// The graph of all blocks is stored where it is small; else memory would grow with depth.
-absl::StatusOr<bool> JobRun::StoresGraph(const transform::TrainingTask& task) {
-  std::int64_t usable = kGraphMemory;
-  if (!device_.torch.is_cpu()) {
-    TEQ_ASSIGN_OR_RETURN(usable, model::UsableMemory(device_));
-  }
-  return transform::EndToEndBytes(task) <= usable;
-}
-
 absl::Status JobRun::Train(transform::TrainingTask task) {
   teq::v1::Training& training = *report_.mutable_training();
   const teq::v1::Schedule& schedule = task.schedule;
   const bool by_block = schedule.objective() == teq::v1::OBJECTIVE_BLOCK_MSE;
   const int block_steps = by_block ? schedule.steps() * static_cast<int>(grids_.size()) : 0;
-  const int last_steps = by_block ? schedule.end_to_end_steps() : schedule.steps();
-  TEQ_ASSIGN_OR_RETURN(task.stores_graph, StoresGraph(task));
+  const bool left_out = memory_.end_to_end_pass == teq::v1::END_TO_END_PASS_LEFT_OUT;
+  const int end_to_end_steps = left_out ? 0 : schedule.end_to_end_steps();
+  const int last_steps = by_block ? end_to_end_steps : schedule.steps();
+  task.stores_graph = memory_.end_to_end_pass == teq::v1::END_TO_END_PASS_ONE_GRAPH;
 
   int steps_before = 0;
   const auto on_step = [&](teq::v1::MetricSample sample) {

@@ -9,7 +9,6 @@
 
 #include "ATen/ops/matmul.h"
 #include "ATen/ops/rand.h"
-#include "client/model_info/memory_plan.h"
 #include "torch/types.h"
 #include "worker/engine/model/device.h"
 #include "worker/engine/model/threads.h"
@@ -49,7 +48,7 @@ double FewestSeconds(const Run& run) {
   return fewest;
 }
 
-teq::v1::DeviceCalibration Measure(const model::Device& device) {
+teq::v1::DeviceCalibration Measure(const model::Device& device, const model::DeviceMemory& memory) {
   const torch::NoGradGuard no_gradient;
   const Sizes& sizes = device.torch.is_cpu() ? kHost : kAccelerator;
   const auto options = torch::TensorOptions().dtype(torch::kFloat32).device(device.torch);
@@ -65,15 +64,15 @@ teq::v1::DeviceCalibration Measure(const model::Device& device) {
   calibration.set_operations_per_second(
       2 * static_cast<double>(sizes.tokens * sizes.width * sizes.width) / product);
   calibration.set_copied_bytes_per_second(static_cast<double>(source.nbytes()) / copy);
-  // Of which a run takes that share.
-  calibration.set_memory_bytes(static_cast<std::int64_t>(
-      static_cast<double>(model::UsableMemory(device)) / model_info::kUsableShare));
+  calibration.set_memory_bytes(memory.total);
   return calibration;
 }
 
 std::optional<teq::v1::DeviceCalibration> TryToMeasure(const model::Device& device) {
   try {
-    return Measure(device);
+    const absl::StatusOr<model::DeviceMemory> memory = model::MemoryOf(device);
+    if (!memory.ok()) return std::nullopt;
+    return Measure(device, *memory);
   } catch (const std::exception&) {  // a device that is taken, or full: it has no figures then
     return std::nullopt;
   }
@@ -82,11 +81,13 @@ std::optional<teq::v1::DeviceCalibration> TryToMeasure(const model::Device& devi
 }  // namespace
 
 std::vector<teq::v1::DeviceCalibration> CalibrateDevices(int threads,
-                                                         const std::string& hpu_plugin) {
+                                                         const model::DeviceOptions& options) {
   model::SetThreads(threads);
   std::vector<teq::v1::DeviceCalibration> calibrations;
-  for (const teq::v1::Device kind : model::AvailableDevices(hpu_plugin)) {
-    const absl::StatusOr<model::Device> device = model::OpenDevice(kind, hpu_plugin);
+  const auto kinds = model::AvailableDevices(options);
+  if (!kinds.ok()) return {};
+  for (const teq::v1::Device kind : *kinds) {
+    const absl::StatusOr<model::Device> device = model::OpenDevice(kind, options);
     if (!device.ok()) continue;
     if (const auto calibration = TryToMeasure(*device)) calibrations.push_back(*calibration);
   }

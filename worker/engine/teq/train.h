@@ -61,9 +61,4 @@ struct TrainingTask {
                                        teq::v1::Training& report, const StepCallback& on_step,
                                        const std::atomic<bool>& cancelled);
 
-/// Bytes that TrainEndToEnd holds at its peak where it stores the graph, a rough upper estimate for
-/// the plan: weights, rounded weights and their gradients, offsets with their optimizer's state,
-/// the graph of one batch, and the teacher's states of all windows.
-[[nodiscard]] std::int64_t EndToEndBytes(const TrainingTask& task);
-
 }  // namespace teq::transform

@@ -223,32 +223,4 @@ absl::Status TrainEndToEnd(const TrainingTask& task, int steps, teq::v1::Objecti
   return absl::OkStatus();
 }
 
-std::int64_t EndToEndBytes(const TrainingTask& task) {
-  constexpr std::int64_t kFloat = 4;
-  // A block's activations in the graph, in units of tokens * (hidden + mlp): norms, projections,
-  // gates and their products; a token's experts count as one MLP. Attention's weights come on top
-  // where they are kept.
-  constexpr std::int64_t kActivations = 8;
-  const model_info::ModelConfig& config = task.decoder.config;
-  std::int64_t weights = 0;
-  for (const model_info::LinearLayer& layer : model_info::LinearLayers(config)) {
-    weights += layer.in * layer.out;
-  }
-  const std::int64_t copies = task.rates.rounding > 0 ? 8 : 3;
-  const std::int64_t length = task.windows.length;
-  const std::int64_t tokens = task.schedule.batch_size() * length;
-  const model_info::Experts& experts = config.experts;
-  const std::int64_t mlp =
-      std::max(config.intermediate_size,
-               experts.per_token * experts.intermediate_size + experts.shared_intermediate_size);
-  const bool one_pass = model::AttendsInOnePass(task.decoder.embedding, config.attention_softcap);
-  const std::int64_t attention =
-      one_pass ? 0 : 4 * task.schedule.batch_size() * config.heads * length * length;
-  const std::int64_t graph =
-      config.layers * (kActivations * tokens * (config.hidden_size + mlp) + attention);
-  const std::int64_t logits = 2 * model::SliceLogits(tokens);
-  const std::int64_t states = 2 * task.windows.count * length * config.embedding_size;
-  return kFloat * (copies * weights + graph + logits + states);
-}
-
 }  // namespace teq::transform
