@@ -99,7 +99,7 @@ check_scripts() {
 # C++20 with ranges, so the engine's rooms that use it are left to the compiler's warnings.
 check_tidy() {
   find proto/spec client server worker -name '*.cc' -print0 |
-    grep -zv -E '^worker/engine/(checkpoint|eval|model|pack|pipeline|quant|report|teq|verify)/' |
+    grep -zv -E '^worker/engine/(checkpoint|eval|model|pack|pipeline|quant|report|speed|teq|verify)/' |
     xargs -0 -n 1 -P "$jobs" clang-tidy-19 -p build --quiet --extra-arg=-Wno-unknown-warning-option --extra-arg=-Wno-ignored-gch
 }
 

@@ -10,7 +10,6 @@ namespace teq::model_info {
 namespace {
 
 using teq::v1::JobSpec;
-using teq::v1::Stage;
 
 // A weight as it is read and as it becomes: half precision to float32.
 constexpr double kLoadBytes = 2 + 4;

@@ -325,6 +325,7 @@ absl::StatusOr<MemoryPlan> PlanMemory(const JobSpec& spec, const ModelConfig& co
   const std::vector<Need> needs = demand.Stages();
   const auto placed = [&](bool in_files) {
     std::vector<StageMemory> stages;
+    stages.reserve(needs.size());
     for (const Need& need : needs) {
       stages.push_back(Place(need, in_files, budget, demand.block_bytes()));
     }
@@ -386,7 +387,7 @@ absl::Status CheckMemoryLimit(const JobSpec& spec, const ModelConfig& config,
     return PlanMemory(spec, config, plan, {.limit_bytes = limit, .on_device = on_device}).status();
   };
   if (device == teq::v1::DEVICE_CUDA || device == teq::v1::DEVICE_HPU) return on(true);
-  const absl::Status on_host = on(false);
+  absl::Status on_host = on(false);
   // ANY may mean a device, whose memory the packing does not take.
   if (on_host.ok() || device == teq::v1::DEVICE_CPU) return on_host;
   return on(true).ok() ? absl::OkStatus() : on_host;

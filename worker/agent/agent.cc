@@ -141,7 +141,7 @@ class Agent {
                if (event.has_calibrated()) calibrated_ = event.calibrated();
              },
          .on_exit = [this](const std::string& how) { OnCalibrated(how); },
-         .on_line = [log = log_](const std::string& line) { log->warn("engine: {}", line); }});
+         .on_line = [log = log_](const std::string& line) { log->warn("calibration: {}", line); }});
     if (!started.ok()) {
       log_->warn("the devices were not measured: {}", Text(started.status()));
       return Register();
