@@ -1,5 +1,10 @@
 #include "worker/engine/pipeline/job_run.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstdint>
+
 #include "ATen/Parallel.h"
 #include "client/model_info/format_rules.h"
 #include "fmt/format.h"
@@ -174,7 +179,9 @@ absl::Status JobRun::LoadModel() {
   decoder_.read_block = [this, read = decoder_.read_block](std::size_t number) {
     // Of the blocks before it nothing is needed any more.
     checkpoint_->Release();
-    return read(number);
+    absl::StatusOr<model::Block> block = read(number);
+    ReadAhead(number + 1);
+    return block;
   };
   const std::string first_norm =
       model_info::NormModules(config_, 0, model_info::NormPlace::kAttention).front();
@@ -183,6 +190,20 @@ absl::Status JobRun::LoadModel() {
   if (transforms()) groups_ = transform::ScaleGroups(config_, grids_);
   parameters_ = transform::PlainParameters(groups_, grids_, FloatOptions());
   return absl::OkStatus();
+}
+
+/// Has the kernel read a block from this disk while the one before it is worked on.
+void JobRun::ReadAhead(std::size_t number) {
+  if (!digest_) return;
+  static const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
+  for (const model_info::PlannedLayer& planned : packable_.plan) {
+    if (static_cast<std::size_t>(planned.layer.block) != number) continue;
+    const absl::StatusOr<Tensor> weight = checkpoint_->Read(planned.layer.name + ".weight");
+    if (!weight.ok()) return;  // who reads it will say so
+    const auto begin = reinterpret_cast<std::uintptr_t>(weight->data_ptr());
+    const std::uintptr_t first = begin / page * page;
+    madvise(reinterpret_cast<void*>(first), weight->nbytes() + (begin - first), MADV_WILLNEED);
+  }
 }
 
 absl::Status JobRun::FetchTexts() {

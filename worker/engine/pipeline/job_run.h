@@ -97,6 +97,7 @@ class JobRun {
   absl::Status PlanRun();
   absl::Status FetchTexts();
   absl::Status LoadModel();
+  void ReadAhead(std::size_t number);
   void OnWait(std::uint64_t done, std::uint64_t total);
   absl::Status BaselineEval();
   absl::Status ChooseBits();
