@@ -79,7 +79,7 @@ TEST(HpuPluginTest, IndexChoosesTheDevice) {
   const Device second = StandIn(1);
   EXPECT_EQ(second.description, "hpu (stand-in B)");
   EXPECT_EQ(second.index, 1);
-  EXPECT_EQ(MemoryOf(second).value().total, 2'000'000);
+  EXPECT_EQ(MemoryOf(second).value().total, 2'000'000'000);
   EXPECT_TRUE(second.torch.is_cpu());
   const std::string error =
       NotAvailable(OpenDevice(teq::v1::DEVICE_HPU, {HpuStandIn("stand_in"), 2}).status());
@@ -89,9 +89,9 @@ TEST(HpuPluginTest, IndexChoosesTheDevice) {
 
 TEST(HpuPluginTest, MemoryThatOthersHoldIsNotPlannedWith) {
   const Device device = StandIn(0);
-  EXPECT_EQ(MemoryOf(device).value().peak, 200'000);
-  // Of 1,000,000 bytes 300,000 are used, and this process never held more than 200,000.
-  EXPECT_EQ(FreeMemory(device).value(), 900'000);
+  EXPECT_EQ(MemoryOf(device).value().peak, 200'000'000);
+  // Of 1,000 MB 300 are used, and this process never held more than 200.
+  EXPECT_EQ(FreeMemory(device).value(), 900'000'000);
 }
 
 TEST(HpuPluginTest, StepsAndWaitsReachTheChosenDevice) {

@@ -32,9 +32,9 @@ static const char* DeviceName(int index) { return index == 0 ? "stand-in A" : "s
 
 static int Memory(int index, teq_hpu_memory* memory) {
   if (fails) return Failed("memory is gone");
-  memory->total = (index + 1) * INT64_C(1000000);
-  memory->used = 300000;
-  memory->peak = 200000;
+  memory->total = (index + 1) * INT64_C(1000000000);
+  memory->used = 300000000;
+  memory->peak = 200000000;
   return 0;
 }
 

@@ -213,7 +213,7 @@ TEST(HpuRunTest, WholeJobRunsThroughAPluginAndEndsAGraphAtEveryStep) {
   ASSERT_TRUE(last.has_finished()) << last.DebugString();
   const teq::v1::Report& report = last.finished().report();
   EXPECT_EQ(report.inputs().device(), "hpu (stand-in B)");
-  EXPECT_EQ(report.peak_memory_bytes().device(), 200'000);
+  EXPECT_EQ(report.peak_memory_bytes().device(), 200'000'000);
   int steps = report.training().loss_curve_size();
   for (const auto& block : report.training().blocks()) steps += block.loss_curve_size();
   EXPECT_GT(steps, 0);
