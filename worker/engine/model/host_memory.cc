@@ -15,4 +15,10 @@ void KeepFreedMemory() {
 #endif
 }
 
+void GiveBackFreedMemory() {
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
+}
+
 }  // namespace teq::model

@@ -8,4 +8,9 @@ namespace teq::model {
 /// back is much.
 void KeepFreedMemory();
 
+/// Gives the freed memory that lies between what is still used back to the system, where a block's
+/// work is done: small things that stay divide what large tensors leave, and the next block's no
+/// longer fit there.
+void GiveBackFreedMemory();
+
 }  // namespace teq::model

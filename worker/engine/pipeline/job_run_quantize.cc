@@ -6,6 +6,7 @@
 #include "proto/spec/error.h"
 #include "proto/spec/recipe.h"
 #include "worker/engine/cancellation.h"
+#include "worker/engine/model/host_memory.h"
 #include "worker/engine/pipeline/job_run.h"
 #include "worker/engine/quant/bit_choice.h"
 #include "worker/engine/quant/clip_search.h"
@@ -107,6 +108,7 @@ absl::Status JobRun::Calibrate() {
       decoder_, calibration_, BatchSize(calibration_), scratch_,
       [&](const model::Block& block, const transform::BlockStatistics& statistics) -> absl::Status {
         CalibrateBlock(block, statistics);
+        model::GiveBackFreedMemory();
         SendProgress(block.number + 1, config_.layers, "blocks");
         return CheckCancelled(cancelled_);
       });
@@ -269,6 +271,7 @@ absl::Status JobRun::RoundBlock(const model::Block& block,
   }
   // Nothing of the block's training is needed any more.
   parameters_.adjustments[number].clear();
+  model::GiveBackFreedMemory();
   SendProgress(block.number + 1, config_.layers, "blocks");
   return absl::OkStatus();
 }
