@@ -2,6 +2,7 @@
 #include <optional>
 
 #include "proto/spec/error.h"
+#include "worker/engine/model/host_memory.h"
 #include "worker/engine/model/window_states.h"
 #include "worker/engine/model/windows_tensor.h"
 #include "worker/engine/teq/train.h"
@@ -121,6 +122,7 @@ absl::Status TrainBlocks(const TrainingTask& task, Parameters& parameters,
       advance(StudentBlock(task, parameters, block, kExact), *quantized_states);
     }
     float_states = std::move(targets);
+    model::GiveBackFreedMemory();
   }
   CountTrainables(task, parameters, report);
   return absl::OkStatus();
