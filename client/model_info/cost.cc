@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "client/model_info/run_sizes.h"
 #include "client/model_info/workload.h"
 #include "proto/spec/recipe.h"
 
@@ -29,7 +30,6 @@ constexpr double kGptqRuns = kSteps + 1;
 // Windows and widths that target_bits measures every layer with.
 constexpr double kSensitivityTokens = 2048;
 constexpr double kWidths = 4;
-constexpr double kChunkTokens = 8192;
 
 class Costs {
  public:
@@ -67,7 +67,7 @@ class Costs {
   }
   /// Of one model through all chunks of the texts.
   void AddMeasurement(double models, StageCost& cost) const {
-    const double chunks = std::ceil(evaluation_tokens_ / kChunkTokens);
+    const double chunks = std::ceil(evaluation_tokens_ / static_cast<double>(kChunkTokens));
     cost.operations +=
         models * (Forward(evaluation_tokens_, work_.evaluation_window) + Head(evaluation_tokens_));
     cost.moved_bytes += models * chunks * weights_ * kLoadBytes;

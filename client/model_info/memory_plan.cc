@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "client/model_info/run_sizes.h"
 #include "client/model_info/workload.h"
 #include "fmt/format.h"
 #include "proto/spec/error.h"
@@ -20,14 +21,8 @@ constexpr std::int64_t kFloat = 4;
 // The program and its libraries; on a device the libraries' context and workspaces there.
 constexpr std::int64_t kProcessBytes = 200 * kMiB;
 constexpr std::int64_t kContextBytes = 512 * kMiB;
-// Tokens that go through all blocks before the next ones do, where quality is measured.
-constexpr std::int64_t kChunkTokens = 8192;
-// Logits that are held at once where two models are compared, and how many copies of them.
-constexpr std::int64_t kComparedLogits = 1 << 23;
+// Copies of the logits where two models are compared.
 constexpr std::int64_t kLogitCopies = 4;
-// The vocabulary's part whose logits a training step holds at once.
-constexpr std::int64_t kSliceLogits = 1 << 21;
-constexpr std::int64_t kLeastSlice = 512;
 // A block's activations, in units of tokens * (hidden + mlp): norms, projections, gates and their
 // products; a token's experts count as one MLP.
 constexpr std::int64_t kActivations = 8;

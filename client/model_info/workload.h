@@ -5,6 +5,7 @@
 
 #include "client/model_info/model_config.h"
 #include "client/model_info/plan.h"
+#include "client/model_info/run_sizes.h"
 #include "teq/v1/job.pb.h"
 
 namespace teq::model_info {
@@ -48,7 +49,6 @@ struct Workload {
 
 /// Tokens that run through the blocks at once where nothing is trained.
 [[nodiscard]] constexpr std::int64_t BatchTokens(std::int64_t window) {
-  constexpr std::int64_t kBatchTokens = 2048;
   return window > kBatchTokens ? window : kBatchTokens / window * window;
 }
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "client/model_info/run_sizes.h"
 #include "proto/spec/error.h"
 #include "worker/engine/cancellation.h"
 #include "worker/engine/model/head_loss.h"
@@ -12,14 +13,10 @@
 namespace teq::eval {
 namespace {
 
+using model_info::kBatchTokens;
+using model_info::kChunkTokens;
+using model_info::kComparedLogits;
 using torch::Tensor;
-
-// Tokens that run through a block at once.
-constexpr std::int64_t kBatchTokens = 2048;
-// Tokens that go through the model together: a block is read once for all of them.
-constexpr std::int64_t kChunkTokens = 8192;
-// Logits that are held at once where two models are compared.
-constexpr std::int64_t kComparedLogits = 1 << 23;
 
 double Mean(const std::vector<double>& values) {
   return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());

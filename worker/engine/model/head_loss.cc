@@ -6,19 +6,19 @@
 #include <vector>
 
 #include "ATen/Parallel.h"
+#include "client/model_info/run_sizes.h"
 #include "torch/autograd.h"
 #include "worker/engine/model/softmax_kernels.h"
 
 namespace teq::model {
 namespace {
 
+using model_info::kLeastSlice;
+using model_info::kSliceLogits;
 using torch::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// Logits of a slice: enough for an efficient product, few enough to stay in a processor's cache.
-constexpr std::int64_t kSliceLogits = 1 << 21;
-constexpr std::int64_t kLeastSlice = 512;
 // Rows of one task of a thread.
 constexpr std::int64_t kRowsPerTask = 16;
 

@@ -25,17 +25,6 @@ using teq::v1::EngineEvent;
 using teq::v1::Stage;
 using torch::Tensor;
 
-/// Of weights that came from elsewhere, which were hashed on the way.
-absl::StatusOr<std::string> FetchedDigest(const model_info::CheckpointIndex& index,
-                                          cache::Inputs& files) {
-  std::string names_and_digests;
-  for (const std::filesystem::path& file : index.files) {
-    TEQ_ASSIGN_OR_RETURN(const std::string digest, files.Sha256(file));
-    names_and_digests += fmt::format("{} {}\n", digest, file.filename().string());
-  }
-  return objects::Sha256(names_and_digests);
-}
-
 /// The ids of a text must have an embedding.
 absl::Status CheckVocabulary(const text::Tokenizer& tokenizer,
                              const model_info::ModelConfig& config) {
@@ -271,7 +260,10 @@ absl::Status JobRun::Seal() {
   SendProgress(0, 0, "");
   TEQ_ASSIGN_OR_RETURN(*report_.mutable_inputs()->mutable_model_sha256(),
                        digest_ ? digest_->Finish(checkpoint_->index())
-                               : FetchedDigest(checkpoint_->index(), *inputs_));
+                               // Weights that came from elsewhere were hashed on the way.
+                               : DigestOfFiles(checkpoint_->index(), [this](const auto& file) {
+                                   return inputs_->Sha256(file);
+                                 }));
   for (const Output& output : outputs_) {
     TEQ_RETURN_IF_ERROR(
         pack::WriteModelCard({.format = output.format->format,

@@ -1,6 +1,7 @@
 // What JobRun does to the weights: the choice of bits, CALIBRATE, TRANSFORM and ROUND.
 #include <set>
 
+#include "client/model_info/run_sizes.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
 #include "proto/spec/error.h"
@@ -20,14 +21,13 @@ namespace {
 using teq::v1::EngineEvent;
 using torch::Tensor;
 
-// Tokens that pass through a block at once while statistics are gathered.
-constexpr std::int64_t kStatisticsBatchTokens = 2048;
 // The end-to-end pass moves at this share of the learning rates: it starts where the blocks ended,
 // and at their rates, or a tenth of them, it may first lose what they had won.
 constexpr double kEndToEndRate = 0.05;
 
+/// Windows that run through a block at once while nothing is trained.
 std::int64_t BatchSize(const text::Windows& windows) {
-  return std::max<std::int64_t>(1, kStatisticsBatchTokens / windows.length);
+  return std::max<std::int64_t>(1, model_info::kBatchTokens / windows.length);
 }
 
 /// "target_bits 3.5: average 3.47 over 28 layers: 3 x 2 bits, 25 x 4 bits".

@@ -25,6 +25,18 @@ absl::Status Unreadable(const std::filesystem::path& path) {
 
 }  // namespace
 
+absl::StatusOr<std::string> DigestOfFiles(
+    const model_info::CheckpointIndex& index,
+    const std::function<absl::StatusOr<std::string>(const std::filesystem::path& file)>&
+        digest_of) {
+  std::string names_and_digests;
+  for (const std::filesystem::path& file : index.files) {
+    TEQ_ASSIGN_OR_RETURN(const std::string digest, digest_of(file));
+    names_and_digests += fmt::format("{} {}\n", digest, file.filename().string());
+  }
+  return objects::Sha256(names_and_digests);
+}
+
 absl::StatusOr<WeightsDigest::File*> WeightsDigest::Opened(const std::filesystem::path& path) {
   const auto [found, is_new] = files_.try_emplace(path);
   if (is_new) found->second.stream.open(path, std::ios::binary);
@@ -53,16 +65,15 @@ absl::Status WeightsDigest::Follow(const model_info::TensorInfo& tensor) {
 }
 
 absl::StatusOr<std::string> WeightsDigest::Finish(const model_info::CheckpointIndex& index) {
-  std::string names_and_digests;
-  for (const std::filesystem::path& path : index.files) {
-    TEQ_ASSIGN_OR_RETURN(File* const file, Opened(path));
-    std::error_code error;
-    const std::uint64_t size = std::filesystem::file_size(path, error);
-    if (error) return Unreadable(path);
-    TEQ_RETURN_IF_ERROR(Advance(*file, path, size));
-    names_and_digests += fmt::format("{} {}\n", file->digest.Hex(), path.filename().string());
-  }
-  return objects::Sha256(names_and_digests);
+  return DigestOfFiles(index,
+                       [this](const std::filesystem::path& path) -> absl::StatusOr<std::string> {
+                         TEQ_ASSIGN_OR_RETURN(File* const file, Opened(path));
+                         std::error_code error;
+                         const std::uint64_t size = std::filesystem::file_size(path, error);
+                         if (error) return Unreadable(path);
+                         TEQ_RETURN_IF_ERROR(Advance(*file, path, size));
+                         return file->digest.Hex();
+                       });
 }
 
 }  // namespace teq::pipeline

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <map>
 #include <string>
 
@@ -13,9 +14,14 @@
 
 namespace teq::pipeline {
 
-/// The sha256 of a model's weights that lie on this disk: of a line "digest name" for each file.
-/// Files are hashed as the model is read, so that the disk is read once even where memory does not
-/// hold the model until its second use. Used from one thread.
+/// The sha256 of a model's weights: of a line "digest name" for each file.
+[[nodiscard]] absl::StatusOr<std::string> DigestOfFiles(
+    const model_info::CheckpointIndex& index,
+    const std::function<absl::StatusOr<std::string>(const std::filesystem::path& file)>& digest_of);
+
+/// DigestOfFiles of weights that lie on this disk. Files are hashed as the model is read, so that
+/// the disk is read once even where memory does not hold the model until its second use. Used from
+/// one thread.
 class WeightsDigest {
  public:
   /// A tensor is about to be read: hashes its file up to the tensor's end, if the digest has come

@@ -4,7 +4,6 @@
 
 #include "proto/spec/error.h"
 #include "torch/autograd.h"
-#include "worker/engine/model/attention.h"
 #include "worker/engine/model/head_loss.h"
 #include "worker/engine/model/window_states.h"
 #include "worker/engine/model/windows_tensor.h"
