@@ -34,11 +34,13 @@ if [ ! -e "$headers/CUDAGuard.h" ]; then
   echo "cuda_syntax: NOT RUN: no $headers; what is behind TEQ_WITH_CUDA was not compiled"
   exit 77
 fi
+# CUDA's headers lie where this nvcc takes them from, wherever it or a link to it stands.
+runtime="$("$nvcc" -M "$kernels" -std=c++17 -I. | grep -o '[^ ]*/cuda_runtime_api\.h' | head -n 1)"
 # What a LibTorch with CUDA was configured with.
 mkdir -p "$work/c10/cuda/impl"
 echo "#define C10_CUDA_BUILD_SHARED_LIBS" >"$work/c10/cuda/impl/cuda_cmake_macros.h"
 for source in worker/engine/model/device.cc worker/engine/quant/rounding.cc; do
   "$@" -std=c++20 -fsyntax-only -DTEQ_WITH_CUDA -isystem "$work" \
-    -isystem "$(dirname "$nvcc")/../include" "$source"
+    -isystem "$(dirname "$runtime")" "$source"
   echo "cuda_syntax: $source compiles with TEQ_WITH_CUDA"
 done
