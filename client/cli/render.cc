@@ -98,9 +98,11 @@ std::string TrainingText(const teq::v1::Training& training) {
   const std::string kept = best < 0    ? "plain rounding"
                            : best == 0 ? "the start"
                                        : fmt::format("step {}", best);
+  const bool bfloat16 = training.compute_type() == teq::v1::COMPUTE_TYPE_BFLOAT16;
   return "TRAINING\n" +
          Table({{"objective", ShortEnumName(teq::v1::Objective_descriptor(), training.objective())},
-                {"steps", fmt::format("{}, kept: {}", training.steps(), kept)},
+                {"steps", fmt::format("{}{}, kept: {}", training.steps(),
+                                      bfloat16 ? " in bfloat16" : "", kept)},
                 {"held-back loss",
                  fmt::format("{:.6g} at the start, {:.6g} kept, {:.6g} by plain rounding",
                              training.initial_loss(), training.final_loss(),

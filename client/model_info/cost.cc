@@ -56,11 +56,15 @@ class Costs {
   }
 
  private:
-  /// Blocks alone.
+  /// Blocks alone: their layers' products, and attention's.
+  [[nodiscard]] double Layers(double tokens) const {
+    return 2 * tokens * static_cast<double>(work_.total.active);
+  }
+  [[nodiscard]] double Attention(double tokens, std::int64_t window) const {
+    return 2 * tokens * static_cast<double>(window * work_.blocks * work_.heads * work_.head_size);
+  }
   [[nodiscard]] double Forward(double tokens, std::int64_t window) const {
-    const double attention = 2.0 * static_cast<double>(window) *
-                             static_cast<double>(work_.blocks * work_.heads * work_.head_size);
-    return tokens * (2 * static_cast<double>(work_.total.active) + attention);
+    return Layers(tokens) + Attention(tokens, window);
   }
   [[nodiscard]] double Head(double tokens) const {
     return 2 * tokens * static_cast<double>(work_.vocabulary * work_.embedding);
@@ -139,8 +143,11 @@ class Costs {
   }
   /// A step costs `passes` forward ones; backward counts as two.
   void AddSteps(int steps, double passes, StageCost& cost) const {
-    const double tokens = passes * steps * StepTokens() + kHeldBackMeasurements * HeldBackTokens();
-    cost.operations += Forward(tokens, work_.window);
+    const double tokens = passes * steps * StepTokens();
+    const bool bfloat16 = schedule_.compute_type() == teq::v1::COMPUTE_TYPE_BFLOAT16;
+    (bfloat16 ? cost.bfloat16_operations : cost.operations) += Layers(tokens);
+    cost.operations += Attention(tokens, work_.window) +
+                       Forward(kHeldBackMeasurements * HeldBackTokens(), work_.window);
     cost.moved_bytes += steps * (kStepBytes * weights_ + kTrainedStepBytes * Trained());
   }
 
@@ -196,7 +203,9 @@ std::vector<StageCost> CostOf(const JobSpec& spec, const ModelConfig& config,
 
 double SecondsOf(const StageCost& cost, const teq::v1::DeviceCalibration& device) {
   if (device.operations_per_second() <= 0 || device.copied_bytes_per_second() <= 0) return 0;
-  return cost.operations / device.operations_per_second() +
+  const double bfloat16 =
+      std::max(device.operations_per_second(), device.bfloat16_operations_per_second());
+  return cost.operations / device.operations_per_second() + cost.bfloat16_operations / bfloat16 +
          cost.moved_bytes / device.copied_bytes_per_second();
 }
 

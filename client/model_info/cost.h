@@ -16,6 +16,7 @@ struct StageCost {
   teq::v1::Stage stage = teq::v1::STAGE_UNSPECIFIED;
   double operations = 0;   // floating-point, a multiplication and an addition being two
   double moved_bytes = 0;  // through memory besides: weights to float32, elementwise passes, files
+  double bfloat16_operations = 0;  // of products with bfloat16 factors
 };
 
 /// What the stages of a planned run cost, FETCH to PUBLISH, to within a factor of about two: matrix

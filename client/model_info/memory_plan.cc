@@ -83,15 +83,15 @@ class Demand {
   [[nodiscard]] Need OneGraph() const {
     const std::int64_t graph = work_.blocks * (Activations(tokens()) + KeptAttention());
     return {.stage = teq::v1::STAGE_TRANSFORM,
-            .work = 3 * kFloat * work_.total.parameters + Trained(work_.total) + graph +
-                    HeadBytes() + StepLogits() + TeacherBytes()};
+            .work = StepWeights(work_.total) + Trained(work_.total) + graph + HeadBytes() +
+                    StepLogits() + TeacherBytes()};
   }
 
   /// A block at a time, forward and again backward. The head's turn comes when no block is held.
   [[nodiscard]] Need ByBlock() const {
     const std::int64_t inputs = work_.blocks * tokens() * work_.hidden * kFloat;
     const std::int64_t block =
-        3 * kFloat * block_.parameters + Trained(block_) + Activations(tokens()) + KeptAttention();
+        StepWeights(block_) + Trained(block_) + Activations(tokens()) + KeptAttention();
     return {.stage = teq::v1::STAGE_TRANSFORM,
             .work = std::max(block, HeadBytes() + StepLogits()),
             .states = inputs + TeacherBytes(),
@@ -104,6 +104,11 @@ class Demand {
   [[nodiscard]] const teq::v1::Recipe& recipe() const { return spec_.recipe(); }
   [[nodiscard]] std::int64_t tokens() const {
     return std::int64_t{schedule_.batch_size()} * work_.window;
+  }
+  /// Float, rounded, and the gradient to that; and the rounded ones' copies in bfloat16.
+  [[nodiscard]] std::int64_t StepWeights(const BlockSize& size) const {
+    const bool bfloat16 = schedule_.compute_type() == teq::v1::COMPUTE_TYPE_BFLOAT16;
+    return (3 * kFloat + (bfloat16 ? 2 : 0)) * size.parameters;
   }
   [[nodiscard]] std::int64_t StateBytes() const {
     return work_.calibration_tokens * work_.hidden * kFloat;
@@ -172,14 +177,13 @@ class Demand {
             .states = StateBytes()};
   }
 
-  /// The float block, the rounded one and its gradient; and of all tokens what the float and the
-  /// rounded block read, and what they should give.
+  /// A block; and of all tokens what the float and the rounded one read, and what they should give.
   [[nodiscard]] Need TrainBlocks() const {
     if (!Trains(recipe()) || schedule_.objective() != teq::v1::OBJECTIVE_BLOCK_MSE) {
       return {.stage = teq::v1::STAGE_TRANSFORM, .on_host = true};
     }
     return {.stage = teq::v1::STAGE_TRANSFORM,
-            .work = 3 * block_bytes() + Trained(block_) + Activations(tokens()) + KeptAttention(),
+            .work = StepWeights(block_) + Trained(block_) + Activations(tokens()) + KeptAttention(),
             .states = 3 * StateBytes(),
             .scratch = LearnedBytes()};
   }

@@ -39,6 +39,9 @@ void SetTrainingDefaults(Training& training) {
     training.set_block_inputs(defaults::kBlockInputs);
   }
   if (!training.has_end_to_end_steps()) training.set_end_to_end_steps(defaults::kEndToEndSteps);
+  if (training.compute_type() == teq::v1::COMPUTE_TYPE_UNSPECIFIED) {
+    training.set_compute_type(defaults::kComputeType);
+  }
 }
 
 void SetTransformDefaults(teq::v1::Transform& transform) {
@@ -151,6 +154,7 @@ Schedule ScheduleOf(const Recipe& recipe) {
   schedule.set_objective(teq.objective());
   schedule.set_gradient(teq.gradient());
   schedule.set_block_inputs(teq.block_inputs());
+  schedule.set_compute_type(teq.compute_type());
   if (teq.has_steps()) schedule.set_steps(teq.steps());
   if (teq.has_batch_size()) schedule.set_batch_size(teq.batch_size());
   if (teq.has_held_back_fraction()) {

@@ -152,6 +152,8 @@ void CheckTraining(const Training& training, const std::string& path, Violations
                            kMaxHeldBackFraction);
   CheckEnum(path + ".block_inputs", training.block_inputs(), teq::v1::BlockInputs_IsValid,
             violations);
+  CheckEnum(path + ".compute_type", training.compute_type(), teq::v1::ComputeType_IsValid,
+            violations);
   violations.CheckRange(path + ".end_to_end_steps", training.end_to_end_steps(), 0, kMaxSteps);
   if (training.end_to_end_steps() > 0 && training.objective() != teq::v1::OBJECTIVE_BLOCK_MSE) {
     violations.Add(

@@ -183,6 +183,20 @@ class IndependentCheckTest(unittest.TestCase):
                 clips = "clipping" in report["layers"][0]
                 self.assertEqual(clips, "preset" in recipe or "clipping" in recipe)
 
+    def test_training_multiplies_bfloat16_only_where_the_processor_does(self):
+        few = {"steps": 3, "batch_size": 2, "objective": "BLOCK_MSE", "end_to_end_steps": 2,
+               "compute_type": "BFLOAT16"}
+        job = self.workshop.job(recipe={"transform": {"teq": few},
+                                        "weights": {"bits": 3, "group_size": 32}})
+        output, report = self._run(job)
+        is_fast = "avx512_bf16" in pathlib.Path("/proc/cpuinfo").read_text()
+        self.assertEqual(report["training"]["compute_type"], "BFLOAT16" if is_fast else "FLOAT32")
+        named = [note for note in report["notes"] if "compute_type" in note]
+        self.assertEqual(len(named), 0 if is_fast else 1, named)
+        # What is measured and published is float32's in any case.
+        packed = self._perplexity(reference.dequantize(output / "gptq"))
+        self.assertAlmostEqual(report["perplexity"][0]["quantized"], packed, delta=1e-3 * packed)
+
     def test_overrides_and_symmetry_reach_the_published_bytes(self):
         job = self.workshop.job(steps=2)
         job["recipe"]["weights"] = {"bits": 4, "group_size": -1, "symmetric": True}

@@ -105,6 +105,7 @@ class JobRun {
   void CalibrateBlock(const model::Block& block, const transform::BlockStatistics& statistics);
   absl::Status Transform();
   absl::Status Train(transform::TrainingTask task);
+  teq::v1::ComputeType ComputeTypeFor(teq::v1::ComputeType requested);
   absl::Status Round();
   absl::Status RoundBlock(const model::Block& block, const transform::BlockStatistics& statistics,
                           BlockRounder& rounder);

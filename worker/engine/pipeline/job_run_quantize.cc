@@ -8,6 +8,7 @@
 #include "proto/spec/recipe.h"
 #include "worker/engine/cancellation.h"
 #include "worker/engine/model/host_memory.h"
+#include "worker/engine/model/linear_product.h"
 #include "worker/engine/pipeline/job_run.h"
 #include "worker/engine/quant/bit_choice.h"
 #include "worker/engine/quant/clip_search.h"
@@ -169,6 +170,8 @@ absl::Status JobRun::Transform() {
 absl::Status JobRun::Train(transform::TrainingTask task) {
   teq::v1::Training& training = *report_.mutable_training();
   const teq::v1::Schedule& schedule = task.schedule;
+  training.set_compute_type(ComputeTypeFor(schedule.compute_type()));
+  if (training.compute_type() == teq::v1::COMPUTE_TYPE_BFLOAT16) task.products = torch::kBFloat16;
   const bool by_block = schedule.objective() == teq::v1::OBJECTIVE_BLOCK_MSE;
   const int block_steps = by_block ? schedule.steps() * static_cast<int>(grids_.size()) : 0;
   const bool left_out = memory_.end_to_end_pass == teq::v1::END_TO_END_PASS_LEFT_OUT;
@@ -208,6 +211,16 @@ absl::Status JobRun::Train(transform::TrainingTask task) {
         "than plain rounding, which was kept");
   }
   return absl::OkStatus();
+}
+
+teq::v1::ComputeType JobRun::ComputeTypeFor(teq::v1::ComputeType requested) {
+  if (requested != teq::v1::COMPUTE_TYPE_BFLOAT16 || model::HasFastBfloat16(device_.torch)) {
+    return requested;
+  }
+  report_.add_notes(
+      fmt::format("compute_type: {} multiplies BFLOAT16 no faster than FLOAT32, which was taken",
+                  device_.description));
+  return teq::v1::COMPUTE_TYPE_FLOAT32;
 }
 
 absl::Status JobRun::Round() {

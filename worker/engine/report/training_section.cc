@@ -81,7 +81,9 @@ std::string Facts(const teq::v1::Report& report) {
   if (trained.rounding() > 0) {
     text += fmt::format(", {} rounding offsets", Count(trained.rounding()));
   }
-  return Paragraph(fmt::format("{} were trained: {}.", text, Course(training)));
+  const bool bfloat16 = training.compute_type() == teq::v1::COMPUTE_TYPE_BFLOAT16;
+  return Paragraph(fmt::format("{} were trained: {}{}.", text, Course(training),
+                               bfloat16 ? ", by matrix products in bfloat16" : ""));
 }
 
 Table CurveTable(const Training& training) {

@@ -11,6 +11,7 @@
 #include "ATen/ops/rand.h"
 #include "torch/types.h"
 #include "worker/engine/model/device.h"
+#include "worker/engine/model/linear_product.h"
 #include "worker/engine/model/threads.h"
 
 namespace teq::speed {
@@ -54,15 +55,22 @@ teq::v1::DeviceCalibration Measure(const model::Device& device, const model::Dev
   const auto options = torch::TensorOptions().dtype(torch::kFloat32).device(device.torch);
   const Tensor states = at::rand({sizes.tokens, sizes.width}, options);
   const Tensor weights = at::rand({sizes.width, sizes.width}, options);
-  const double product = FewestSeconds([&] { return at::matmul(states, weights); });
   const Tensor source = at::rand({sizes.copied_values}, options);
   Tensor target = at::empty_like(source);
   const double copy = FewestSeconds([&] { return target.copy_(source); });
 
   teq::v1::DeviceCalibration calibration;
   calibration.set_device(device.kind);
-  calibration.set_operations_per_second(
-      2 * static_cast<double>(sizes.tokens * sizes.width * sizes.width) / product);
+  const auto rate = [&](torch::ScalarType type) {
+    const Tensor rows = states.to(type);
+    const Tensor columns = weights.to(type);
+    return 2 * static_cast<double>(sizes.tokens * sizes.width * sizes.width) /
+           FewestSeconds([&] { return at::matmul(rows, columns); });
+  };
+  calibration.set_operations_per_second(rate(torch::kFloat32));
+  if (model::HasFastBfloat16(device.torch)) {
+    calibration.set_bfloat16_operations_per_second(rate(torch::kBFloat16));
+  }
   calibration.set_copied_bytes_per_second(static_cast<double>(source.nbytes()) / copy);
   calibration.set_memory_bytes(memory.total);
   return calibration;

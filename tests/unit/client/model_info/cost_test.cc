@@ -44,6 +44,20 @@ TEST(CostTest, ATrainingStepIsThreeForwardOnesAndFourWhereItIsRecomputed) {
               1);
 }
 
+TEST(CostTest, StepsInBfloat16AreCountedApart) {
+  teq::v1::JobSpec spec = TinySpec();
+  teq::v1::Teq& teq = *spec.mutable_recipe()->mutable_transform()->mutable_teq();
+  teq.set_objective(teq::v1::OBJECTIVE_KL);
+  teq.set_steps(100);
+  const StageCost exact = Cost(spec, teq::v1::STAGE_TRANSFORM);
+  EXPECT_EQ(exact.bfloat16_operations, 0);
+  teq.set_compute_type(teq::v1::COMPUTE_TYPE_BFLOAT16);
+  const StageCost cost = Cost(spec, teq::v1::STAGE_TRANSFORM);
+  // The layers' products alone, forward and twice backward, of 100 steps of 64 tokens.
+  EXPECT_DOUBLE_EQ(cost.bfloat16_operations, 3 * 6400.0 * 2 * 81920);
+  EXPECT_DOUBLE_EQ(cost.operations + cost.bfloat16_operations, exact.operations);
+}
+
 TEST(CostTest, WhatIsLeftOutCostsNothing) {
   teq::v1::JobSpec spec = TinySpec();
   const double without = Cost(spec, teq::v1::STAGE_TRANSFORM).operations;
@@ -59,6 +73,10 @@ TEST(CostTest, SecondsAreOperationsAndBytesOverTheDevicesSpeeds) {
   device.set_operations_per_second(50);
   device.set_copied_bytes_per_second(10);
   EXPECT_EQ(SecondsOf({teq::v1::STAGE_ROUND, 100, 30}, device), 5);
+  // Where there are no fast products in bfloat16, those are as slow as the others.
+  EXPECT_EQ(SecondsOf({teq::v1::STAGE_ROUND, 100, 30, 200}, device), 9);
+  device.set_bfloat16_operations_per_second(100);
+  EXPECT_EQ(SecondsOf({teq::v1::STAGE_ROUND, 100, 30, 200}, device), 7);
 }
 
 }  // namespace

@@ -84,6 +84,12 @@ TEST_F(MemoryPlanTest, WithoutALimitEverythingIsInMemory) {
   EXPECT_THAT(plan.notes, IsEmpty());
 }
 
+TEST_F(MemoryPlanTest, StepsInBfloat16HoldTheirFactorsToo) {
+  const std::int64_t exact = Fitting(0).at(teq::v1::STAGE_TRANSFORM).host;
+  teq().set_compute_type(teq::v1::COMPUTE_TYPE_BFLOAT16);
+  EXPECT_EQ(Fitting(0).at(teq::v1::STAGE_TRANSFORM).host, exact + kBlock / 2);
+}
+
 TEST_F(MemoryPlanTest, EvaluationTakesTheLargerOfItsBlocksAndItsHead) {
   spec_.mutable_evaluation()->add_uris("file:///text");
   constexpr std::int64_t kChunk = 2 * 8192 * 64 * 4;

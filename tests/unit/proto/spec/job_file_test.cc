@@ -116,6 +116,7 @@ recipe:
     held_back_fraction: 0.25
     block_inputs: FLOAT
     end_to_end_steps: 5
+    compute_type: BFLOAT16
 evaluation: {tasks: ["file:///data/task.jsonl"]}
 )",
                                  "job.yaml");
@@ -135,6 +136,7 @@ evaluation: {tasks: ["file:///data/task.jsonl"]}
   EXPECT_EQ(recipe.schedule().held_back_fraction(), 0.25);
   EXPECT_EQ(recipe.schedule().block_inputs(), teq::v1::BLOCK_INPUTS_FLOAT);
   EXPECT_EQ(recipe.schedule().end_to_end_steps(), 5);
+  EXPECT_EQ(recipe.schedule().compute_type(), teq::v1::COMPUTE_TYPE_BFLOAT16);
   EXPECT_EQ(file->job.spec().evaluation().tasks(0), "file:///data/task.jsonl");
 
   const auto gptq = ParseJobFile(

@@ -144,6 +144,7 @@ TEST(RecipeWithDefaultsTest, EveryFieldHasTheDefaultThatRecipeProtoStates) {
   EXPECT_EQ(teq.block_inputs(), teq::v1::BLOCK_INPUTS_QUANTIZED);
   EXPECT_TRUE(teq.has_end_to_end_steps());
   EXPECT_EQ(teq.end_to_end_steps(), 0);
+  EXPECT_EQ(teq.compute_type(), teq::v1::COMPUTE_TYPE_FLOAT32);
   EXPECT_EQ(recipe.clipping().learned().learning_rate(), 0.001);
   EXPECT_TRUE(recipe.clipping().learned().start_from_search());
   EXPECT_EQ(recipe.rounding().learned().learning_rate(), 0.005);
@@ -195,6 +196,7 @@ TEST(ScheduleOfTest, TeqsOwnFieldsAreTheSchedule) {
   teq.set_held_back_fraction(0.25);
   teq.set_block_inputs(teq::v1::BLOCK_INPUTS_FLOAT);
   teq.set_end_to_end_steps(13);
+  teq.set_compute_type(teq::v1::COMPUTE_TYPE_BFLOAT16);
   const Schedule schedule = ScheduleOf(RecipeWithDefaults(recipe));
   EXPECT_EQ(schedule.steps(), 11);
   EXPECT_EQ(schedule.batch_size(), 12);
@@ -203,6 +205,7 @@ TEST(ScheduleOfTest, TeqsOwnFieldsAreTheSchedule) {
   EXPECT_EQ(schedule.held_back_fraction(), 0.25);
   EXPECT_EQ(schedule.block_inputs(), teq::v1::BLOCK_INPUTS_FLOAT);
   EXPECT_EQ(schedule.end_to_end_steps(), 13);
+  EXPECT_EQ(schedule.compute_type(), teq::v1::COMPUTE_TYPE_BFLOAT16);
 }
 
 TEST(ScheduleOfTest, LearnedClippingOrRoundingWithoutTeqHasTheRecipesSchedule) {

@@ -160,6 +160,10 @@ INSTANTIATE_TEST_SUITE_P(
         BadSpec{"UnknownBlockInputs",
                 [](JobSpec& s) { TeqOf(s).set_block_inputs(static_cast<teq::v1::BlockInputs>(9)); },
                 "recipe.transform.teq.block_inputs: 9 is not a known value"},
+        BadSpec{
+            "UnknownComputeType",
+            [](JobSpec& s) { TeqOf(s).set_compute_type(static_cast<teq::v1::ComputeType>(9)); },
+            "recipe.transform.teq.compute_type: 9 is not a known value"},
         BadSpec{"EndToEndStepsAfterKl",
                 [](JobSpec& s) {
                   TeqOf(s).set_objective(teq::v1::OBJECTIVE_KL);
