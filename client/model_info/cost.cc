@@ -122,7 +122,7 @@ class Costs {
     if (by_block) {
       AddSteps(schedule_.steps(), 3, cost);
       cost.operations += 2 * Forward(calibration_tokens_, work_.window);
-      cost.moved_bytes += weights_ * kLoadBytes + 3 * StateTraffic();
+      cost.moved_bytes += weights_ * kLoadBytes + 2 * StateTraffic();
     }
     const int steps = by_block ? schedule_.end_to_end_steps() : schedule_.steps();
     if (steps == 0 || memory_.end_to_end_pass == teq::v1::END_TO_END_PASS_LEFT_OUT) return cost;

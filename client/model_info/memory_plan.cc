@@ -177,14 +177,14 @@ class Demand {
             .states = StateBytes()};
   }
 
-  /// A block; and of all tokens what the float and the rounded one read, and what they should give.
+  /// A block; and of all tokens what it reads, and what it should give.
   [[nodiscard]] Need TrainBlocks() const {
     if (!Trains(recipe()) || schedule_.objective() != teq::v1::OBJECTIVE_BLOCK_MSE) {
       return {.stage = teq::v1::STAGE_TRANSFORM, .on_host = true};
     }
     return {.stage = teq::v1::STAGE_TRANSFORM,
             .work = StepWeights(block_) + Trained(block_) + Activations(tokens()) + KeptAttention(),
-            .states = 3 * StateBytes(),
+            .states = 2 * StateBytes(),
             .scratch = LearnedBytes()};
   }
 

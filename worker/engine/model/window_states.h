@@ -24,6 +24,9 @@ class WindowStates {
   /// A copy of its own.
   [[nodiscard]] absl::StatusOr<WindowStates> Copy(Scratch& scratch) const;
 
+  /// Takes the values of others of the same windows.
+  void Assign(const WindowStates& others) { states_.copy_(others.states_); }
+
   /// Shows all batches, [batch, length, hidden], in their order.
   void ForEach(const std::function<void(const torch::Tensor& batch)>& visit) const;
 

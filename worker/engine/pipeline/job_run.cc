@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cstdint>
+#include <utility>
 
 #include "ATen/Parallel.h"
 #include "client/model_info/format_rules.h"
@@ -165,11 +166,18 @@ absl::Status JobRun::LoadModel() {
     return checkpoint_->Read(name);
   };
   TEQ_ASSIGN_OR_RETURN(decoder_, model::OpenDecoder(config_, vocabulary_, source, device_.torch));
-  decoder_.read_block = [this, read = decoder_.read_block](std::size_t number) {
-    // Of the blocks before it nothing is needed any more.
+  decoder_.read_block = [this, read = decoder_.read_block,
+                         last = std::size_t{0}](std::size_t number) mutable {
+    // Of the block before it nothing is needed any more.
     checkpoint_->Release();
     absl::StatusOr<model::Block> block = read(number);
-    ReadAhead(number + 1);
+    // The end-to-end pass also goes from the last block to the first.
+    const bool goes_back = number + 1 == std::exchange(last, number);
+    if (!goes_back) {
+      ReadAhead(number + 1);
+    } else if (number > 0) {
+      ReadAhead(number - 1);
+    }
     return block;
   };
   const std::string first_norm =

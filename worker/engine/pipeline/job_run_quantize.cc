@@ -359,7 +359,10 @@ absl::Status JobRun::KeepLayer(const model::Block& block, std::size_t index, con
   layer.set_group_size(grid.group_size);
   layer.set_weight_mse((rounded - folded).square().mean().item<double>());
   layer.set_output_mse(transform::OutputError(input, effective - original));
-  layer.set_output_mse_round_to_nearest(transform::OutputError(input, plain - original));
+  // A product of the layer's inputs squared: it takes longer than plain rounding does.
+  layer.set_output_mse_round_to_nearest(torch::equal(effective, plain)
+                                            ? layer.output_mse()
+                                            : transform::OutputError(input, plain - original));
   layer.set_changed_codes((quantized.codes != quant::NearestCodes(folded, quantized))
                               .to(torch::kFloat32)
                               .mean()

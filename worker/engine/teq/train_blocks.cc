@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <optional>
 
 #include "proto/spec/error.h"
 #include "worker/engine/model/host_memory.h"
@@ -98,30 +97,25 @@ absl::Status TrainBlocks(const TrainingTask& task, Parameters& parameters,
       model::WindowStates float_states,
       model::WindowStates::Embed(task.decoder, runner, model::WindowTensor(task.windows),
                                  batch_size, task.scratch));
-  std::optional<model::WindowStates> quantized_states;
-  if (reads_quantized) {
-    TEQ_ASSIGN_OR_RETURN(quantized_states, float_states.Copy(task.scratch));
-  }
+  TEQ_ASSIGN_OR_RETURN(model::WindowStates inputs, float_states.Copy(task.scratch));
   for (std::size_t number = 0; number < task.decoder.size(); ++number) {
     TEQ_ASSIGN_OR_RETURN(const model::Block block, task.decoder.ReadBlock(number));
     TEQ_RETURN_IF_ERROR(AddTrainables(task, block, parameters.adjustments[number]));
-    // What is read stays as it is until the block is trained; the targets are the next one's.
-    TEQ_ASSIGN_OR_RETURN(model::WindowStates targets, float_states.Copy(task.scratch));
-    advance(block, targets);
+    advance(block, float_states);
     const auto on_block_step = [&](teq::v1::MetricSample sample) {
       sample.set_step(sample.step() + static_cast<int>(number) * steps);
       sample.set_total_steps(blocks * steps);
       on_step(sample);
     };
-    TEQ_RETURN_IF_ERROR(TrainBlock(
-        task, block, split, runner,
-        {.inputs = quantized_states ? *quantized_states : float_states, .targets = targets},
-        parameters, report, on_block_step, cancelled));
-    if (quantized_states) {
+    TEQ_RETURN_IF_ERROR(TrainBlock(task, block, split, runner,
+                                   {.inputs = inputs, .targets = float_states}, parameters, report,
+                                   on_block_step, cancelled));
+    if (reads_quantized) {
       const torch::NoGradGuard no_gradient;
-      advance(StudentBlock(task, parameters, block, kExact), *quantized_states);
+      advance(StudentBlock(task, parameters, block, kExact), inputs);
+    } else {
+      inputs.Assign(float_states);
     }
-    float_states = std::move(targets);
     model::GiveBackFreedMemory();
   }
   CountTrainables(task, parameters, report);

@@ -70,7 +70,7 @@ TEST_F(MemoryPlanTest, WithoutALimitEverythingIsInMemory) {
   EXPECT_EQ(plan.at(teq::v1::STAGE_BASELINE_EVAL).host, kProcess);  // nothing is measured
   EXPECT_EQ(plan.at(teq::v1::STAGE_CALIBRATE).host, kProcess + kBlock + kGrams + kBatch + kStates);
   EXPECT_EQ(plan.at(teq::v1::STAGE_TRANSFORM).host,
-            kProcess + 3 * kBlock + kTrained + kStep + 3 * kStates);
+            kProcess + 3 * kBlock + kTrained + kStep + 2 * kStates);
   EXPECT_EQ(plan.at(teq::v1::STAGE_ROUND).host, kRound);
   EXPECT_EQ(plan.at(teq::v1::STAGE_PACK).host, kProcess + 3 * 4 * 8192);
   // A byte for each code and three for each group; offsets and factors as float32.
@@ -162,7 +162,7 @@ TEST_F(MemoryPlanTest, TheEndToEndPassIsOneGraphThenBlockByBlockThenLeftOut) {
   EXPECT_EQ(without.end_to_end_pass, teq::v1::END_TO_END_PASS_LEFT_OUT);
   EXPECT_EQ(without.at(teq::v1::STAGE_TRANSFORM).host,
             Fitting(0).at(teq::v1::STAGE_CALIBRATE).host - kGrams - kBatch - kBlock - kStates +
-                3 * kBlock + kTrained + kStep + 3 * kStates);
+                3 * kBlock + kTrained + kStep + 2 * kStates);
   EXPECT_THAT(without.notes, ElementsAre(HasSubstr("left out: even block by block")));
 }
 
