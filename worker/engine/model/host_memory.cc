@@ -4,14 +4,14 @@
 #include <malloc.h>
 #endif
 
+#include <limits>
+
 namespace teq::model {
 
 void KeepFreedMemory() {
 #ifdef __GLIBC__
-  // The most that glibc takes.
-  constexpr int kLargestKept = 32 << 20;
-  mallopt(M_MMAP_THRESHOLD, kLargestKept);
-  mallopt(M_TRIM_THRESHOLD, 8 * kLargestKept);
+  mallopt(M_MMAP_MAX, 0);
+  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
 #endif
 }
 

@@ -13,6 +13,7 @@
 #include "proto/spec/json.h"
 #include "proto/spec/recipe.h"
 #include "worker/engine/cancellation.h"
+#include "worker/engine/model/host_memory.h"
 #include "worker/engine/pack/model_card.h"
 #include "worker/engine/report/environment.h"
 #include "worker/engine/report/page.h"
@@ -70,6 +71,7 @@ absl::Status JobRun::Timed(Stage stage, absl::Status (JobRun::*run)()) {
   absl::Status status = (this->*run)();
   // What a stage has asked of the device is its own, time and errors.
   if (status.ok()) status = model::Synchronize(device_);
+  model::GiveBackFreedMemory();
   const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - stage_start_;
   (*report_.mutable_timing_seconds())[ShortEnumName(teq::v1::Stage_descriptor(), stage)] =
       elapsed.count();
