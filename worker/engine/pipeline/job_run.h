@@ -125,6 +125,7 @@ class JobRun {
   absl::StatusOr<std::vector<teq::v1::Perplexity>> MeasureOutput(const model::Decoder& decoder);
   absl::Status ReportQuality(const model::Decoder& quantized, const Output& output);
   absl::Status VerifyOutput(Output& output);
+  absl::Status ReadOutputBack(Output& output, const std::filesystem::path& directory);
   absl::StatusOr<eval::TaskScores> Score(const model::Decoder& decoder, const Task& task);
   absl::Status CheckGate() const;
 
