@@ -152,6 +152,7 @@ class JobRun {
 
   teq::v1::Stage stage_ = teq::v1::STAGE_UNSPECIFIED;
   std::chrono::steady_clock::time_point stage_start_;
+  std::int64_t done_before_ = 0;  // of the stage's work, before it began
   teq::v1::Report report_;
   std::optional<objects::Publication> publication_;
   std::string manifest_sha256_;
