@@ -258,7 +258,7 @@ absl::Status NewerAttempt(const std::string& place, std::int64_t found, std::int
 void SettleFiles(const fs::path& attempt, const std::string& format_directory,
                  const std::map<std::string, std::string>& sha256, SettledFiles& settled) {
   for (const auto& [name, digest] : sha256) {
-    settled[format_directory + "/" + name] = {
+    settled[fmt::format("{}/{}", format_directory, name)] = {
         .sha256 = digest, .version = VersionOfFile(attempt / format_directory / name)};
   }
 }

@@ -14,7 +14,7 @@ void EarlyUpload::Add(std::vector<File> files, const StepHook& hook) {
     last_ = std::async(std::launch::async, [this, before, files = std::move(files), hook] {
       if (before->valid()) before->wait();
       for (const File& file : files) {
-        if (stopped_) return;
+        if (stopped_ || !may_send_()) return;
         Tell(hook, "upload_file");
         Send(file);
       }

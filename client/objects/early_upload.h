@@ -28,7 +28,10 @@ class EarlyUpload {
     std::string sha256;
   };
 
-  explicit EarlyUpload(std::shared_ptr<ObjectStore> store) : store_(std::move(store)) {}
+  /// `may_send` is asked before each file, from another thread; where it says no, that file and
+  /// those added with it that come after are left out.
+  EarlyUpload(std::shared_ptr<ObjectStore> store, std::function<bool()> may_send)
+      : store_(std::move(store)), may_send_(std::move(may_send)) {}
   ~EarlyUpload() { Stop(); }
   EarlyUpload(const EarlyUpload&) = delete;
   EarlyUpload& operator=(const EarlyUpload&) = delete;
@@ -50,6 +53,7 @@ class EarlyUpload {
   void Send(const File& file);
 
   std::shared_ptr<ObjectStore> store_;
+  std::function<bool()> may_send_;
   std::atomic<bool> stopped_ = false;
   std::atomic<std::uint64_t> sent_ = 0;     // bytes, of the file that travels too
   std::map<std::string, std::string> has_;  // sha256 by key; `last_` writes there

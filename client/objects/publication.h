@@ -98,8 +98,9 @@ class Publication {
 
   /// These files of a format's directory, sha256 by name, will not change any more. Seal takes the
   /// digests as they are given, so that what was verified by them is what the manifest lists. An
-  /// object store begins to take the files, while the run goes on: what cannot be sent now Upload
-  /// sends, or tells the error of. `hook` is called from another thread. To be told once of a file.
+  /// object store begins to take the files, while the run goes on and no newer attempt has begun:
+  /// what cannot be sent now Upload sends, or tells the error of. `hook` is called from another
+  /// thread. To be told once of a file.
   void Settle(const std::string& format_directory, const std::map<std::string, std::string>& sha256,
               const StepHook& hook = {}) {
     attempt_->Settle(format_directory, sha256, hook);

@@ -131,7 +131,10 @@ class StorePublication final : public Publication::Attempt {
         publisher_(std::move(publisher)),
         prefix_(AttemptName(publisher_) + "/"),
         staging_(data, *store_, publisher_),
-        early_(store_) {}
+        early_(store_, [this] {
+          const absl::StatusOr<bool> is_owner = IsOwner();
+          return is_owner.ok() && *is_owner;
+        }) {}
 
   [[nodiscard]] absl::Status Begin(const std::vector<std::string>& format_directories);
   [[nodiscard]] fs::path StagingDirectory(const std::string& format_directory) const override {
@@ -154,6 +157,7 @@ class StorePublication final : public Publication::Attempt {
   [[nodiscard]] absl::Status RemoveAttempt(const std::string& prefix);
   [[nodiscard]] absl::Status RemoveObjects(const std::string& prefix);
   [[nodiscard]] absl::StatusOr<std::optional<Owner>> ReadOwner(const std::string& prefix) const;
+  [[nodiscard]] absl::StatusOr<bool> IsOwner() const;
   [[nodiscard]] bool Owns(const Owner& owner, const std::string& nonce) const;
   [[nodiscard]] absl::StatusOr<std::string> CommittedManifest(
       const std::string& manifest_sha256) const;
@@ -255,6 +259,12 @@ absl::StatusOr<std::optional<Owner>> StorePublication::ReadOwner(const std::stri
   return text ? ParseOwner(*text) : std::nullopt;
 }
 
+// Whether no newer attempt has removed this one.
+absl::StatusOr<bool> StorePublication::IsOwner() const {
+  TEQ_ASSIGN_OR_RETURN(const std::optional<Owner> owner, ReadOwner(prefix_));
+  return owner && owner->nonce == staging_.Nonce();
+}
+
 // Runs without a server have no uid; one is known by what it has staged on this machine.
 bool StorePublication::Owns(const Owner& owner, const std::string& nonce) const {
   if (!publisher_.job_uid.empty()) {
@@ -268,6 +278,7 @@ void StorePublication::Settle(const std::string& format_directory,
                               const StepHook& hook) {
   SettleFiles(staging_.directory(), format_directory, sha256, settled_);
   std::vector<EarlyUpload::File> files;
+  files.reserve(sha256.size());
   for (const auto& [name, digest] : sha256) {
     files.push_back({.key = fmt::format("{}{}/{}", prefix_, format_directory, name),
                      .path = StagingDirectory(format_directory) / name,
@@ -316,8 +327,8 @@ absl::Status StorePublication::Upload(const TransferProgress& progress, const St
   Tell(hook, "upload_manifest");
   if (!of_all(0, text.size())) return absl::CancelledError("the upload was cancelled");
   TEQ_RETURN_IF_ERROR(store_->Write(prefix_ + kManifestKey, text, IfExists::kReplace));
-  TEQ_ASSIGN_OR_RETURN(const std::optional<Owner> owner, ReadOwner(prefix_));
-  if (!owner || owner->nonce != staging_.Nonce()) {
+  TEQ_ASSIGN_OR_RETURN(const bool is_owner, IsOwner());
+  if (!is_owner) {
     return Error(absl::StatusCode::kAborted, "LEASE_LOST",
                  fmt::format("{}: a newer attempt has removed this one during its upload",
                              store_->Uri(prefix_ + kOwnerKey)));

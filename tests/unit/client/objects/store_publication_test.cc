@@ -596,6 +596,21 @@ TEST_F(StorePublicationTest, LeaseLostWhileFilesWereSentEarlyIsToldAndLeavesNoTr
   EXPECT_THAT(store_->uploads, IsEmpty());
 }
 
+TEST_F(StorePublicationTest, NothingIsSentEarlyWhereANewerAttemptHasBegun) {
+  Publication sleeper = Begin(Job(1, 1)).value();
+  Stage(sleeper);
+  const Publication heir = Begin(Job(2, 2)).value();
+  std::promise<void> asked;
+  store_->on_call = [&, count = 0](const std::string& verb, const std::string& key) mutable {
+    if (verb == "head" && key == "1-1/owner.json" && ++count == 1) asked.set_value();
+    return Fault::kNone;
+  };
+  sleeper.Settle("gptq", StagedDigests());
+  Await(asked.get_future());
+  ASSERT_TRUE(sleeper.Abandon().ok());
+  EXPECT_THAT(store_->changes, Not(Contains(HasSubstr("upload"))));
+}
+
 TEST_F(StorePublicationTest, BytesThatAreNotThoseOfTheDigestAreNeverSent) {
   Publication publication = Begin(Job()).value();
   Stage(publication);
