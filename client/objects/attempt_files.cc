@@ -37,8 +37,32 @@ struct StagedFile {
   std::string sha256;
 };
 
-// Syncs and digests everything below `attempt`; by path relative to it, in name order.
-absl::StatusOr<std::map<std::string, StagedFile>> SyncAndDigest(const fs::path& attempt) {
+// Empty where it is not a regular file.
+std::string VersionOfFile(const fs::path& path) {
+  struct stat info {};
+  const bool is_file = ::lstat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode);
+  return is_file ? VersionOf(info) : std::string();
+}
+
+absl::Status Changed(const fs::path& path, std::string_view what) {
+  return Error(absl::StatusCode::kDataLoss, "OBJECT_CORRUPT",
+               fmt::format("{}: {} since it was written; another program does that, or the disk is "
+                           "faulty",
+                           path.string(), what));
+}
+
+// A file that was not touched since it was settled is not read again.
+absl::StatusOr<std::string> DigestOf(const fs::path& path, const SettledFile* settled) {
+  if (settled != nullptr && settled->version == VersionOfFile(path)) return settled->sha256;
+  TEQ_ASSIGN_OR_RETURN(std::string digest, FileSha256(path));
+  if (settled != nullptr && digest != settled->sha256) return Changed(path, "has changed");
+  return digest;
+}
+
+// Syncs everything below `attempt` and digests what is not settled; by path relative to it, in name
+// order.
+absl::StatusOr<std::map<std::string, StagedFile>> SyncAndDigest(const fs::path& attempt,
+                                                                const SettledFiles& settled) {
   std::map<std::string, StagedFile> files;
   std::error_code error;
   for (fs::recursive_directory_iterator entry(attempt, error), end; !error && entry != end;
@@ -54,10 +78,15 @@ absl::StatusOr<std::map<std::string, StagedFile>> SyncAndDigest(const fs::path& 
     }
     TEQ_RETURN_IF_ERROR(Sync(path));
     if (!bytes) continue;
-    TEQ_ASSIGN_OR_RETURN(std::string digest, FileSha256(path));
+    const auto known = settled.find(relative);
+    TEQ_ASSIGN_OR_RETURN(std::string digest,
+                         DigestOf(path, known == settled.end() ? nullptr : &known->second));
     files[relative] = {.bytes = *bytes, .sha256 = std::move(digest)};
   }
   if (error) return WriteError(error.value(), attempt, 0);
+  for (const auto& [path, file] : settled) {
+    if (!files.contains(path)) return Changed(attempt / path, "has gone");
+  }
   return files;
 }
 
@@ -226,11 +255,20 @@ absl::Status NewerAttempt(const std::string& place, std::int64_t found, std::int
                            found, own));
 }
 
+void SettleFiles(const fs::path& attempt, const std::string& format_directory,
+                 const std::map<std::string, std::string>& sha256, SettledFiles& settled) {
+  for (const auto& [name, digest] : sha256) {
+    settled[fmt::format("{}/{}", format_directory, name)] = {
+        .sha256 = digest, .version = VersionOfFile(attempt / format_directory / name)};
+  }
+}
+
 absl::StatusOr<std::string> SealAttempt(
-    const fs::path& attempt, const Publisher& publisher, const std::string& prefix,
+    const fs::path& attempt, const SettledFiles& settled, const Publisher& publisher,
+    const std::string& prefix,
     const std::function<std::string(const std::string& directory)>& place, teq::v1::Report& report,
     const PageWriter& page) {
-  TEQ_ASSIGN_OR_RETURN(auto files, SyncAndDigest(attempt));
+  TEQ_ASSIGN_OR_RETURN(auto files, SyncAndDigest(attempt, settled));
   std::error_code error;
   std::set<std::string> directories;
   for (fs::directory_iterator entry(attempt, error), end; !error && entry != end;

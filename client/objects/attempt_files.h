@@ -1,7 +1,5 @@
 #pragma once
 
-#include <sys/stat.h>
-
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -93,10 +91,22 @@ struct Owner {
 [[nodiscard]] absl::Status NewerAttempt(const std::string& place, std::int64_t found,
                                         std::int64_t own);
 
+/// A staged file whose digest is known since it was written.
+struct SettledFile {
+  std::string sha256;
+  std::string version;  // VersionOf it when it was settled; empty: it was not there
+};
+using SettledFiles = std::map<std::string, SettledFile>;  // by path below the attempt
+
+/// Publication::Settle for the files of one directory.
+void SettleFiles(const std::filesystem::path& attempt, const std::string& format_directory,
+                 const std::map<std::string, std::string>& sha256, SettledFiles& settled);
+
 /// Publication::Seal for the files below `attempt`. `prefix` stands before every path of the
 /// manifest; `place` tells where a format's directory will lie at the end.
 [[nodiscard]] absl::StatusOr<std::string> SealAttempt(
-    const std::filesystem::path& attempt, const Publisher& publisher, const std::string& prefix,
+    const std::filesystem::path& attempt, const SettledFiles& settled, const Publisher& publisher,
+    const std::string& prefix,
     const std::function<std::string(const std::string& directory)>& place, teq::v1::Report& report,
     const PageWriter& page);
 

@@ -168,6 +168,10 @@ class DirectoryPublication final : public Publication::Attempt {
   [[nodiscard]] fs::path StagingDirectory(const std::string& format_directory) const override {
     return AttemptDirectory() / format_directory;
   }
+  void Settle(const std::string& format_directory, const std::map<std::string, std::string>& sha256,
+              const StepHook& /*hook*/) override {
+    SettleFiles(AttemptDirectory(), format_directory, sha256, settled_);
+  }
   [[nodiscard]] absl::StatusOr<std::string> Seal(teq::v1::Report& report,
                                                  const PageWriter& page) override;
   [[nodiscard]] absl::Status Upload(const TransferProgress& /*progress*/,
@@ -183,6 +187,7 @@ class DirectoryPublication final : public Publication::Attempt {
 
   fs::path output_;
   Publisher publisher_;
+  SettledFiles settled_;
   std::shared_ptr<const DirectoryLock> lock_;
 };
 
@@ -222,7 +227,7 @@ absl::StatusOr<std::string> DirectoryPublication::Seal(teq::v1::Report& report,
   const auto place = [this](const std::string& directory) {
     return (output_ / directory).string();
   };
-  return SealAttempt(AttemptDirectory(), publisher_, "", place, report, page);
+  return SealAttempt(AttemptDirectory(), settled_, publisher_, "", place, report, page);
 }
 
 absl::Status DirectoryPublication::Publish(const std::string& manifest_sha256,

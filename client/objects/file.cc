@@ -1,7 +1,6 @@
 #include "client/objects/file.h"
 
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -99,6 +98,11 @@ absl::StatusOr<std::string> FileSha256(const fs::path& path) {
     return ReadError(error, path);
   }
   return hasher.Hex();
+}
+
+std::string VersionOf(const struct stat& info) {
+  return fmt::format("{:x}-{:x}-{:x}.{:09}", info.st_ino, info.st_size, info.st_mtim.tv_sec,
+                     info.st_mtim.tv_nsec);
 }
 
 std::string Sha256(std::string_view text) {

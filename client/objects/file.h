@@ -1,5 +1,7 @@
 #pragma once
 
+#include <sys/stat.h>
+
 #include <cstdint>
 #include <filesystem>
 #include <string>
@@ -21,6 +23,9 @@ namespace teq::objects {
 
 /// The sha256 of a file's bytes, hexadecimal.
 [[nodiscard]] absl::StatusOr<std::string> FileSha256(const std::filesystem::path& path);
+
+/// Names the content that a file has: another file, or this one written anew, has another name.
+[[nodiscard]] std::string VersionOf(const struct stat& info);
 
 /// The sha256 of a text, hexadecimal.
 [[nodiscard]] std::string Sha256(std::string_view text);

@@ -57,12 +57,6 @@ int OpenDirectoryAt(int parent, const std::string& name) {
   return -1;
 }
 
-// An etag: another file, or the same with other bytes, has another.
-std::string EtagOf(const struct stat& info) {
-  return fmt::format("{:x}-{:x}-{:x}.{:09}", info.st_ino, info.st_size, info.st_mtim.tv_sec,
-                     info.st_mtim.tv_nsec);
-}
-
 absl::Status Changed(const fs::path& path) {
   return Error(absl::StatusCode::kFailedPrecondition, "OBJECT_CHANGED",
                fmt::format("{}: is another file by now; start again with it", path.string()));
@@ -131,7 +125,7 @@ class LocalStore : public ObjectStore {
                    !S_ISREG(info.st_mode)) {
                  return absl::OkStatus();  // a temporary file, gone by now, or none
                }
-               found.push_back({key, static_cast<std::uint64_t>(info.st_size), EtagOf(info)});
+               found.push_back({key, static_cast<std::uint64_t>(info.st_size), VersionOf(info)});
                return absl::OkStatus();
              }));
     std::ranges::sort(found, {}, &ObjectInfo::key);
@@ -263,7 +257,7 @@ class LocalStore : public ObjectStore {
       return ReadError(errno, root_ / key);
     }
     if (!S_ISREG(info.st_mode)) return ReadError(ENOENT, root_ / key);
-    opened.info = {key, static_cast<std::uint64_t>(info.st_size), EtagOf(info)};
+    opened.info = {key, static_cast<std::uint64_t>(info.st_size), VersionOf(info)};
     return opened;
   }
 

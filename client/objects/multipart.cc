@@ -10,6 +10,7 @@
 #include <system_error>
 
 #include "client/objects/digest.h"
+#include "client/objects/file.h"
 #include "client/objects/s3_answers.h"
 #include "client/objects/temporary_file.h"
 #include "client/objects/transfer.h"
@@ -81,12 +82,6 @@ class PartReader {
   Sha256Digest digest_;
 };
 
-std::string Sha256Base64(std::string_view bytes) {
-  Sha256Digest digest;
-  digest.Add(bytes);
-  return Base64(digest.Raw());
-}
-
 class MultipartUpload {
  public:
   MultipartUpload(const S3Client& client, const FileUpload& upload,
@@ -110,6 +105,7 @@ class MultipartUpload {
     S3Call call = CallOf("POST", {{"uploads", ""}});
     call.headers = {{"x-amz-checksum-algorithm", "SHA256"}};
     call.body = std::string_view();
+    call.go_on = [this] { return transfer_.GoOn(); };
     TEQ_ASSIGN_OR_RETURN(const HttpAnswer answer, client_.Perform(call));
     // A server that takes checksums says so.
     has_checksums_ = answer.Header("x-amz-checksum-algorithm") == "SHA256";
@@ -142,9 +138,10 @@ class MultipartUpload {
   absl::Status SendPart(std::size_t index, std::string_view bytes) {
     S3Call call = CallOf("PUT", {{"partNumber", std::to_string(index + 1)}, {"uploadId", id_}});
     call.body = bytes;
+    call.body_sha256 = Sha256(bytes);
     call.go_on = [this] { return transfer_.GoOn(); };
     if (has_checksums_) {
-      sent_[index].sha256 = Sha256Base64(bytes);
+      sent_[index].sha256 = Base64(FromHex(call.body_sha256));
       call.headers.emplace_back("x-amz-checksum-sha256", sent_[index].sha256);
     }
     TEQ_ASSIGN_OR_RETURN(const HttpAnswer answer, client_.Perform(call));
@@ -210,8 +207,9 @@ absl::Status UploadWhole(const S3Client& client, const FileUpload& upload,
   const S3Call call{.method = "PUT",
                     .key = upload.key,
                     .uri = upload.uri,
-                    .headers = {{"x-amz-checksum-sha256", Sha256Base64(content)}},
+                    .headers = {{"x-amz-checksum-sha256", Base64(FromHex(upload.sha256))}},
                     .body = content,
+                    .body_sha256 = upload.sha256,
                     .go_on = [&] { return transfer.GoOn(); }};
   TEQ_RETURN_IF_ERROR(client.Perform(call).status());
   transfer.Add(upload.bytes);

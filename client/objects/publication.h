@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -26,7 +27,7 @@ struct Publisher {
   std::int64_t fence = 1;
 };
 
-/// Told a step's name just before it is taken: "upload_file" (once for each), "upload_manifest",
+/// Told a step's name just before it is taken: "upload_file" (for each try), "upload_manifest",
 /// "publish_rename" (once for each entry that moves), "publish_manifest", "publish_cleanup". For
 /// tests that stop a process there.
 using StepHook = std::function<void(std::string_view)>;
@@ -36,8 +37,8 @@ using PageWriter = std::function<std::string(const teq::v1::Report&)>;
 
 /// One attempt's files on their way to an output, from the first byte to the root manifest:
 ///
-///   Begin -> files below StagingDirectory -> Seal -> Upload -> (the content is committed) ->
-///   Publish
+///   Begin -> files below StagingDirectory -> Settle, format by format -> Seal -> Upload -> (the
+///   content is committed) -> Publish
 ///
 /// Readers trust only <output>/manifest.json, which never changes. Other files that the run puts
 /// beside the formats' directories are listed and published as report.json is.
@@ -56,10 +57,12 @@ using PageWriter = std::function<std::string(const teq::v1::Report&)>;
 ///   <output>/manifest.json                       written by Publish, last
 ///
 /// An object store moves nothing, so the attempt's prefix is the final place. Files are staged
-/// below <data>/staging, in a directory of the attempt's own, and uploaded when they are sealed:
+/// below <data>/staging, in a directory of the attempt's own, and uploaded from when they are
+/// settled, the others when they are sealed:
 ///
 ///   <output>/<attempt>-<fence>/owner.json        written by Begin
-///   <output>/<attempt>-<fence>/<format>/..., report.json, report.html   written by Upload
+///   <output>/<attempt>-<fence>/<format>/...      written from Settle to Upload
+///   <output>/<attempt>-<fence>/report.json, report.html   written by Upload
 ///   <output>/<attempt>-<fence>/manifest.json     written by Upload, last
 ///   <output>/manifest.json                       the same bytes, written by Publish from the store
 class Publication {
@@ -93,6 +96,16 @@ class Publication {
     return attempt_->StagingDirectory(format_directory);
   }
 
+  /// These files of a format's directory, sha256 by name, will not change any more. Seal takes the
+  /// digests as they are given, so that what was verified by them is what the manifest lists. An
+  /// object store begins to take the files, while the run goes on and no newer attempt has begun:
+  /// what cannot be sent now Upload sends, or tells the error of. `hook` is called from another
+  /// thread. To be told once of a file.
+  void Settle(const std::string& format_directory, const std::map<std::string, std::string>& sha256,
+              const StepHook& hook = {}) {
+    attempt_->Settle(format_directory, sha256, hook);
+  }
+
   /// Syncs every staged file and directory to disk, and writes the attempt's manifest: schema
   /// "teqd.manifest.v1", job, job_uid, spec_digest, attempt, fence, artifacts (format, path, bytes,
   /// sha256), files (path relative to the output, bytes, sha256), report. Returns its sha256.
@@ -104,15 +117,18 @@ class Publication {
   ///
   /// RESOURCE_EXHAUSTED, DISK_FULL. FAILED_PRECONDITION, UNEXPECTED_FILE: a symbolic link or
   /// another thing that is neither file nor directory was staged, or a format's directory is empty.
+  /// DATA_LOSS, OBJECT_CORRUPT: a settled file was written to since, and has other bytes, or is
+  /// gone.
   [[nodiscard]] absl::StatusOr<std::string> Seal(teq::v1::Report& report,
                                                  const PageWriter& page = {}) {
     return attempt_->Seal(report, page);
   }
 
   /// Brings the sealed files to where Publish needs them, the attempt's manifest last, and removes
-  /// the staged ones. Nothing to do for a directory. `progress` counts the bytes of all files;
-  /// CANCELLED where it returns false. ABORTED, LEASE_LOST, where a newer attempt of this job has
-  /// begun meanwhile: Abandon then removes what came after it looked. Other errors are the store's.
+  /// the staged ones. Nothing to do for a directory. `progress` counts the bytes of all files, from
+  /// what was sent before; CANCELLED where it returns false. ABORTED, LEASE_LOST, where a newer
+  /// attempt of this job has begun meanwhile: Abandon then removes what came after it looked. Other
+  /// errors are the store's.
   [[nodiscard]] absl::Status Upload(const TransferProgress& progress = {},
                                     const StepHook& hook = {}) {
     return attempt_->Upload(progress, hook);
@@ -133,9 +149,10 @@ class Publication {
     return attempt_->Publish(manifest_sha256, hook);
   }
 
-  /// Removes the attempt's files and unfinished uploads, and an output directory where that leaves
-  /// it empty and a run of this publisher made it. For a run that failed: never after its content
-  /// was committed. OK where nothing is left; leaves alone what another publisher owns.
+  /// Ends what is on its way, and removes the attempt's files and unfinished uploads, and an output
+  /// directory where that leaves it empty and a run of this publisher made it. For a run that
+  /// failed: never after its content was committed. OK where nothing is left; leaves alone what
+  /// another publisher owns.
   [[nodiscard]] absl::Status Abandon() { return attempt_->Abandon(); }
 
   /// How one kind of output does it; each function as above.
@@ -144,6 +161,8 @@ class Publication {
     virtual ~Attempt() = default;
     [[nodiscard]] virtual std::filesystem::path StagingDirectory(
         const std::string& format_directory) const = 0;
+    virtual void Settle(const std::string& format_directory,
+                        const std::map<std::string, std::string>& sha256, const StepHook& hook) = 0;
     [[nodiscard]] virtual absl::StatusOr<std::string> Seal(teq::v1::Report& report,
                                                            const PageWriter& page) = 0;
     [[nodiscard]] virtual absl::Status Upload(const TransferProgress& progress,

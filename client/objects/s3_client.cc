@@ -2,21 +2,16 @@
 
 #include <utility>
 
-#include "client/objects/digest.h"
+#include "client/objects/file.h"
 #include "client/objects/s3_errors.h"
 #include "client/objects/sigv4.h"
+#include "client/objects/stoppable.h"
 #include "proto/spec/error.h"
 
 namespace teq::objects {
 namespace {
 
 constexpr std::size_t kMaxAnswerBytes = std::size_t{8} << 20;  // a page of 1,000 long keys
-
-std::string Sha256Of(std::string_view body) {
-  Sha256Digest digest;
-  digest.Add(body);
-  return digest.Hex();
-}
 
 }  // namespace
 
@@ -32,7 +27,9 @@ Attempt S3Client::Try(const S3Call& call, HttpAnswer& answer) const {
                     .path = EncodePath(options_.endpoint.base_path + call.key),
                     .query = call.query,
                     .headers = call.headers,
-                    .payload_sha256 = Sha256Of(call.body.value_or(std::string_view()))};
+                    .payload_sha256 = call.body_sha256.empty()
+                                          ? Sha256(call.body.value_or(std::string_view()))
+                                          : call.body_sha256};
   parts.headers.emplace_back("x-amz-content-sha256", parts.payload_sha256);
   parts.headers.emplace_back("x-amz-date", DateHeader(context.now));
   if (!keys->session_token.empty()) {
@@ -73,7 +70,9 @@ absl::StatusOr<HttpAnswer> S3Client::Perform(const S3Call& call) const {
 
 absl::Status S3Client::Run(const std::function<Attempt(int attempt)>& attempt,
                            const std::function<bool()>& go_on) const {
-  return Retry(options_.retry, options_.world, [&](int number) {
+  // A pause is not waited for by who has stopped.
+  const RetryWorld world = go_on ? Stoppable(options_.world, go_on) : options_.world;
+  return Retry(options_.retry, world, [&](int number) {
     Attempt outcome = attempt(number);
     outcome.again = outcome.again && (!go_on || go_on());
     return outcome;

@@ -21,6 +21,7 @@ struct S3Call {
   Pairs query;
   Pairs headers;
   std::optional<std::string_view> body;
+  std::string body_sha256;  // hexadecimal, where it is known
   BodySink sink;
   std::function<bool()> go_on;
   bool once = false;  // sent once a try: what a second time would not do again

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "client/objects/attempt_files.h"
+#include "client/objects/early_upload.h"
 #include "client/objects/manifest.h"
 #include "fmt/format.h"
 #include "proto/spec/error.h"
@@ -129,12 +130,18 @@ class StorePublication final : public Publication::Attempt {
       : store_(std::move(store)),
         publisher_(std::move(publisher)),
         prefix_(AttemptName(publisher_) + "/"),
-        staging_(data, *store_, publisher_) {}
+        staging_(data, *store_, publisher_),
+        early_(store_, [this] {
+          const absl::StatusOr<bool> is_owner = IsOwner();
+          return is_owner.ok() && *is_owner;
+        }) {}
 
   [[nodiscard]] absl::Status Begin(const std::vector<std::string>& format_directories);
   [[nodiscard]] fs::path StagingDirectory(const std::string& format_directory) const override {
     return staging_.directory() / format_directory;
   }
+  void Settle(const std::string& format_directory, const std::map<std::string, std::string>& sha256,
+              const StepHook& hook) override;
   [[nodiscard]] absl::StatusOr<std::string> Seal(teq::v1::Report& report,
                                                  const PageWriter& page) override;
   [[nodiscard]] absl::Status Upload(const TransferProgress& progress,
@@ -150,6 +157,7 @@ class StorePublication final : public Publication::Attempt {
   [[nodiscard]] absl::Status RemoveAttempt(const std::string& prefix);
   [[nodiscard]] absl::Status RemoveObjects(const std::string& prefix);
   [[nodiscard]] absl::StatusOr<std::optional<Owner>> ReadOwner(const std::string& prefix) const;
+  [[nodiscard]] absl::StatusOr<bool> IsOwner() const;
   [[nodiscard]] bool Owns(const Owner& owner, const std::string& nonce) const;
   [[nodiscard]] absl::StatusOr<std::string> CommittedManifest(
       const std::string& manifest_sha256) const;
@@ -158,6 +166,8 @@ class StorePublication final : public Publication::Attempt {
   Publisher publisher_;
   std::string prefix_;
   StagingArea staging_;
+  SettledFiles settled_;
+  EarlyUpload early_;
 };
 
 absl::Status StorePublication::Begin(const std::vector<std::string>& format_directories) {
@@ -249,6 +259,12 @@ absl::StatusOr<std::optional<Owner>> StorePublication::ReadOwner(const std::stri
   return text ? ParseOwner(*text) : std::nullopt;
 }
 
+// Whether no newer attempt has removed this one.
+absl::StatusOr<bool> StorePublication::IsOwner() const {
+  TEQ_ASSIGN_OR_RETURN(const std::optional<Owner> owner, ReadOwner(prefix_));
+  return owner && owner->nonce == staging_.Nonce();
+}
+
 // Runs without a server have no uid; one is known by what it has staged on this machine.
 bool StorePublication::Owns(const Owner& owner, const std::string& nonce) const {
   if (!publisher_.job_uid.empty()) {
@@ -257,12 +273,26 @@ bool StorePublication::Owns(const Owner& owner, const std::string& nonce) const 
   return owner.job_uid.empty() && !nonce.empty() && owner.nonce == nonce;
 }
 
+void StorePublication::Settle(const std::string& format_directory,
+                              const std::map<std::string, std::string>& sha256,
+                              const StepHook& hook) {
+  SettleFiles(staging_.directory(), format_directory, sha256, settled_);
+  std::vector<EarlyUpload::File> files;
+  files.reserve(sha256.size());
+  for (const auto& [name, digest] : sha256) {
+    files.push_back({.key = fmt::format("{}{}/{}", prefix_, format_directory, name),
+                     .path = StagingDirectory(format_directory) / name,
+                     .sha256 = digest});
+  }
+  early_.Add(std::move(files), hook);
+}
+
 absl::StatusOr<std::string> StorePublication::Seal(teq::v1::Report& report,
                                                    const PageWriter& page) {
   const auto place = [this](const std::string& directory) {
     return store_->Uri(prefix_ + directory);
   };
-  return SealAttempt(staging_.directory(), publisher_, prefix_, place, report, page);
+  return SealAttempt(staging_.directory(), settled_, publisher_, prefix_, place, report, page);
 }
 
 absl::Status StorePublication::Upload(const TransferProgress& progress, const StepHook& hook) {
@@ -275,7 +305,18 @@ absl::Status StorePublication::Upload(const TransferProgress& progress, const St
   const TransferProgress of_all = [&](std::uint64_t done, std::uint64_t /*of_file*/) {
     return !progress || progress(before + done, total);
   };
+  if (!early_.Wait([&](std::uint64_t sent) { return of_all(sent, 0); })) {
+    return absl::CancelledError("the upload was cancelled");
+  }
+  std::vector<ManifestFile> left;
   for (const ManifestFile& file : manifest.files) {
+    if (early_.Has(file.path, file.sha256)) {
+      before += file.bytes;
+    } else {
+      left.push_back(file);
+    }
+  }
+  for (const ManifestFile& file : left) {
     Tell(hook, "upload_file");
     // Also between files that are too small to be asked about.
     if (!of_all(0, file.bytes)) return absl::CancelledError("the upload was cancelled");
@@ -286,8 +327,8 @@ absl::Status StorePublication::Upload(const TransferProgress& progress, const St
   Tell(hook, "upload_manifest");
   if (!of_all(0, text.size())) return absl::CancelledError("the upload was cancelled");
   TEQ_RETURN_IF_ERROR(store_->Write(prefix_ + kManifestKey, text, IfExists::kReplace));
-  TEQ_ASSIGN_OR_RETURN(const std::optional<Owner> owner, ReadOwner(prefix_));
-  if (!owner || owner->nonce != staging_.Nonce()) {
+  TEQ_ASSIGN_OR_RETURN(const bool is_owner, IsOwner());
+  if (!is_owner) {
     return Error(absl::StatusCode::kAborted, "LEASE_LOST",
                  fmt::format("{}: a newer attempt has removed this one during its upload",
                              store_->Uri(prefix_ + kOwnerKey)));
@@ -341,6 +382,7 @@ absl::Status StorePublication::Publish(const std::string& manifest_sha256, const
 }
 
 absl::Status StorePublication::Abandon() {
+  early_.Stop();
   const bool is_own = staging_.locked();
   const std::string nonce = staging_.Nonce();
   TEQ_ASSIGN_OR_RETURN(const std::optional<Owner> owner, ReadOwner(prefix_));

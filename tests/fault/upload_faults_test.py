@@ -215,7 +215,8 @@ class UploadFaultsTest(programs.HouseTest):
                 sleeper.kill()
                 heir.terminate()
 
-    def test_cancelled_upload_stops_while_the_store_hangs_and_leaves_nothing(self):
+    def hang_at_the_model(self):
+        """Events: a request that sends the model hangs; it, and those like it, may go on."""
         hangs, free = threading.Event(), threading.Event()
         self.addCleanup(free.set)
 
@@ -225,9 +226,27 @@ class UploadFaultsTest(programs.HouseTest):
                 free.wait(PATIENCE)
             return False
 
-        gate = s3_server.Fault("", hang)
-        self.store.faults.insert(0, gate)
+        self.store.faults.insert(0, s3_server.Fault("", hang))
         self.store.lock = Unlocked()  # others are served while one hangs
+        return hangs, free
+
+    def test_failed_gate_ends_a_transfer_that_hangs_and_leaves_nothing(self):
+        self.use_wide_model()
+        # The transfer has begun by the time that this is measured.
+        self.workshop.evaluation.write_text(models.random_text(64 * 64, seed=3))
+        hangs, free = self.hang_at_the_model()
+        self.worker()
+        evaluation = {**self.workshop.job()["evaluation"], "max_perplexity_delta": -1e9}
+        name, _ = self.submit(evaluation=evaluation)
+        job = self.house.wait_for_state(name, "FAILED", PATIENCE)
+        self.assertEqual(self.house.reason(job), "PERPLEXITY_GATE", job["error"])
+        self.assertTrue(hangs.is_set(), "the transfer waits for the evaluation")
+        self.assertEqual((self.store.objects, self.store.uploads), ({}, {}))
+        self.assertEqual(self.staged(), [])
+        free.set()
+
+    def test_cancelled_upload_stops_while_the_store_hangs_and_leaves_nothing(self):
+        hangs, free = self.hang_at_the_model()
         self.worker()
         name, _ = self.submit()
         programs.eventually("the upload hangs", hangs.is_set, PATIENCE)

@@ -14,6 +14,8 @@
 #include <string_view>
 #include <system_error>
 
+#include "client/objects/digest.h"
+#include "client/objects/file.h"
 #include "fmt/format.h"
 #include "nlohmann/json.hpp"
 #include "proto/spec/error.h"
@@ -105,27 +107,6 @@ class MappedFile {
   std::byte* data_ = nullptr;
   std::size_t size_ = 0;
 };
-
-absl::Status WriteError(const std::filesystem::path& file, int code) {
-  const bool full = code == ENOSPC || code == EDQUOT || code == EFBIG;
-  return Error(full ? absl::StatusCode::kResourceExhausted : absl::StatusCode::kInternal,
-               full ? "DISK_FULL" : "WRITE_FAILED",
-               fmt::format("{}: cannot be written: {}{}", file.string(), ErrnoText(code),
-                           full ? "; free space there or choose another output" : ""));
-}
-
-absl::Status WriteAll(const std::filesystem::path& file, int descriptor, const void* data,
-                      std::size_t size) {
-  const auto* bytes = static_cast<const char*>(data);
-  while (size > 0) {
-    const ssize_t written = write(descriptor, bytes, size);
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return WriteError(file, errno);
-    bytes += written;
-    size -= static_cast<std::size_t>(written);
-  }
-  return absl::OkStatus();
-}
 
 /// The length field and the JSON, padded so that the data starts at a multiple of 8 bytes.
 absl::StatusOr<std::string> Header(const std::filesystem::path& file,
@@ -238,7 +219,19 @@ struct SafetensorsWriter::File {
   std::filesystem::path path;
   std::vector<TensorEntry> entries;
   FileDescriptor descriptor;
+  objects::Sha256Digest digest;
   std::size_t next = 0;  // entry
+
+  absl::Status Write(std::string_view bytes) {
+    digest.Add(bytes);
+    while (!bytes.empty()) {
+      const ssize_t written = write(descriptor.get(), bytes.data(), bytes.size());
+      if (written < 0 && errno == EINTR) continue;
+      if (written < 0) return objects::WriteError(errno, path, bytes.size());
+      bytes.remove_prefix(static_cast<std::size_t>(written));
+    }
+    return absl::OkStatus();
+  }
 };
 
 SafetensorsWriter::SafetensorsWriter(std::unique_ptr<File> file) : file_(std::move(file)) {}
@@ -250,9 +243,9 @@ absl::StatusOr<SafetensorsWriter> SafetensorsWriter::Create(
     const std::filesystem::path& file, const std::vector<TensorEntry>& entries) {
   TEQ_ASSIGN_OR_RETURN(const std::string header, Header(file, entries));
   const int descriptor = open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (descriptor < 0) return WriteError(file, errno);
+  if (descriptor < 0) return objects::WriteError(errno, file, 0);
   std::unique_ptr<File> opened(new File{file, entries, FileDescriptor(descriptor)});
-  TEQ_RETURN_IF_ERROR(WriteAll(file, descriptor, header.data(), header.size()));
+  TEQ_RETURN_IF_ERROR(opened->Write(header));
   return SafetensorsWriter(std::move(opened));
 }
 
@@ -270,21 +263,23 @@ absl::Status SafetensorsWriter::Add(const torch::Tensor& tensor) {
                                entry.name));
     }
     if (dense.nbytes() == 0) return absl::OkStatus();
-    return WriteAll(file_->path, file_->descriptor.get(), dense.data_ptr(), dense.nbytes());
+    return file_->Write({static_cast<const char*>(dense.data_ptr()), dense.nbytes()});
   } catch (const std::exception& error) {
     return Error(absl::StatusCode::kInternal, "WRITE_FAILED",
                  fmt::format("{}: tensor {}: {}", file_->path.string(), entry.name, error.what()));
   }
 }
 
-absl::Status SafetensorsWriter::Finish() {
+absl::StatusOr<std::string> SafetensorsWriter::Finish() {
   if (file_->next != file_->entries.size()) {
     return Error(absl::StatusCode::kInternal, "WRITE_FAILED",
                  fmt::format("{}: tensor {} was not written", file_->path.string(),
                              file_->entries[file_->next].name));
   }
-  if (const int code = file_->descriptor.Close(); code != 0) return WriteError(file_->path, code);
-  return absl::OkStatus();
+  if (const int code = file_->descriptor.Close(); code != 0) {
+    return objects::WriteError(code, file_->path, 0);
+  }
+  return file_->digest.Hex();
 }
 
 absl::Status WriteSafetensors(const std::filesystem::path& file,
@@ -293,7 +288,7 @@ absl::Status WriteSafetensors(const std::filesystem::path& file,
   for (const auto& [name, tensor] : tensors) entries.push_back(EntryOf(name, tensor));
   TEQ_ASSIGN_OR_RETURN(SafetensorsWriter writer, SafetensorsWriter::Create(file, entries));
   for (const auto& [name, tensor] : tensors) TEQ_RETURN_IF_ERROR(writer.Add(tensor));
-  return writer.Finish();
+  return writer.Finish().status();
 }
 
 }  // namespace teq::checkpoint

@@ -51,8 +51,8 @@ struct TensorEntry {
 [[nodiscard]] TensorEntry EntryOf(const std::string& name, const torch::Tensor& tensor);
 [[nodiscard]] std::uint64_t ByteSizeOf(const TensorEntry& entry);
 
-/// Writes one safetensors file tensor by tensor, with `metadata` {"format": "pt"}. Data starts at a
-/// multiple of 8 bytes. Used once, from one thread.
+/// Writes one safetensors file tensor by tensor, with `metadata` {"format": "pt"}, and digests it
+/// on the way. Data starts at a multiple of 8 bytes. Used once, from one thread.
 class SafetensorsWriter {
  public:
   /// Makes the file for tensors that will come in this order. RESOURCE_EXHAUSTED, DISK_FULL.
@@ -66,8 +66,8 @@ class SafetensorsWriter {
   /// WRITE_FAILED, if it is not; RESOURCE_EXHAUSTED, DISK_FULL.
   [[nodiscard]] absl::Status Add(const torch::Tensor& tensor);
 
-  /// After the last one.
-  [[nodiscard]] absl::Status Finish();
+  /// After the last one; the sha256 of all bytes that were to be written, hexadecimal.
+  [[nodiscard]] absl::StatusOr<std::string> Finish();
 
  private:
   struct File;

@@ -16,32 +16,35 @@ namespace {
 
 using checkpoint::TensorEntry;
 using Json = nlohmann::ordered_json;
+using Digests = std::map<std::string, std::string>;  // sha256 by file name
 
 std::string_view TypeName(torch::ScalarType type) {
   return type == torch::kBFloat16 ? "bfloat16" : "float16";
 }
 
-absl::Status CopyFile(const std::filesystem::path& from, const std::filesystem::path& to) {
-  TEQ_ASSIGN_OR_RETURN(const std::string content, objects::ReadFile(from));
-  return objects::WriteFileAtomically(to, content);
+absl::Status WriteText(const std::filesystem::path& file, std::string_view text, Digests& digests) {
+  digests[file.filename().string()] = objects::Sha256(text);
+  return objects::WriteFileAtomically(file, text);
 }
 
-absl::Status CopyCompanions(const PackableModel& model, const std::filesystem::path& directory) {
+absl::Status CopyCompanions(const PackableModel& model, const std::filesystem::path& directory,
+                            Digests& digests) {
   for (const std::string_view name : model_info::kCompanionFiles) {
     if (!std::filesystem::exists(model.source / name)) continue;
-    TEQ_RETURN_IF_ERROR(CopyFile(model.source / name, directory / name));
+    TEQ_ASSIGN_OR_RETURN(const std::string content, objects::ReadFile(model.source / name));
+    TEQ_RETURN_IF_ERROR(WriteText(directory / name, content, digests));
   }
   return absl::OkStatus();
 }
 
 absl::Status WriteConfig(const PackableModel& model, const Json& quantization,
-                         const std::filesystem::path& directory) {
+                         const std::filesystem::path& directory, Digests& digests) {
   Json config = model.config.source;
   // The newer name counts where both are there.
   if (config.contains("dtype")) config["dtype"] = TypeName(FloatType(model));
   config["torch_dtype"] = TypeName(FloatType(model));
   if (!quantization.is_null()) config["quantization_config"] = quantization;
-  return objects::WriteFileAtomically(directory / "config.json", config.dump(2) + "\n");
+  return WriteText(directory / "config.json", config.dump(2) + "\n", digests);
 }
 
 /// What the tensors of layers will be. Layers of one grid and shape have tensors alike, so one of
@@ -97,8 +100,9 @@ std::vector<std::vector<TensorEntry>> Shards(const std::vector<TensorEntry>& ent
 /// Tensors that come in the order of all shards' entries, each to its file.
 class ShardWriter {
  public:
-  ShardWriter(std::filesystem::path directory, std::vector<std::vector<TensorEntry>> shards)
-      : directory_(std::move(directory)), shards_(std::move(shards)) {}
+  ShardWriter(std::filesystem::path directory, std::vector<std::vector<TensorEntry>> shards,
+              Digests& digests)
+      : directory_(std::move(directory)), shards_(std::move(shards)), digests_(digests) {}
 
   absl::Status Add(const torch::Tensor& tensor) {
     if (!writer_ || next_ == shards_[shard_].size()) TEQ_RETURN_IF_ERROR(OpenNext());
@@ -108,14 +112,14 @@ class ShardWriter {
 
   absl::Status Finish() {
     if (!writer_) TEQ_RETURN_IF_ERROR(OpenNext());
-    TEQ_RETURN_IF_ERROR(writer_->Finish());
+    TEQ_ASSIGN_OR_RETURN(digests_[FileName(shard_)], writer_->Finish());
     return shards_.size() == 1 ? absl::OkStatus() : WriteIndex();
   }
 
  private:
   absl::Status OpenNext() {
     if (writer_) {
-      TEQ_RETURN_IF_ERROR(writer_->Finish());
+      TEQ_ASSIGN_OR_RETURN(digests_[FileName(shard_)], writer_->Finish());
       ++shard_;
       next_ = 0;
     }
@@ -139,19 +143,19 @@ class ShardWriter {
       }
     }
     const Json index = {{"metadata", {{"total_size", total}}}, {"weight_map", weight_map}};
-    return objects::WriteFileAtomically(directory_ / "model.safetensors.index.json",
-                                        index.dump(2) + "\n");
+    return WriteText(directory_ / "model.safetensors.index.json", index.dump(2) + "\n", digests_);
   }
 
   std::filesystem::path directory_;
   std::vector<std::vector<TensorEntry>> shards_;
+  Digests& digests_;
   std::optional<checkpoint::SafetensorsWriter> writer_;  // of shards_[shard_]
   std::size_t shard_ = 0;
   std::size_t next_ = 0;  // entry of it
 };
 
 absl::Status WriteWeights(const PackableModel& model, const LayerTensors& layer_tensors,
-                          const std::filesystem::path& directory) {
+                          const std::filesystem::path& directory, Digests& digests) {
   std::vector<TensorEntry> entries;
   for (const auto& [name, tensor] : model.floats) {
     entries.push_back(checkpoint::EntryOf(name, tensor));
@@ -162,23 +166,13 @@ absl::Status WriteWeights(const PackableModel& model, const LayerTensors& layer_
     std::ranges::move(of_layer, std::back_inserter(entries));
   }
   // The header of a file comes first and says what is in it; so all that is known by now.
-  ShardWriter writer(directory, Shards(entries, model.shard_bytes));
+  ShardWriter writer(directory, Shards(entries, model.shard_bytes), digests);
   for (const auto& [name, tensor] : model.floats) TEQ_RETURN_IF_ERROR(writer.Add(tensor));
   for (const auto& [layer, quantized] : model.layers) {
     TEQ_ASSIGN_OR_RETURN(const auto tensors, layer_tensors(layer, quantized));
     for (const auto& [name, tensor] : tensors) TEQ_RETURN_IF_ERROR(writer.Add(tensor));
   }
   return writer.Finish();
-}
-
-absl::StatusOr<std::map<std::string, std::string>> FileDigests(
-    const std::filesystem::path& directory) {
-  std::map<std::string, std::string> digests;
-  for (const auto& entry : std::filesystem::directory_iterator(directory)) {
-    TEQ_ASSIGN_OR_RETURN(digests[entry.path().filename().string()],
-                         objects::FileSha256(entry.path()));
-  }
-  return digests;
 }
 
 }  // namespace
@@ -216,10 +210,11 @@ std::string ModulePattern(const model_info::ModelConfig& config, std::string_vie
 absl::StatusOr<std::map<std::string, std::string>> WriteCheckpointDirectory(
     const PackableModel& model, const Json& quantization, const LayerTensors& layer_tensors,
     const std::filesystem::path& directory) {
-  TEQ_RETURN_IF_ERROR(WriteConfig(model, quantization, directory));
-  TEQ_RETURN_IF_ERROR(WriteWeights(model, layer_tensors, directory));
-  TEQ_RETURN_IF_ERROR(CopyCompanions(model, directory));
-  return FileDigests(directory);
+  Digests digests;
+  TEQ_RETURN_IF_ERROR(WriteConfig(model, quantization, directory, digests));
+  TEQ_RETURN_IF_ERROR(WriteWeights(model, layer_tensors, directory, digests));
+  TEQ_RETURN_IF_ERROR(CopyCompanions(model, directory, digests));
+  return digests;
 }
 
 }  // namespace teq::pack

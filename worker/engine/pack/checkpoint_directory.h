@@ -29,8 +29,9 @@ using LayerTensors =
 /// license files. Weights are model.safetensors or, where they are larger than a shard,
 /// model-00001-of-0000N.safetensors and so on with model.safetensors.index.json; a tensor is never
 /// divided. One layer's tensors are held at a time; `layer_tensors` is also asked once for every
-/// grid and shape of layers, before anything is written. Returns the sha256 of every file that lies
-/// in the directory then. RESOURCE_EXHAUSTED, DISK_FULL.
+/// grid and shape of layers, before anything is written. Returns every file's sha256, by name, of
+/// the bytes that were to be written: what lies on the disk is compared with it later.
+/// RESOURCE_EXHAUSTED, DISK_FULL.
 [[nodiscard]] absl::StatusOr<std::map<std::string, std::string>> WriteCheckpointDirectory(
     const PackableModel& model, const nlohmann::ordered_json& quantization,
     const LayerTensors& layer_tensors, const std::filesystem::path& directory);

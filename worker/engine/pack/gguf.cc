@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "client/model_info/gguf_rules.h"
-#include "client/objects/file.h"
 #include "fmt/format.h"
 #include "proto/spec/error.h"
 #include "worker/engine/pack/gguf_metadata.h"
@@ -55,7 +54,8 @@ GgufType MostCommon(const std::vector<GgufTensor>& tensors) {
       ->first;
 }
 
-absl::Status WriteFile(const PackableModel& model, const std::filesystem::path& file) {
+absl::StatusOr<std::string> WriteFile(const PackableModel& model,
+                                      const std::filesystem::path& file) {
   TEQ_RETURN_IF_ERROR(model_info::CheckGgufModel(model.config));
   TEQ_ASSIGN_OR_RETURN(const std::vector<GgufTensor> tensors, GgufTensors(model));
   GgufMetadata metadata;
@@ -71,12 +71,9 @@ absl::Status WriteFile(const PackableModel& model, const std::filesystem::path& 
 
 absl::StatusOr<std::map<std::string, std::string>> WriteGgufDirectory(
     const PackableModel& model, const std::filesystem::path& directory) {
-  const std::filesystem::path file = directory / kFile;
-  const absl::Status written = WriteFile(model, file);
-  if (!written.ok()) return WithContext(written, "format GGUF");
-  std::map<std::string, std::string> digests;
-  TEQ_ASSIGN_OR_RETURN(digests[std::string(kFile)], objects::FileSha256(file));
-  return digests;
+  absl::StatusOr<std::string> digest = WriteFile(model, directory / kFile);
+  if (!digest.ok()) return WithContext(digest.status(), "format GGUF");
+  return std::map<std::string, std::string>{{std::string(kFile), *std::move(digest)}};
 }
 
 }  // namespace teq::pack

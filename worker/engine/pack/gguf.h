@@ -10,7 +10,7 @@
 namespace teq::pack {
 
 /// Writes a directory of one file, model.gguf, which llama.cpp needs nothing beside: weights,
-/// metadata and tokenizer. Returns its sha256.
+/// metadata and tokenizer. Returns its sha256, of the bytes that were to be written.
 ///
 /// INVALID_ARGUMENT, FORMAT_CANNOT_HOLD, where model_info::CheckGguf would refuse, and for the
 /// tokenizers that only their files' content tells; NOT_REPRESENTABLE as EncodeBlocks.

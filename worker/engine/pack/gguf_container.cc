@@ -1,14 +1,11 @@
 #include "worker/engine/pack/gguf_container.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstdio>
 #include <cstring>
-#include <system_error>
+#include <string_view>
+#include <utility>
 
-#include "client/objects/file.h"
+#include "client/objects/digest.h"
+#include "client/objects/temporary_file.h"
 #include "fmt/format.h"
 #include "proto/spec/error.h"
 
@@ -71,53 +68,30 @@ std::string Header(const GgufMetadata& metadata, const std::vector<GgufTensor>& 
   return header;
 }
 
-/// A file that has its name only once it is complete.
-class UnfinishedFile {
+/// Bytes one after the other, and their digest.
+class DigestedFile {
  public:
-  explicit UnfinishedFile(std::filesystem::path file)
-      : file_(std::move(file)), temporary_(file_.string() + ".partial") {
-    descriptor_ = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    if (descriptor_ < 0) error_ = errno;
-  }
-  UnfinishedFile(const UnfinishedFile&) = delete;
-  UnfinishedFile& operator=(const UnfinishedFile&) = delete;
-  ~UnfinishedFile() {
-    if (descriptor_ < 0) return;
-    close(descriptor_);
-    unlink(temporary_.c_str());
+  explicit DigestedFile(objects::TemporaryFile file) : file_(std::move(file)) {}
+
+  absl::Status Append(std::string_view bytes) {
+    digest_.Add(bytes);
+    const absl::Status status = file_.WriteAt(size_, bytes);
+    size_ += bytes.size();
+    return status;
   }
 
-  [[nodiscard]] absl::Status Write(const void* data, std::size_t size) {
-    if (descriptor_ < 0) return objects::WriteError(error_, file_, size);
-    const auto* bytes = static_cast<const char*>(data);
-    while (size > 0) {
-      const ssize_t written = write(descriptor_, bytes, size);
-      if (written < 0 && errno == EINTR) continue;
-      if (written < 0) return objects::WriteError(errno, file_, size);
-      bytes += written;
-      size -= static_cast<std::size_t>(written);
-    }
-    return absl::OkStatus();
-  }
-
-  [[nodiscard]] absl::Status Finish() {
-    if (fsync(descriptor_) != 0 || rename(temporary_.c_str(), file_.c_str()) != 0) {
-      return objects::WriteError(errno, file_, 0);
-    }
-    const int result = close(descriptor_);
-    descriptor_ = -1;
-    if (result != 0) return objects::WriteError(errno, file_, 0);
-    return objects::Sync(file_.parent_path());
+  absl::StatusOr<std::string> Finish() {
+    TEQ_RETURN_IF_ERROR(file_.Commit(objects::IfExists::kReplace));
+    return digest_.Hex();
   }
 
  private:
-  std::filesystem::path file_;
-  std::filesystem::path temporary_;
-  int descriptor_ = -1;
-  int error_ = 0;
+  objects::TemporaryFile file_;
+  std::uint64_t size_ = 0;
+  objects::Sha256Digest digest_;
 };
 
-absl::Status WriteTensor(const GgufTensor& tensor, UnfinishedFile& file) {
+absl::Status WriteTensor(const GgufTensor& tensor, DigestedFile& file) {
   TEQ_ASSIGN_OR_RETURN(const torch::Tensor blocks, tensor.blocks());
   const torch::Tensor bytes = blocks.to(torch::kCPU).contiguous();
   const std::uint64_t size = ByteSize(tensor);
@@ -126,9 +100,8 @@ absl::Status WriteTensor(const GgufTensor& tensor, UnfinishedFile& file) {
                  fmt::format("tensor {} has {} bytes where its shape needs {}", tensor.name,
                              bytes.nbytes(), size));
   }
-  TEQ_RETURN_IF_ERROR(file.Write(bytes.data_ptr(), size));
-  const std::string padding(Padding(size), '\0');
-  return file.Write(padding.data(), padding.size());
+  TEQ_RETURN_IF_ERROR(file.Append({static_cast<const char*>(bytes.data_ptr()), size}));
+  return file.Append(std::string(Padding(size), '\0'));
 }
 
 }  // namespace
@@ -201,11 +174,12 @@ void GgufMetadata::AddReals(std::string_view key, const std::vector<float>& valu
   for (const float value : values) Append(bytes_, value);
 }
 
-absl::Status WriteGguf(const std::filesystem::path& file, const GgufMetadata& metadata,
-                       const std::vector<GgufTensor>& tensors) {
-  UnfinishedFile unfinished(file);
-  const std::string header = Header(metadata, tensors);
-  TEQ_RETURN_IF_ERROR(unfinished.Write(header.data(), header.size()));
+absl::StatusOr<std::string> WriteGguf(const std::filesystem::path& file,
+                                      const GgufMetadata& metadata,
+                                      const std::vector<GgufTensor>& tensors) {
+  TEQ_ASSIGN_OR_RETURN(objects::TemporaryFile temporary, objects::TemporaryFile::Beside(file));
+  DigestedFile unfinished(std::move(temporary));
+  TEQ_RETURN_IF_ERROR(unfinished.Append(Header(metadata, tensors)));
   for (const GgufTensor& tensor : tensors) {
     TEQ_RETURN_IF_ERROR(
         WithContext(WriteTensor(tensor, unfinished), fmt::format("{}", file.string())));

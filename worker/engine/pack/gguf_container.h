@@ -63,10 +63,11 @@ struct GgufTensor {
 };
 
 /// Writes a GGUF file of version 3, one tensor after the other: under a temporary name, synced to
-/// disk, then renamed, so that no part of a file is ever left under the name. RESOURCE_EXHAUSTED,
-/// DISK_FULL; otherwise as objects::WriteError.
-[[nodiscard]] absl::Status WriteGguf(const std::filesystem::path& file,
-                                     const GgufMetadata& metadata,
-                                     const std::vector<GgufTensor>& tensors);
+/// disk, then renamed, so that no part of a file is ever left under the name. Returns the sha256 of
+/// all bytes that were to be written, hexadecimal. RESOURCE_EXHAUSTED, DISK_FULL; otherwise as
+/// objects::WriteError.
+[[nodiscard]] absl::StatusOr<std::string> WriteGguf(const std::filesystem::path& file,
+                                                    const GgufMetadata& metadata,
+                                                    const std::vector<GgufTensor>& tensors);
 
 }  // namespace teq::pack

@@ -78,9 +78,12 @@ Json GptqConfig(const PackableModel& model) {
 absl::StatusOr<std::map<std::string, std::string>> WriteGptqDirectory(
     const PackableModel& model, const std::filesystem::path& directory) {
   const Json quantization = GptqConfig(model);
-  TEQ_RETURN_IF_ERROR(objects::WriteFileAtomically(directory / "quantize_config.json",
-                                                   quantization.dump(2) + "\n"));
-  return WriteCheckpointDirectory(model, quantization, GptqTensors, directory);
+  TEQ_ASSIGN_OR_RETURN(auto digests,
+                       WriteCheckpointDirectory(model, quantization, GptqTensors, directory));
+  const std::string text = quantization.dump(2) + "\n";
+  digests["quantize_config.json"] = objects::Sha256(text);
+  TEQ_RETURN_IF_ERROR(objects::WriteFileAtomically(directory / "quantize_config.json", text));
+  return digests;
 }
 
 }  // namespace teq::pack

@@ -85,9 +85,9 @@ void JobRun::SendProgress(std::int64_t done, std::int64_t total, const char* uni
   progress.set_done(done);
   progress.set_total(total);
   progress.set_unit(unit);
-  if (done > 0 && total > 0) {
+  if (done > done_before_ && total > 0) {
     const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - stage_start_;
-    progress.set_remaining_seconds(elapsed.count() / static_cast<double>(done) *
+    progress.set_remaining_seconds(elapsed.count() / static_cast<double>(done - done_before_) *
                                    static_cast<double>(total - done));
   }
   sink_(event);
@@ -258,6 +258,7 @@ absl::Status JobRun::Pack() {
     TEQ_ASSIGN_OR_RETURN(
         output.file_digests,
         output.format->write(packable_, publication_->StagingDirectory(output.format->directory)));
+    publication_->Settle(output.format->directory, output.file_digests, options_.step_hook);
     SendProgress(++done, static_cast<std::int64_t>(outputs_.size()), "formats");
   }
   return absl::OkStatus();
@@ -301,9 +302,11 @@ absl::Status JobRun::Upload() {
   constexpr auto kInterval = std::chrono::milliseconds(250);
   stage_start_ = Clock::now();
   Clock::time_point told;
+  done_before_ = -1;  // until it is told
   // Told from the store's threads, one at a time, while this one waits for them.
   const auto progress = [&](std::uint64_t done, std::uint64_t total) {
     const Clock::time_point now = Clock::now();
+    if (done_before_ < 0) done_before_ = static_cast<std::int64_t>(done);
     if (done == total || now - told >= kInterval) {
       told = now;
       SendProgress(static_cast<std::int64_t>(done), static_cast<std::int64_t>(total), "bytes");

@@ -126,6 +126,7 @@ class JobRun {
   absl::StatusOr<std::vector<teq::v1::Perplexity>> MeasureOutput(const model::Decoder& decoder);
   absl::Status ReportQuality(const model::Decoder& quantized, const Output& output);
   absl::Status VerifyOutput(Output& output);
+  absl::Status ReadOutputBack(Output& output, const std::filesystem::path& directory);
   absl::StatusOr<eval::TaskScores> Score(const model::Decoder& decoder, const Task& task);
   absl::Status CheckGate() const;
 
@@ -152,6 +153,7 @@ class JobRun {
 
   teq::v1::Stage stage_ = teq::v1::STAGE_UNSPECIFIED;
   std::chrono::steady_clock::time_point stage_start_;
+  std::int64_t done_before_ = 0;  // of the stage's work, before it began
   teq::v1::Report report_;
   std::optional<objects::Publication> publication_;
   std::string manifest_sha256_;

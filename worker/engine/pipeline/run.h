@@ -22,7 +22,7 @@ struct Options {
   model::DeviceOptions device;
   std::filesystem::path data = "teqd-data";  // below it: fetched models, staged results
   std::uint64_t cache_bytes = 100ULL << 30;  // the most that fetched models and texts may take
-  objects::StepHook step_hook;               // told of the steps of an upload
+  objects::StepHook step_hook;               // told of the steps of an upload, by any thread
 };
 
 /// Runs one job from its checkpoint to its committed content: FETCH, BASELINE_EVAL, CALIBRATE,

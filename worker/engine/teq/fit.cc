@@ -11,6 +11,7 @@
 #include "google/protobuf/util/time_util.h"
 #include "proto/spec/error.h"
 #include "worker/engine/cancellation.h"
+#include "worker/engine/model/host_memory.h"
 
 namespace teq::transform {
 namespace {
@@ -245,6 +246,7 @@ std::vector<std::int64_t> Shuffled(std::int64_t count, std::uint64_t seed) {
 absl::StatusOr<FitResult> Fit(const std::vector<Trainable>& trainables, const FitTask& task,
                               model::Scratch& scratch, const StepCallback& on_step,
                               const std::atomic<bool>& cancelled) {
+  const model::AllFreedMemoryKept kept;
   FitResult result;
   Best best;
   TEQ_ASSIGN_OR_RETURN(Course course, Course::Start(trainables, task.steps, scratch));

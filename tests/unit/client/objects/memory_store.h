@@ -15,8 +15,9 @@
 
 namespace teq::objects::testing {
 
-/// An object store in memory, for tests of what stands on one. `on_call` is asked before each call
-/// and may fail it, before or after it has taken effect.
+/// An object store in memory, for tests of what stands on one. `on_call` is asked before each call,
+/// by its thread, and may fail it, before or after it has taken effect. Calls may come from several
+/// threads; what tests look at and change directly, only while there are none.
 class MemoryStore final : public ObjectStore {
  public:
   enum class Fault {
@@ -33,6 +34,8 @@ class MemoryStore final : public ObjectStore {
   std::map<std::string, std::string> objects;
   /// Keys of uploads that were begun and never finished.
   mutable std::set<std::string> uploads;
+  /// An upload under this key gets no further than its half, until its progress ends it.
+  std::string stuck;
   /// "verb key" of each call that took effect, in order, but for reading ones.
   std::vector<std::string> changes;
   /// Answers to every call, such as BUCKET_NOT_FOUND; OK: none.
@@ -47,6 +50,7 @@ class MemoryStore final : public ObjectStore {
   absl::StatusOr<ObjectInfo> Head(const std::string& key) const override {
     const Fault fault = on_call("head", key);
     if (fault != Fault::kNone || !broken.ok()) return Failure(key);
+    const std::lock_guard lock(mutex_);
     const auto found = objects.find(key);
     if (found == objects.end()) return NotFound(key);
     return Info(*found);
@@ -56,6 +60,7 @@ class MemoryStore final : public ObjectStore {
                                    std::uint64_t length, const std::string& etag) const override {
     const Fault fault = on_call("read", key);
     if (fault != Fault::kNone || !broken.ok()) return Failure(key);
+    const std::lock_guard lock(mutex_);
     const auto found = objects.find(key);
     if (found == objects.end()) return NotFound(key);
     if (!etag.empty() && etag != Info(*found).etag) {
@@ -67,6 +72,7 @@ class MemoryStore final : public ObjectStore {
   absl::StatusOr<std::vector<ObjectInfo>> List(const std::string& prefix) const override {
     const Fault fault = on_call("list", prefix);
     if (fault != Fault::kNone || !broken.ok()) return Failure(prefix);
+    const std::lock_guard lock(mutex_);
     std::vector<ObjectInfo> found;
     for (const auto& object : objects) {
       if (object.first.starts_with(prefix)) found.push_back(Info(object));
@@ -88,23 +94,29 @@ class MemoryStore final : public ObjectStore {
   /// Leaves an unfinished upload where `on_call` refuses it or `progress` ends it.
   absl::Status Upload(const std::string& key, const std::filesystem::path& file,
                       const std::string& sha256, const TransferProgress& progress) override {
-    uploads.insert(key);
-    const absl::Status status = Change("upload", key, [&]() -> absl::Status {
-      TEQ_ASSIGN_OR_RETURN(std::string content, ReadFile(file));
-      if (Sha256(content) != sha256) {
-        return Error(absl::StatusCode::kDataLoss, "OBJECT_CORRUPT", key);
-      }
-      if (progress && !progress(content.size() / 2, content.size())) {
-        return absl::CancelledError("cancelled");
-      }
+    {
+      const std::lock_guard lock(mutex_);
+      uploads.insert(key);
+    }
+    const Fault fault = on_call("upload", key);
+    if (fault == Fault::kRefuse || !broken.ok()) return Failure(key);
+    TEQ_ASSIGN_OR_RETURN(std::string content, ReadFile(file));
+    if (Sha256(content) != sha256) {
+      return Error(absl::StatusCode::kDataLoss, "OBJECT_CORRUPT", key);
+    }
+    const std::uint64_t size = content.size();
+    bool goes_on = !progress || progress(size / 2, size);
+    while (goes_on && key == stuck) goes_on = progress(size / 2, size);
+    if (!goes_on) return absl::CancelledError("cancelled");
+    {
+      const std::lock_guard lock(mutex_);
       objects[key] = std::move(content);
-      if (progress && !progress(objects[key].size(), objects[key].size())) {
-        return absl::CancelledError("cancelled");
-      }
-      return absl::OkStatus();
-    });
-    if (status.ok()) uploads.erase(key);
-    return status;
+      changes.push_back("upload " + key);
+      if (fault == Fault::kLoseAnswer) return Failure(key);
+      uploads.erase(key);
+    }
+    if (progress && !progress(size, size)) return absl::CancelledError("cancelled");
+    return absl::OkStatus();
   }
 
   absl::Status Download(const ObjectInfo& object, const std::filesystem::path& file,
@@ -158,6 +170,7 @@ class MemoryStore final : public ObjectStore {
                       const std::function<absl::Status()>& effect) {
     const Fault fault = on_call(verb, key);
     if (fault == Fault::kRefuse || !broken.ok()) return Failure(key);
+    const std::lock_guard lock(mutex_);
     const absl::Status status = effect();
     if (!status.ok()) return status;
     changes.push_back(verb + " " + key);
@@ -165,6 +178,7 @@ class MemoryStore final : public ObjectStore {
   }
 
   std::string uri_;
+  mutable std::mutex mutex_;
 };
 
 }  // namespace teq::objects::testing

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -124,6 +125,58 @@ class PublicationTest : public ::testing::Test {
   fs::path directory_;
   fs::path output_;
 };
+
+class SettledTest : public PublicationTest {
+ protected:
+  void SetUp() override {
+    PublicationTest::SetUp();
+    publication_ = Begin(Job()).value();
+    file_ = publication_->StagingDirectory("gptq") / "model.safetensors";
+    Write(file_, "weights");
+  }
+
+  absl::StatusOr<std::string> Seal() {
+    teq::v1::Report report;
+    return publication_->Seal(report);
+  }
+
+  void ExpectCorrupt() {
+    const absl::Status status = Seal().status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+    EXPECT_EQ(ErrorReason(status), "OBJECT_CORRUPT");
+    EXPECT_THAT(std::string(status.message()), HasSubstr("model.safetensors"));
+  }
+
+  std::optional<Publication> publication_;
+  fs::path file_;
+};
+
+TEST_F(SettledTest, FileIsListedWithTheDigestThatItWasSettledWithAndNotReadAgain) {
+  publication_->Settle("gptq", {{"model.safetensors", std::string(64, '1')}});
+  const std::string sha256 = Seal().value();
+  ASSERT_TRUE(publication_->Publish(sha256).ok());
+  EXPECT_EQ(RootManifest()["files"][0]["path"], "gptq/model.safetensors");
+  EXPECT_EQ(RootManifest()["files"][0]["sha256"], std::string(64, '1'));
+}
+
+TEST_F(SettledTest, FileThatOtherBytesWereWrittenToIsNotSealed) {
+  publication_->Settle("gptq", {{"model.safetensors", Sha256("weights")}});
+  Write(file_, "weightz");
+  ExpectCorrupt();
+}
+
+TEST_F(SettledTest, FileThatIsGoneIsNotSealed) {
+  Write(publication_->StagingDirectory("gptq") / "config.json", "{}");
+  publication_->Settle("gptq", {{"model.safetensors", Sha256("weights")}});
+  fs::remove(file_);
+  ExpectCorrupt();
+}
+
+TEST_F(SettledTest, FileThatTheSameBytesWereWrittenToIsReadAndSealed) {
+  publication_->Settle("gptq", {{"model.safetensors", Sha256("weights")}});
+  Write(file_, "weights");
+  EXPECT_TRUE(Seal().ok());
+}
 
 TEST_F(PublicationTest, PublishesDirectoriesReportAndManifestAndRemovesTheAttempt) {
   const std::string sha256 = BeginAndSeal(Job());

@@ -1,8 +1,13 @@
 #include "client/objects/store_publication.h"
 
+#include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <filesystem>
+#include <future>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <set>
 #include <string>
 #include <vector>
@@ -28,6 +33,8 @@ using ::testing::Not;
 using ::testing::UnorderedElementsAre;
 
 const std::vector<std::string> kFormats = {"gptq"};
+
+constexpr char kModelKey[] = "1-1/gptq/model.safetensors";
 
 Publisher Job(int attempt = 1, std::int64_t fence = 1) {
   return {.job = "projects/p/jobs/j",
@@ -68,8 +75,16 @@ class StorePublicationTest : public ::testing::Test {
             .ok());
   }
 
+  static std::map<std::string, std::string> StagedDigests() {
+    return {{"config.json", Sha256("{}")}, {"model.safetensors", Sha256("weights")}};
+  }
+
   static std::string Seal(Publication& publication) {
     Stage(publication);
+    return SealStaged(publication);
+  }
+
+  static std::string SealStaged(Publication& publication) {
     teq::v1::Report report;
     report.set_job("projects/p/jobs/j");
     return publication.Seal(report).value();
@@ -104,6 +119,23 @@ class StorePublicationTest : public ::testing::Test {
       EXPECT_EQ(Sha256(store_->objects.at(path)), file["sha256"]) << path;
     }
     EXPECT_THAT(store_->uploads, IsEmpty());
+  }
+
+  // Ready when the store is called to upload the model; its answers are `fault`.
+  std::future<void> ModelUpload(Fault fault = Fault::kNone, int times = 1) const {
+    auto called = std::make_shared<std::promise<void>>();
+    std::future<void> ready = called->get_future();
+    store_->on_call = [called, fault, times, count = 0](const std::string& verb,
+                                                        const std::string& key) mutable {
+      if (verb != "upload" || key != kModelKey) return Fault::kNone;
+      if (++count == 1) called->set_value();
+      return count <= times ? fault : Fault::kNone;
+    };
+    return ready;
+  }
+
+  static void Await(const std::future<void>& ready) {
+    ASSERT_EQ(ready.wait_for(std::chrono::minutes(1)), std::future_status::ready);
   }
 
   std::shared_ptr<testing::MemoryStore> store_ = std::make_shared<testing::MemoryStore>();
@@ -414,6 +446,195 @@ TEST_F(StorePublicationTest, AbandonByAnotherProcessRemovesObjectsAndStagedFiles
   ASSERT_TRUE(FindInStore(store_, data_, Job()).Abandon().ok());
   EXPECT_THAT(store_->objects, IsEmpty());
   EXPECT_THAT(Staged(), IsEmpty());
+}
+
+TEST_F(StorePublicationTest, SettledFilesAreSentWhileTheRunGoesOn) {
+  Publication publication = Begin(Job()).value();
+  Stage(publication);
+  const std::future<void> called = ModelUpload();
+  publication.Settle("gptq", StagedDigests());
+  Await(called);  // nothing is sealed yet
+  const std::string sha256 = SealStaged(publication);
+  ASSERT_TRUE(publication.Upload().ok());
+  EXPECT_THAT(store_->changes, ElementsAre("write 1-1/owner.json", "upload 1-1/gptq/config.json",
+                                           "upload 1-1/gptq/model.safetensors",
+                                           "upload 1-1/report.json", "write 1-1/manifest.json"));
+  ASSERT_TRUE(FindElsewhere(Job()).Publish(sha256).ok());
+  ExpectPublished(sha256);
+}
+
+TEST_F(StorePublicationTest, FormatsAreSentInTheOrderInWhichTheyWereSettled) {
+  Publication publication = BeginInStore(store_, data_, Job(), {"gptq", "awq"}).value();
+  Stage(publication);
+  ASSERT_TRUE(WriteFileAtomically(publication.StagingDirectory("awq") / "config.json", "[]").ok());
+  publication.Settle("gptq", StagedDigests());
+  publication.Settle("awq", {{"config.json", Sha256("[]")}});
+  const std::string sha256 = SealStaged(publication);
+  ASSERT_TRUE(publication.Upload().ok());
+  EXPECT_THAT(store_->changes,
+              ElementsAre("write 1-1/owner.json", "upload 1-1/gptq/config.json",
+                          "upload 1-1/gptq/model.safetensors", "upload 1-1/awq/config.json",
+                          "upload 1-1/report.json", "write 1-1/manifest.json"));
+  ASSERT_TRUE(publication.Publish(sha256).ok());
+  ExpectPublished(sha256);
+}
+
+TEST_F(StorePublicationTest, ProgressBeginsWithWhatWasSentBefore) {
+  Publication publication = Begin(Job()).value();
+  Stage(publication);
+  std::promise<void> sent;
+  store_->on_call = [&](const std::string& verb, const std::string& key) {
+    // The last of them is asked for when all before it have arrived.
+    if (verb == "upload" && key == "1-1/gptq/tokenizer.json") sent.set_value();
+    return Fault::kNone;
+  };
+  ASSERT_TRUE(
+      WriteFileAtomically(publication.StagingDirectory("gptq") / "tokenizer.json", "").ok());
+  std::map<std::string, std::string> digests = StagedDigests();
+  digests["tokenizer.json"] = Sha256("");
+  publication.Settle("gptq", digests);
+  Await(sent.get_future());
+  SealStaged(publication);
+  std::vector<std::uint64_t> told;
+  std::uint64_t all = 0;
+  ASSERT_TRUE(publication
+                  .Upload([&](std::uint64_t done, std::uint64_t total) {
+                    told.push_back(done);
+                    all = total;
+                    return true;
+                  })
+                  .ok());
+  EXPECT_EQ(told.front(), std::string("{}weights").size());
+  EXPECT_EQ(told.back(), all);
+  EXPECT_TRUE(std::ranges::is_sorted(told));
+}
+
+TEST_F(StorePublicationTest, FileThatCouldNotBeSentEarlyIsSentByTheUpload) {
+  Publication publication = Begin(Job()).value();
+  Stage(publication);
+  const std::future<void> called = ModelUpload(Fault::kRefuse, 1);
+  publication.Settle("gptq", StagedDigests());
+  Await(called);
+  const std::string sha256 = SealStaged(publication);
+  const absl::Status status = publication.Upload();
+  ASSERT_TRUE(status.ok()) << status;
+  ASSERT_TRUE(publication.Publish(sha256).ok());
+  ExpectPublished(sha256);
+}
+
+TEST_F(StorePublicationTest, StoreThatRefusesAFileEarlyAndLateIsTheUploadsError) {
+  Publication publication = Begin(Job()).value();
+  Stage(publication);
+  const std::future<void> called = ModelUpload(Fault::kRefuse, 2);
+  publication.Settle("gptq", StagedDigests());
+  Await(called);
+  SealStaged(publication);
+  EXPECT_EQ(ErrorReason(publication.Upload()), "OBJECT_STORE_UNAVAILABLE");
+  EXPECT_FALSE(store_->objects.contains("1-1/manifest.json"));
+  ASSERT_TRUE(publication.Abandon().ok());
+  EXPECT_THAT(store_->objects, IsEmpty());
+  EXPECT_THAT(store_->uploads, IsEmpty());
+}
+
+TEST_F(StorePublicationTest, AbandonEndsATransferThatIsOnItsWayAndLeavesNoTrace) {
+  Publication publication = Begin(Job()).value();
+  Stage(publication);
+  store_->stuck = kModelKey;
+  const std::future<void> called = ModelUpload();
+  publication.Settle("gptq", StagedDigests());
+  Await(called);
+  ASSERT_TRUE(publication.Abandon().ok());
+  EXPECT_THAT(store_->changes, Contains("upload 1-1/gptq/config.json"));
+  EXPECT_THAT(store_->objects, IsEmpty());
+  EXPECT_THAT(store_->uploads, IsEmpty());
+  EXPECT_THAT(Staged(), IsEmpty());
+}
+
+TEST_F(StorePublicationTest, CancelledUploadEndsATransferThatIsOnItsWay) {
+  Publication publication = Begin(Job()).value();
+  Stage(publication);
+  store_->stuck = kModelKey;
+  const std::future<void> called = ModelUpload();
+  publication.Settle("gptq", StagedDigests());
+  Await(called);
+  SealStaged(publication);
+  EXPECT_TRUE(absl::IsCancelled(
+      publication.Upload([](std::uint64_t /*done*/, std::uint64_t /*total*/) { return false; })));
+  EXPECT_FALSE(store_->objects.contains(kModelKey));
+  ASSERT_TRUE(publication.Abandon().ok());
+  EXPECT_THAT(store_->objects, IsEmpty());
+  EXPECT_THAT(store_->uploads, IsEmpty());
+}
+
+TEST_F(StorePublicationTest, ProcessThatEndsWithoutAWordLeavesWhatItsSuccessorRemoves) {
+  {
+    Publication dead = Begin(Job(1, 1)).value();
+    Stage(dead);
+    store_->stuck = kModelKey;
+    const std::future<void> called = ModelUpload();
+    dead.Settle("gptq", StagedDigests());
+    Await(called);
+  }
+  EXPECT_THAT(store_->Keys(), UnorderedElementsAre("1-1/gptq/config.json", "1-1/owner.json"));
+  EXPECT_THAT(store_->uploads, UnorderedElementsAre(kModelKey));
+  const Publication heir = Begin(Job(1, 2)).value();
+  EXPECT_THAT(store_->Keys(), UnorderedElementsAre("1-2/owner.json"));
+  EXPECT_THAT(store_->uploads, IsEmpty());
+}
+
+TEST_F(StorePublicationTest, LeaseLostWhileFilesWereSentEarlyIsToldAndLeavesNoTrace) {
+  Publication sleeper = Begin(Job(1, 1)).value();
+  Stage(sleeper);
+  const std::future<void> called = ModelUpload();
+  sleeper.Settle("gptq", StagedDigests());
+  Await(called);
+  SealStaged(sleeper);
+  const Publication heir = Begin(Job(2, 2)).value();
+  EXPECT_EQ(ErrorReason(sleeper.Upload()), "LEASE_LOST");
+  ASSERT_TRUE(sleeper.Abandon().ok());
+  EXPECT_THAT(store_->Keys(), UnorderedElementsAre("2-2/owner.json"));
+  EXPECT_THAT(store_->uploads, IsEmpty());
+}
+
+TEST_F(StorePublicationTest, NothingIsSentEarlyWhereANewerAttemptHasBegun) {
+  Publication sleeper = Begin(Job(1, 1)).value();
+  Stage(sleeper);
+  const Publication heir = Begin(Job(2, 2)).value();
+  std::promise<void> asked;
+  store_->on_call = [&, count = 0](const std::string& verb, const std::string& key) mutable {
+    if (verb == "head" && key == "1-1/owner.json" && ++count == 1) asked.set_value();
+    return Fault::kNone;
+  };
+  sleeper.Settle("gptq", StagedDigests());
+  Await(asked.get_future());
+  ASSERT_TRUE(sleeper.Abandon().ok());
+  EXPECT_THAT(store_->changes, Not(Contains(HasSubstr("upload"))));
+}
+
+TEST_F(StorePublicationTest, BytesThatAreNotThoseOfTheDigestAreNeverSent) {
+  Publication publication = Begin(Job()).value();
+  Stage(publication);
+  std::map<std::string, std::string> digests = StagedDigests();
+  digests["model.safetensors"] = Sha256("other weights");
+  publication.Settle("gptq", digests);
+  SealStaged(publication);
+  EXPECT_EQ(ErrorReason(publication.Upload()), "OBJECT_CORRUPT");
+  EXPECT_FALSE(store_->objects.contains(kModelKey));
+}
+
+TEST_F(StorePublicationTest, StepsAreToldOnceOfAFileThatWasSentEarly) {
+  std::mutex mutex;
+  std::vector<std::string> steps;
+  const StepHook hook = [&](std::string_view step) {
+    const std::lock_guard lock(mutex);
+    steps.emplace_back(step);
+  };
+  Publication publication = Begin(Job()).value();
+  Stage(publication);
+  publication.Settle("gptq", StagedDigests(), hook);
+  SealStaged(publication);
+  ASSERT_TRUE(publication.Upload({}, hook).ok());
+  EXPECT_THAT(steps, ElementsAre("upload_file", "upload_file", "upload_file", "upload_manifest"));
 }
 
 TEST_F(StorePublicationTest, StepsAreTold) {

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "client/objects/file.h"
 #include "fmt/format.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -184,6 +185,20 @@ TEST_F(CheckpointTest, WrittenFileIsTheFormatByteForByte) {
   expected += header;
   expected += std::string_view("\x01\0\0\0\x02\0\0\0\x00\x3e", 10);
   EXPECT_EQ(bytes, expected);
+}
+
+TEST_F(CheckpointTest, WriterTellsTheDigestOfTheWholeFile) {
+  const torch::Tensor tensor = torch::arange(1000, torch::kInt16).reshape({10, 100});
+  auto writer = SafetensorsWriter::Create(
+      File(),
+      {EntryOf("a", tensor), EntryOf("empty", torch::empty({0})), EntryOf("b", tensor.t())});
+  ASSERT_TRUE(writer.ok()) << writer.status();
+  for (const torch::Tensor& each : {tensor, torch::empty({0}), tensor.t()}) {
+    ASSERT_TRUE(writer->Add(each).ok());
+  }
+  const auto digest = writer->Finish();
+  ASSERT_TRUE(digest.ok()) << digest.status();
+  EXPECT_EQ(*digest, objects::FileSha256(File()).value());
 }
 
 TEST_F(CheckpointTest, EveryTypeAndLayoutSurvivesWritingAndReading) {

@@ -41,6 +41,8 @@ class CheckpointDirectoryTest : public testing::Test {
     const auto written = row.write(model, directory_);
     if (!written.ok()) return written.status();
     digests_ = *written;
+    // What was digested on its way is all that lies there.
+    TEQ_RETURN_IF_ERROR(verify::CheckDigests(directory_, digests_));
     return pipeline::ReadOutput(row, model, directory_);
   }
 

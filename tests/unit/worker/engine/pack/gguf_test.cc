@@ -141,6 +141,8 @@ TEST_F(WriteGgufTest, TheReaderFindsEveryTensorOfTheCheckpointAgain) {
     const auto written = WriteGgufDirectory(model, directory_ / "out");
     ASSERT_TRUE(written.ok()) << written.status();
     EXPECT_EQ(written->size(), 1U);
+    const absl::Status digests = verify::CheckDigests(directory_ / "out", *written);
+    EXPECT_TRUE(digests.ok()) << digests;
     const auto read =
         verify::ReadWhole(verify::ReadGgufDirectory(directory_ / "out", model.config));
     ASSERT_TRUE(read.ok()) << read.status();
