@@ -113,7 +113,9 @@ class StorePublicationTest : public ::testing::Test {
     ASSERT_TRUE(store_->objects.contains("manifest.json"));
     const std::string& text = store_->objects.at("manifest.json");
     EXPECT_EQ(Sha256(text), sha256);
-    for (const auto& file : nlohmann::json::parse(text)["files"]) {
+    const auto manifest = nlohmann::json::parse(text);
+    ASSERT_FALSE(manifest.at("files").empty());
+    for (const auto& file : manifest.at("files")) {
       const std::string path = file["path"];
       ASSERT_TRUE(store_->objects.contains(path)) << path;
       EXPECT_EQ(Sha256(store_->objects.at(path)), file["sha256"]) << path;
