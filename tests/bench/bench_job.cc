@@ -15,13 +15,17 @@
 
 #include "CLI/CLI.hpp"
 #include "absl/status/statusor.h"
+#include "client/model_info/memory_plan.h"
+#include "client/model_info/plan.h"
 #include "fmt/format.h"
 #include "nlohmann/json.hpp"
 #include "proto/spec/error.h"
+#include "proto/spec/validate.h"
 #include "tests/bench/matrix_products.h"
 #include "tests/bench/random_decoder.h"
 #include "tests/bench/stopwatch.h"
 #include "torch/version.h"
+#include "worker/engine/model/device.h"
 #include "worker/engine/model/host_memory.h"
 #include "worker/engine/model/linear_product.h"
 #include "worker/engine/model/threads.h"
@@ -142,8 +146,31 @@ std::string LibTorchVersion() {
   return fmt::format("{}.{}", TORCH_VERSION_MAJOR, TORCH_VERSION_MINOR);
 }
 
+/// RESOURCE_EXHAUSTED where this machine cannot hold all weights and the graph of a step.
+absl::Status CheckMemory(const model_info::ModelConfig& config, const Arguments& arguments) {
+  teq::v1::JobSpec spec;
+  spec.mutable_recipe()->mutable_weights()->set_group_size(kGrid.group_size);
+  teq::v1::Teq& teq = *spec.mutable_recipe()->mutable_transform()->mutable_teq();
+  teq.set_objective(teq::v1::OBJECTIVE_LM_LOSS);
+  teq.set_batch_size(arguments.batch);
+  spec.mutable_calibration()->set_sequence_length(arguments.sequence);
+  // A limit that does not bind: the graph is stored.
+  spec.mutable_resources()->set_memory_limit_bytes(std::numeric_limits<std::int64_t>::max());
+  spec = WithDefaults(spec);
+  TEQ_ASSIGN_OR_RETURN(const auto layers, model_info::PlanLayers(spec, config));
+  TEQ_ASSIGN_OR_RETURN(const auto plan, model_info::PlanMemory(spec, config, layers, {}));
+  TEQ_ASSIGN_OR_RETURN(const std::int64_t free, model::FreeMemory({}));
+  const std::int64_t needed = plan.at(teq::v1::STAGE_TRANSFORM).host;
+  if (needed <= free) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      fmt::format("--shape {} with --batch {} and --sequence {} takes about {} MiB, and {} MiB are "
+                  "there; make one of them smaller",
+                  arguments.shape, arguments.batch, arguments.sequence, needed >> 20, free >> 20));
+}
+
 absl::StatusOr<nlohmann::ordered_json> Run(const Arguments& arguments, std::int64_t libraries) {
   const model_info::ModelConfig config = *ShapeConfig(arguments.shape);
+  TEQ_RETURN_IF_ERROR(CheckMemory(config, arguments));
   const model::Decoder decoder = RandomDecoder(config);
   const std::vector<transform::BlockGrids> grids(
       decoder.blocks.size(), transform::BlockGrids(decoder.blocks.front().linears.size(), kGrid));

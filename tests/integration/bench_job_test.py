@@ -36,6 +36,13 @@ class BenchJobTest(unittest.TestCase):
         self.assertIn("13b", done.stderr)
 
 
+    def test_what_no_machine_can_hold_is_refused_before_it_is_tried(self):
+        done = run("bench_job", "--shape", "7b", "--batch", "100000", "--sequence", "4096")
+        self.assertEqual(done.returncode, 1, done)
+        self.assertEqual(done.stdout, "")
+        self.assertRegex(done.stderr, r"--shape 7b with --batch 100000 .* takes about \d+ MiB")
+
+
 class BenchKernelsTest(unittest.TestCase):
     def test_a_kernel_has_its_share_of_a_copys_bandwidth(self):
         done = run("bench_kernels", "--benchmark_filter=Packing/Columns/4", "--benchmark_min_time=0.01")
