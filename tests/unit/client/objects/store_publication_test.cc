@@ -123,17 +123,19 @@ class StorePublicationTest : public ::testing::Test {
     EXPECT_THAT(store_->uploads, IsEmpty());
   }
 
-  // Ready when the store is called to upload the model; its answers are `fault`.
-  std::future<void> ModelUpload(Fault fault = Fault::kNone, int times = 1) const {
+  // Settles what is staged, and returns once the store is called to upload the model; its first
+  // answers are `fault`.
+  void SendEarly(Publication& publication, Fault fault = Fault::kNone, int times = 1) const {
     auto called = std::make_shared<std::promise<void>>();
-    std::future<void> ready = called->get_future();
+    const std::future<void> ready = called->get_future();
     store_->on_call = [called, fault, times, count = 0](const std::string& verb,
                                                         const std::string& key) mutable {
       if (verb != "upload" || key != kModelKey) return Fault::kNone;
       if (++count == 1) called->set_value();
       return count <= times ? fault : Fault::kNone;
     };
-    return ready;
+    publication.Settle("gptq", StagedDigests());
+    Await(ready);
   }
 
   static void Await(const std::future<void>& ready) {
@@ -453,9 +455,7 @@ TEST_F(StorePublicationTest, AbandonByAnotherProcessRemovesObjectsAndStagedFiles
 TEST_F(StorePublicationTest, SettledFilesAreSentWhileTheRunGoesOn) {
   Publication publication = Begin(Job()).value();
   Stage(publication);
-  const std::future<void> called = ModelUpload();
-  publication.Settle("gptq", StagedDigests());
-  Await(called);  // nothing is sealed yet
+  SendEarly(publication);  // nothing is sealed yet
   const std::string sha256 = SealStaged(publication);
   ASSERT_TRUE(publication.Upload().ok());
   EXPECT_THAT(store_->changes, ElementsAre("write 1-1/owner.json", "upload 1-1/gptq/config.json",
@@ -514,9 +514,7 @@ TEST_F(StorePublicationTest, ProgressBeginsWithWhatWasSentBefore) {
 TEST_F(StorePublicationTest, FileThatCouldNotBeSentEarlyIsSentByTheUpload) {
   Publication publication = Begin(Job()).value();
   Stage(publication);
-  const std::future<void> called = ModelUpload(Fault::kRefuse, 1);
-  publication.Settle("gptq", StagedDigests());
-  Await(called);
+  SendEarly(publication, Fault::kRefuse, 1);
   const std::string sha256 = SealStaged(publication);
   const absl::Status status = publication.Upload();
   ASSERT_TRUE(status.ok()) << status;
@@ -527,9 +525,7 @@ TEST_F(StorePublicationTest, FileThatCouldNotBeSentEarlyIsSentByTheUpload) {
 TEST_F(StorePublicationTest, StoreThatRefusesAFileEarlyAndLateIsTheUploadsError) {
   Publication publication = Begin(Job()).value();
   Stage(publication);
-  const std::future<void> called = ModelUpload(Fault::kRefuse, 2);
-  publication.Settle("gptq", StagedDigests());
-  Await(called);
+  SendEarly(publication, Fault::kRefuse, 2);
   SealStaged(publication);
   EXPECT_EQ(ErrorReason(publication.Upload()), "OBJECT_STORE_UNAVAILABLE");
   EXPECT_FALSE(store_->objects.contains("1-1/manifest.json"));
@@ -542,9 +538,7 @@ TEST_F(StorePublicationTest, AbandonEndsATransferThatIsOnItsWayAndLeavesNoTrace)
   Publication publication = Begin(Job()).value();
   Stage(publication);
   store_->stuck = kModelKey;
-  const std::future<void> called = ModelUpload();
-  publication.Settle("gptq", StagedDigests());
-  Await(called);
+  SendEarly(publication);
   ASSERT_TRUE(publication.Abandon().ok());
   EXPECT_THAT(store_->changes, Contains("upload 1-1/gptq/config.json"));
   EXPECT_THAT(store_->objects, IsEmpty());
@@ -556,9 +550,7 @@ TEST_F(StorePublicationTest, CancelledUploadEndsATransferThatIsOnItsWay) {
   Publication publication = Begin(Job()).value();
   Stage(publication);
   store_->stuck = kModelKey;
-  const std::future<void> called = ModelUpload();
-  publication.Settle("gptq", StagedDigests());
-  Await(called);
+  SendEarly(publication);
   SealStaged(publication);
   EXPECT_TRUE(absl::IsCancelled(
       publication.Upload([](std::uint64_t /*done*/, std::uint64_t /*total*/) { return false; })));
@@ -573,9 +565,7 @@ TEST_F(StorePublicationTest, ProcessThatEndsWithoutAWordLeavesWhatItsSuccessorRe
     Publication dead = Begin(Job(1, 1)).value();
     Stage(dead);
     store_->stuck = kModelKey;
-    const std::future<void> called = ModelUpload();
-    dead.Settle("gptq", StagedDigests());
-    Await(called);
+    SendEarly(dead);
   }
   EXPECT_THAT(store_->Keys(), UnorderedElementsAre("1-1/gptq/config.json", "1-1/owner.json"));
   EXPECT_THAT(store_->uploads, UnorderedElementsAre(kModelKey));
@@ -587,9 +577,7 @@ TEST_F(StorePublicationTest, ProcessThatEndsWithoutAWordLeavesWhatItsSuccessorRe
 TEST_F(StorePublicationTest, LeaseLostWhileFilesWereSentEarlyIsToldAndLeavesNoTrace) {
   Publication sleeper = Begin(Job(1, 1)).value();
   Stage(sleeper);
-  const std::future<void> called = ModelUpload();
-  sleeper.Settle("gptq", StagedDigests());
-  Await(called);
+  SendEarly(sleeper);
   SealStaged(sleeper);
   const Publication heir = Begin(Job(2, 2)).value();
   EXPECT_EQ(ErrorReason(sleeper.Upload()), "LEASE_LOST");
