@@ -171,6 +171,11 @@ TokenLoss Divergence(const Head& head, const Tensor& states, const HeadReference
           with_gradient ? softmax.mean_row - reference.mean_row : Tensor()};
 }
 
+/// The next token's share of each token's distribution, [..., 1].
+Tensor NextShare(const Tensor& next, double share) {
+  return (next >= 0).unsqueeze(-1).to(torch::kFloat32) * share;
+}
+
 /// Capped logits are not linear in the states, so whole rows of them are made, some tokens at a
 /// time.
 TokenLoss CappedDivergence(const Head& head, const Tensor& states, const HeadReference& reference,
@@ -190,7 +195,12 @@ TokenLoss CappedDivergence(const Head& head, const Tensor& states, const HeadRef
     const Tensor capped = logits(own[i]);
     const Tensor log_q = torch::log_softmax(capped, 1);
     const Tensor log_p = torch::log_softmax(logits(others[i]), 1);
-    const Tensor p = log_p.exp();
+    Tensor p = log_p.exp();
+    if (reference.next.defined()) {
+      const Tensor next = reference.next.narrow(0, static_cast<std::int64_t>(i) * rows, p.size(0));
+      const Tensor share = NextShare(next, reference.next_share);
+      p.mul_(1 - share).scatter_add_(1, next.clamp_min(0).unsqueeze(1), share);
+    }
     values.push_back((p * (log_p - log_q)).sum(1));
     if (!with_gradient) continue;
     gradients.push_back(((log_q.exp() - p) * CapSlope(capped, head.cap)).mm(weight));
@@ -245,15 +255,23 @@ Tensor HeadTokenLosses(const Decoder& decoder, const Tensor& states, const Tenso
       .value;
 }
 
-HeadReference MakeHeadReference(const Decoder& decoder, const Tensor& states) {
+HeadReference MakeHeadReference(const Decoder& decoder, const Tensor& states,
+                                const NextTokens& next) {
   const torch::NoGradGuard no_gradient;
   const Head head = HeadOf(decoder);
-  if (head.cap > 0) return {states, {}, {}};
+  if (head.cap > 0) return {states, {}, {}, next.ids, next.share};
   const Softmax softmax =
       SoftmaxBySlices(head, states.flatten(0, -2).contiguous(), /*with_rows=*/true);
-  return {
+  HeadReference reference{
       states, softmax.mean_row.view_as(states),
       softmax.log_sum.view(states.sizes().slice(0, static_cast<std::size_t>(states.dim() - 1)))};
+  if (next.ids.defined()) {
+    const Tensor rows = head.weight.index_select(0, next.ids.clamp_min(0).flatten())
+                            .to(torch::kFloat32)
+                            .view_as(states);
+    reference.mean_row = reference.mean_row.lerp(rows, NextShare(next.ids, next.share));
+  }
+  return reference;
 }
 
 HeadReference Select(const HeadReference& reference, const Tensor& indices,
@@ -262,13 +280,15 @@ HeadReference Select(const HeadReference& reference, const Tensor& indices,
   const auto select = [&](const Tensor& tensor) {
     return tensor.defined() ? tensor.index_select(0, chosen).to(device) : Tensor();
   };
-  return {select(reference.states), select(reference.mean_row), select(reference.log_sum)};
+  return {select(reference.states), select(reference.mean_row), select(reference.log_sum),
+          select(reference.next), reference.next_share};
 }
 
 Tensor HeadDivergence(const Decoder& decoder, const Tensor& states,
                       const HeadReference& reference) {
   const Head head = HeadOf(decoder);
-  HeadReference flat{reference.states.flatten(0, -2), {}, {}};
+  HeadReference flat{.states = reference.states.flatten(0, -2), .next_share = reference.next_share};
+  if (reference.next.defined()) flat.next = reference.next.flatten();
   if (head.cap == 0) {
     flat.mean_row = reference.mean_row.flatten(0, -2);
     flat.log_sum = reference.log_sum.flatten();

@@ -24,7 +24,12 @@ using torch::Tensor;
 
 // The end-to-end pass moves at this share of the learning rates: it starts where the blocks ended,
 // and at their rates, or a tenth of them, it may first lose what they had won.
-constexpr double kEndToEndRate = 0.05;
+constexpr double kEndToEndRate = 0.025;
+
+// Perplexity falls by the first power of this share, while the divergence from the float model
+// rises by its square: a hundredth costs next to nothing (tests/bench/RESULTS-quality.md), a tenth
+// fits the calibration text instead of the model.
+constexpr double kNextTokenShare = 0.01;
 
 /// Windows that run through a block at once while nothing is trained.
 std::int64_t BatchSize(const text::Windows& windows) {
@@ -196,6 +201,7 @@ absl::Status JobRun::Train(transform::TrainingTask task) {
       last.rates.scales *= kEndToEndRate;
       last.rates.clipping *= kEndToEndRate;
       last.rates.rounding *= kEndToEndRate;
+      last.next_token_share = kNextTokenShare;
       TEQ_RETURN_IF_ERROR(transform::TrainEndToEnd(last, last_steps, teq::v1::OBJECTIVE_KL,
                                                    parameters_, training, on_step, cancelled_));
     }

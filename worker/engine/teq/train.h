@@ -40,6 +40,8 @@ struct TrainingTask {
   // Of the matrix products of a step. The float model, held-back losses, scales and optimizer take
   // float32.
   torch::ScalarType products = torch::kFloat32;
+  // Of the next token in the distribution that KL is measured from; the rest is the float model's.
+  double next_token_share = 0;
   // Of a step of all blocks together. Without it every block runs twice, and memory is one block's.
   bool stores_graph = true;
   model::Device device;

@@ -15,7 +15,11 @@ namespace {
 
 using torch::Tensor;
 
-/// The float model's distributions over all windows, [count, length, ...], on the host.
+/// Of every token the one that follows in its window, [count, length]; -1 after the last.
+Tensor NextOf(const Tensor& ids) { return torch::constant_pad_nd(ids.slice(1, 1), {0, 1}, -1); }
+
+/// The float model's distributions over all windows, with the task's share of the next tokens mixed
+/// in, [count, length, ...], on the host.
 absl::StatusOr<model::HeadReference> Teacher(const TrainingTask& task,
                                              const model::BlockRunner& runner, const Tensor& ids) {
   const torch::NoGradGuard no_gradient;
@@ -34,10 +38,19 @@ absl::StatusOr<model::HeadReference> Teacher(const TrainingTask& task,
   if (task.decoder.config.logit_softcap == 0) {
     TEQ_ASSIGN_OR_RETURN(all.mean_row, task.scratch.Zeros({count, length, width}, torch::kFloat32));
     TEQ_ASSIGN_OR_RETURN(all.log_sum, task.scratch.Zeros({count, length}, torch::kFloat32));
+  } else if (task.next_token_share > 0) {
+    all.next = NextOf(ids);
+    all.next_share = task.next_token_share;
   }
   std::int64_t begin = 0;
   states.ForEach([&](const Tensor& batch) {
-    const model::HeadReference part = model::MakeHeadReference(task.decoder, runner.Finish(batch));
+    model::NextTokens next;
+    if (task.next_token_share > 0) {
+      next = {NextOf(ids.narrow(0, begin, batch.size(0))).to(batch.device()),
+              task.next_token_share};
+    }
+    const model::HeadReference part =
+        model::MakeHeadReference(task.decoder, runner.Finish(batch), next);
     const auto put = [&](Tensor& whole, const Tensor& value) {
       if (value.defined()) whole.narrow(0, begin, batch.size(0)).copy_(value);
     };

@@ -89,6 +89,23 @@ TEST_P(HeadLossTest, DivergenceIsThatOfWholeRowsOfLogits) {
   ExpectEqual(HeadDivergence(decoder_, states_, MakeHeadReference(decoder_, reference)), exact);
 }
 
+TEST_P(HeadLossTest, NextTokensTakeTheirShareOfTheDivergence) {
+  constexpr double kShare = 0.3;
+  const std::int64_t tokens = GetParam().tokens;
+  const Tensor reference = States();
+  Tensor next = torch::randint(GetParam().vocabulary, {tokens}, torch::kInt64);
+  next[tokens - 1] = -1;
+  const Tensor log_p = torch::log_softmax(ExactLogits(reference.to(torch::kFloat64)), 1);
+  const Tensor log_q = torch::log_softmax(ExactLogits(exact_), 1);
+  const Tensor divergence = (log_p.exp() * (log_p - log_q)).sum(1);
+  const Tensor excess = (log_p - log_q).gather(1, next.clamp_min(0).unsqueeze(1)).squeeze(1);
+  const Tensor exact =
+      torch::where(next < 0, divergence, (1 - kShare) * divergence + kShare * excess).mean();
+  ExpectEqual(
+      HeadDivergence(decoder_, states_, MakeHeadReference(decoder_, reference, {next, kShare})),
+      exact);
+}
+
 TEST_P(HeadLossTest, WithoutAGradientTheLossIsTheSame) {
   const Tensor next = torch::randint(GetParam().vocabulary, {GetParam().tokens}, torch::kInt64);
   const Tensor loss = HeadCrossEntropy(decoder_, states_, next);

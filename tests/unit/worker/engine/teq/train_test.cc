@@ -7,6 +7,7 @@
 
 #include "proto/spec/error.h"
 #include "tests/unit/worker/engine/model/tiny_decoder.h"
+#include "worker/engine/teq/training_parts.h"
 
 namespace teq::transform {
 namespace {
@@ -39,6 +40,7 @@ class TrainTest : public testing::Test {
             .stored = torch::kFloat16,
             .seed = 4,
             .products = products_,
+            .next_token_share = next_token_share_,
             .stores_graph = stores_graph_};
   }
 
@@ -64,6 +66,7 @@ class TrainTest : public testing::Test {
   teq::v1::Schedule schedule_;
   LearningRates rates_;
   torch::ScalarType products_ = torch::kFloat32;
+  double next_token_share_ = 0;
   bool stores_graph_ = true;
   std::int64_t scratch_budget_ = 1 << 30;
   std::optional<model::Scratch> scratch_;
@@ -281,6 +284,34 @@ TEST_F(TrainTest, LanguageModelLossStartsAtTheCrossEntropyOfTheText) {
   ASSERT_TRUE(Train().ok());
   // Random ids under a random model: no better than the uniform distribution over 64.
   EXPECT_GT(samples_[0].loss(), std::log(64.0));
+}
+
+TEST_F(TrainTest, TheNextTokenHasItsShareOfTheTeachersDistribution) {
+  schedule_.set_steps(1);
+  rates_.scales = 1e-12;  // nothing moves
+  next_token_share_ = 0.25;
+  // Equal windows, so that it does not matter which of them the step takes.
+  const text::Windows one = RandomWindows(1, 32);
+  for (std::size_t i = 0; i < windows_.ids.size(); ++i) windows_.ids[i] = one.ids[i % 32];
+  ASSERT_TRUE(Train().ok());
+
+  const torch::NoGradGuard no_gradient;
+  const TrainingTask task = Task();
+  model::Decoder student = decoder_;
+  for (std::size_t i = 0; i < student.blocks.size(); ++i) {
+    student.blocks[i] = StudentBlock(task, parameters_, decoder_.blocks[i], torch::kFloat32);
+  }
+  const Tensor ids = torch::tensor(one.ids, torch::kInt64).unsqueeze(0);
+  const Tensor log_p = torch::log_softmax(model::Logits(decoder_, ids)->squeeze(0), 1);
+  const Tensor log_q = torch::log_softmax(model::Logits(student, ids)->squeeze(0), 1);
+  double expected = 0;
+  for (int i = 0; i < 32; ++i) {
+    const double divergence = (log_p[i].exp() * (log_p[i] - log_q[i])).sum().item<double>();
+    const double excess =
+        i == 31 ? divergence : (log_p[i] - log_q[i])[one.ids[i + 1]].item<double>();
+    expected += (0.75 * divergence + 0.25 * excess) / 32;
+  }
+  EXPECT_NEAR(samples_[0].loss(), expected, 1e-5);
 }
 
 // 40 steps: 2 of warm-up to the peak, then 38 down by 1/39 of the peak each.
