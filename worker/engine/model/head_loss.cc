@@ -172,8 +172,8 @@ TokenLoss Divergence(const Head& head, const Tensor& states, const HeadReference
 }
 
 /// The next token's share of each token's distribution, [..., 1].
-Tensor NextShare(const Tensor& next, double share) {
-  return (next >= 0).unsqueeze(-1).to(torch::kFloat32) * share;
+Tensor ShareOf(const NextTokens& next) {
+  return (next.ids >= 0).unsqueeze(-1).to(torch::kFloat32) * next.share;
 }
 
 /// Capped logits are not linear in the states, so whole rows of them are made, some tokens at a
@@ -196,10 +196,11 @@ TokenLoss CappedDivergence(const Head& head, const Tensor& states, const HeadRef
     const Tensor log_q = torch::log_softmax(capped, 1);
     const Tensor log_p = torch::log_softmax(logits(others[i]), 1);
     Tensor p = log_p.exp();
-    if (reference.next.defined()) {
-      const Tensor next = reference.next.narrow(0, static_cast<std::int64_t>(i) * rows, p.size(0));
-      const Tensor share = NextShare(next, reference.next_share);
-      p.mul_(1 - share).scatter_add_(1, next.clamp_min(0).unsqueeze(1), share);
+    if (reference.next.ids.defined()) {
+      const Tensor ids =
+          reference.next.ids.narrow(0, static_cast<std::int64_t>(i) * rows, p.size(0));
+      const Tensor share = ShareOf({ids, reference.next.share});
+      p.mul_(1 - share).scatter_add_(1, ids.clamp_min(0).unsqueeze(1), share);
     }
     values.push_back((p * (log_p - log_q)).sum(1));
     if (!with_gradient) continue;
@@ -259,7 +260,7 @@ HeadReference MakeHeadReference(const Decoder& decoder, const Tensor& states,
                                 const NextTokens& next) {
   const torch::NoGradGuard no_gradient;
   const Head head = HeadOf(decoder);
-  if (head.cap > 0) return {states, {}, {}, next.ids, next.share};
+  if (head.cap > 0) return {states, {}, {}, next};
   const Softmax softmax =
       SoftmaxBySlices(head, states.flatten(0, -2).contiguous(), /*with_rows=*/true);
   HeadReference reference{
@@ -269,7 +270,7 @@ HeadReference MakeHeadReference(const Decoder& decoder, const Tensor& states,
     const Tensor rows = head.weight.index_select(0, next.ids.clamp_min(0).flatten())
                             .to(torch::kFloat32)
                             .view_as(states);
-    reference.mean_row = reference.mean_row.lerp(rows, NextShare(next.ids, next.share));
+    reference.mean_row = reference.mean_row.lerp(rows, ShareOf(next));
   }
   return reference;
 }
@@ -280,15 +281,17 @@ HeadReference Select(const HeadReference& reference, const Tensor& indices,
   const auto select = [&](const Tensor& tensor) {
     return tensor.defined() ? tensor.index_select(0, chosen).to(device) : Tensor();
   };
-  return {select(reference.states), select(reference.mean_row), select(reference.log_sum),
-          select(reference.next), reference.next_share};
+  return {select(reference.states),
+          select(reference.mean_row),
+          select(reference.log_sum),
+          {select(reference.next.ids), reference.next.share}};
 }
 
 Tensor HeadDivergence(const Decoder& decoder, const Tensor& states,
                       const HeadReference& reference) {
   const Head head = HeadOf(decoder);
-  HeadReference flat{.states = reference.states.flatten(0, -2), .next_share = reference.next_share};
-  if (reference.next.defined()) flat.next = reference.next.flatten();
+  HeadReference flat{reference.states.flatten(0, -2), {}, {}, reference.next};
+  if (flat.next.ids.defined()) flat.next.ids = flat.next.ids.flatten();
   if (head.cap == 0) {
     flat.mean_row = reference.mean_row.flatten(0, -2);
     flat.log_sum = reference.log_sum.flatten();

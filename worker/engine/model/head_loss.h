@@ -20,25 +20,23 @@ namespace teq::model {
 [[nodiscard]] torch::Tensor HeadTokenLosses(const Decoder& decoder, const torch::Tensor& states,
                                             const torch::Tensor& next);
 
-/// What the divergence from a fixed distribution p needs of it, by token. Logits are linear in the
-/// states x, so that with p's mean of the head's rows, m = sum_j p_j W_j, the whole of p is not
-/// needed: KL(p || q) = m (x_p - x_q) + lse(x_q) - lse(x_p), lse the log of the sum of exp(logits).
-/// With the tokens that follow mixed into p, m is mixed likewise, and the loss is
-/// (1 - share) KL(p || q) + share (CE(q) - CE(p)), CE the cross-entropy of the next token: 0 at q =
-/// p.
-struct HeadReference {
-  torch::Tensor states;    // x_p, [..., embedding_size]
-  torch::Tensor mean_row;  // m, the same shape; undefined with a soft cap, which is not linear
-  torch::Tensor log_sum;   // lse(x_p), [...]; undefined likewise
-  torch::Tensor next;      // with a soft cap alone: NextTokens' ids
-  double next_share = 0;   // likewise
-};
-
 /// The tokens that follow in the text, and their share of the distribution that they are mixed
 /// into.
 struct NextTokens {
   torch::Tensor ids;  // int64, [...]; -1 where nothing follows. Undefined: not mixed
   double share = 0;   // 0 to 1
+};
+
+/// What the divergence from a fixed distribution p needs of it, by token. Logits are linear in the
+/// states x, so that with p's mean of the head's rows, m = sum_j p_j W_j, the whole of p is not
+/// needed: KL(p || q) = m (x_p - x_q) + lse(x_q) - lse(x_p), lse the log of the sum of exp(logits).
+/// With the tokens that follow mixed into p, m is mixed likewise, and the loss is
+/// (1 - share) KL(p || q) + share (CE(q) - CE(p)), CE the next token's cross-entropy: 0 at q = p.
+struct HeadReference {
+  torch::Tensor states;    // x_p, [..., embedding_size]
+  torch::Tensor mean_row;  // m, the same shape; undefined with a soft cap, which is not linear
+  torch::Tensor log_sum;   // lse(x_p), [...]; undefined likewise
+  NextTokens next;         // with a soft cap alone
 };
 
 /// `states`: [..., embedding_size]. No gradient.
@@ -50,9 +48,8 @@ struct NextTokens {
                                    const torch::Device& device);
 
 /// Mean over the tokens of KL(reference || softmax(logits)), or of what HeadReference says where
-/// next tokens are mixed into it, by float32 products whatever the
-/// decoder's: it is a small difference of large numbers. `states`: shaped as the reference's.
-/// Differentiable in the states.
+/// next tokens are mixed into it, by float32 products whatever the decoder's: it is a small
+/// difference of large numbers. `states`: shaped as the reference's. Differentiable in the states.
 [[nodiscard]] torch::Tensor HeadDivergence(const Decoder& decoder, const torch::Tensor& states,
                                            const HeadReference& reference);
 

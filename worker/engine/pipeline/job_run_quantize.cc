@@ -23,7 +23,8 @@ using teq::v1::EngineEvent;
 using torch::Tensor;
 
 // The end-to-end pass moves at this share of the learning rates: it starts where the blocks ended,
-// and at their rates, or a tenth of them, it may first lose what they had won.
+// and at their rates, a tenth of them, or at 4 bits a twentieth, it may first lose what they had
+// won.
 constexpr double kEndToEndRate = 0.025;
 
 // Perplexity falls by the first power of this share, while the divergence from the float model

@@ -33,24 +33,20 @@ absl::StatusOr<model::HeadReference> Teacher(const TrainingTask& task,
   const std::int64_t count = ids.size(0);
   const std::int64_t length = ids.size(1);
   const std::int64_t width = task.decoder.config.embedding_size;
+  const model::NextTokens next{NextOf(ids), task.next_token_share};
   model::HeadReference all;
   TEQ_ASSIGN_OR_RETURN(all.states, task.scratch.Zeros({count, length, width}, torch::kFloat32));
   if (task.decoder.config.logit_softcap == 0) {
     TEQ_ASSIGN_OR_RETURN(all.mean_row, task.scratch.Zeros({count, length, width}, torch::kFloat32));
     TEQ_ASSIGN_OR_RETURN(all.log_sum, task.scratch.Zeros({count, length}, torch::kFloat32));
-  } else if (task.next_token_share > 0) {
-    all.next = NextOf(ids);
-    all.next_share = task.next_token_share;
+  } else {
+    all.next = next;
   }
   std::int64_t begin = 0;
   states.ForEach([&](const Tensor& batch) {
-    model::NextTokens next;
-    if (task.next_token_share > 0) {
-      next = {NextOf(ids.narrow(0, begin, batch.size(0))).to(batch.device()),
-              task.next_token_share};
-    }
+    const Tensor following = next.ids.narrow(0, begin, batch.size(0)).to(batch.device());
     const model::HeadReference part =
-        model::MakeHeadReference(task.decoder, runner.Finish(batch), next);
+        model::MakeHeadReference(task.decoder, runner.Finish(batch), {following, next.share});
     const auto put = [&](Tensor& whole, const Tensor& value) {
       if (value.defined()) whole.narrow(0, begin, batch.size(0)).copy_(value);
     };
