@@ -26,15 +26,15 @@ recipe:
 recipe:
   transform:
     teq:
-      steps: 60
-      batch_size: 8
+      steps: 120
+      batch_size: 4
       learning_rate: 0.002
       objective: BLOCK_MSE
       init: AWQ
       held_back_fraction: 0.0625
-      end_to_end_steps: 60
+      end_to_end_steps: 120
   clipping: {learned: {}}
-  rounding: {learned: {learning_rate: 0.02}}
+  rounding: {learned: {learning_rate: 0.014}}
 )"},
     PresetText{teq::v1::PRESET_BEST, "a long joint training of scales, clipping and rounding", R"(
 recipe:

@@ -1,10 +1,10 @@
 """The recipes that tests/bench/quality compares; what a row leaves out is off, or a default."""
 
 # BALANCED's training, for what is compared with it.
-_SHORT = {"objective": "BLOCK_MSE", "steps": 60, "batch_size": 8, "held_back_fraction": 0.0625,
-          "end_to_end_steps": 60}
+_SHORT = {"objective": "BLOCK_MSE", "steps": 120, "batch_size": 4, "held_back_fraction": 0.0625,
+          "end_to_end_steps": 120}
 # BEST's.
-_LONG = _SHORT | {"steps": 250, "end_to_end_steps": 250}
+_LONG = _SHORT | {"steps": 250, "batch_size": 8, "end_to_end_steps": 250}
 
 METHODS = {
     "RTN": {"rounding": {"nearest": {}}},
@@ -19,7 +19,7 @@ METHODS = {
     "TEQ-KL": {"transform": {"teq": {"objective": "KL", "gradient": "FULL", "init": "AWQ"}}},
     # All scales stay 1, with BALANCED's and BEST's training.
     "LEARNED": {"schedule": _SHORT, "clipping": {"learned": {}},
-                "rounding": {"learned": {"learning_rate": 0.02}}},
+                "rounding": {"learned": {"learning_rate": 0.014}}},
     "LEARNED-LONG": {"schedule": _LONG, "clipping": {"learned": {}},
                      "rounding": {"learned": {"learning_rate": 0.01}}},
     "FAST": {"preset": "FAST"},

@@ -1,4 +1,5 @@
 // What JobRun does to the weights: the choice of bits, CALIBRATE, TRANSFORM and ROUND.
+#include <algorithm>
 #include <set>
 
 #include "client/model_info/run_sizes.h"
@@ -22,10 +23,16 @@ namespace {
 using teq::v1::EngineEvent;
 using torch::Tensor;
 
-// The end-to-end pass moves at this share of the learning rates: it starts where the blocks ended,
-// and at their rates, a tenth of them, or at 4 bits a twentieth, it may first lose what they had
-// won.
+// The end-to-end pass starts where the blocks ended, and moves at a share of their learning rates.
+// Training by block leaves many offsets next to where a code changes, and steps that change all of
+// those lose what the blocks had won: offsets first move away from there by a share of the longest
+// way that the pass lets them go, so that only gradients that agree for long change a code. Scales
+// would change whole columns of codes, and stay where offsets are trained
+// (tests/bench/RESULTS-quality.md).
 constexpr double kEndToEndRate = 0.025;
+constexpr double kEndToEndRoundingRate = 0.1;
+constexpr double kMarginShare = 0.3;
+constexpr double kLargestMargin = 0.25;
 
 // Perplexity falls by the first power of this share, while the divergence from the float model
 // rises by its square: a hundredth costs next to nothing (tests/bench/RESULTS-quality.md), a tenth
@@ -35,6 +42,18 @@ constexpr double kNextTokenShare = 0.01;
 /// Windows that run through a block at once while nothing is trained.
 std::int64_t BatchSize(const text::Windows& windows) {
   return std::max<std::int64_t>(1, model_info::kBatchTokens / windows.length);
+}
+
+/// The end-to-end pass after a training by block.
+transform::TrainingTask LastPass(transform::TrainingTask task, int steps) {
+  task.next_token_share = kNextTokenShare;
+  transform::LearningRates& rates = task.rates;
+  rates.scales *= rates.rounding > 0 ? 0 : kEndToEndRate;
+  rates.clipping *= kEndToEndRate;
+  rates.rounding *= kEndToEndRoundingRate;
+  // Rates fall linearly: the way is half of what all steps at the peak would make.
+  task.rounding_margin = std::min(kMarginShare * rates.rounding * steps / 2, kLargestMargin);
+  return task;
 }
 
 /// "target_bits 3.5: average 3.47 over 28 layers: 3 x 2 bits, 25 x 4 bits".
@@ -198,13 +217,9 @@ absl::Status JobRun::Train(transform::TrainingTask task) {
     TEQ_RETURN_IF_ERROR(transform::TrainBlocks(task, parameters_, training, on_step, cancelled_));
     steps_before = block_steps;
     if (last_steps > 0) {
-      transform::TrainingTask last = task;
-      last.rates.scales *= kEndToEndRate;
-      last.rates.clipping *= kEndToEndRate;
-      last.rates.rounding *= kEndToEndRate;
-      last.next_token_share = kNextTokenShare;
-      TEQ_RETURN_IF_ERROR(transform::TrainEndToEnd(last, last_steps, teq::v1::OBJECTIVE_KL,
-                                                   parameters_, training, on_step, cancelled_));
+      TEQ_RETURN_IF_ERROR(transform::TrainEndToEnd(LastPass(task, last_steps), last_steps,
+                                                   teq::v1::OBJECTIVE_KL, parameters_, training,
+                                                   on_step, cancelled_));
     }
   } else {
     TEQ_RETURN_IF_ERROR(transform::TrainEndToEnd(task, last_steps, schedule.objective(),

@@ -56,6 +56,16 @@ Quantized QuantizeToNearest(const Tensor& weight, const LayerGrid& grid,
           range.zero.squeeze(-1).to(torch::kUInt8), grid.bits};
 }
 
+Tensor OffsetsWithMargin(const Tensor& weight, const LayerGrid& grid, const Adjustment& adjustment,
+                         double margin) {
+  const Tensor groups = weight.reshape({weight.size(0), -1, GroupSize(grid, weight.size(1))});
+  const Tensor ratio = groups / RangeOf(groups, grid, adjustment.clip).scale;
+  const Tensor shifted = ratio + adjustment.offset.view_as(ratio);
+  const Tensor rounded = torch::round(shifted);
+  const Tensor inside = (shifted - rounded).clamp(margin - 0.5, 0.5 - margin);
+  return (rounded + inside - ratio).clamp(-0.5, 0.5).view_as(weight);
+}
+
 Tensor NearestCodes(const Tensor& weight, const Quantized& quantized) {
   const Tensor groups = weight.reshape({weight.size(0), quantized.scales.size(1), -1});
   const Tensor codes =

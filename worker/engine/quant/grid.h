@@ -44,6 +44,12 @@ struct Adjustment {
 [[nodiscard]] Quantized QuantizeToNearest(const torch::Tensor& weight, const LayerGrid& grid,
                                           const Adjustment& adjustment = {});
 
+/// Offsets that make the same codes, with w / scale + offset at least `margin`, below 0.5, from
+/// where the code would change, as far as an offset within 0.5 of 0 can. The adjustment's offset is
+/// defined.
+[[nodiscard]] torch::Tensor OffsetsWithMargin(const torch::Tensor& weight, const LayerGrid& grid,
+                                              const Adjustment& adjustment, double margin);
+
 /// The codes nearest to `weight` [out, in] on the scales and zero points of `quantized`.
 [[nodiscard]] torch::Tensor NearestCodes(const torch::Tensor& weight, const Quantized& quantized);
 

@@ -218,6 +218,13 @@ struct Best {
   }
 };
 
+/// The learning rate that is reported: of the scales, or of what else is trained.
+double FirstRate(const std::vector<Trainable>& trainables) {
+  const auto trained = std::ranges::find_if(
+      trainables, [](const Trainable& trainable) { return trainable.learning_rate > 0; });
+  return trained == trainables.end() ? 0 : trained->learning_rate;
+}
+
 absl::Status NotFinite(int step, double value) {
   return Error(
       absl::StatusCode::kAborted, "LOSS_NOT_FINITE",
@@ -290,7 +297,7 @@ absl::StatusOr<FitResult> Fit(const std::vector<Trainable>& trainables, const Fi
       sample.set_step(step);
       sample.set_total_steps(task.steps);
       sample.set_loss(value);
-      sample.set_learning_rate(factor * trainables.front().learning_rate);
+      sample.set_learning_rate(factor * FirstRate(trainables));
       sample.set_tokens_per_second(static_cast<double>(indices.numel() * task.window_tokens) /
                                    elapsed.count());
       *sample.mutable_observe_time() = google::protobuf::util::TimeUtil::GetCurrentTime();

@@ -42,6 +42,9 @@ struct TrainingTask {
   torch::ScalarType products = torch::kFloat32;
   // Of the next token in the distribution that KL is measured from; the rest is the float model's.
   double next_token_share = 0;
+  // How far w / scale + offset stands from a change of its code when all blocks begin to be trained
+  // together, in steps of the grid.
+  double rounding_margin = 0;
   // Of a step of all blocks together. Without it every block runs twice, and memory is one block's.
   bool stores_graph = true;
   model::Device device;

@@ -7,6 +7,8 @@
 #include "worker/engine/model/head_loss.h"
 #include "worker/engine/model/window_states.h"
 #include "worker/engine/model/windows_tensor.h"
+#include "worker/engine/quant/grid.h"
+#include "worker/engine/teq/fold.h"
 #include "worker/engine/teq/train.h"
 #include "worker/engine/teq/training_parts.h"
 
@@ -56,6 +58,23 @@ absl::StatusOr<model::HeadReference> Teacher(const TrainingTask& task,
     begin += batch.size(0);
   });
   return all;
+}
+
+/// Moves a block's offsets away from where codes change, so that only gradients that agree over
+/// many steps change one.
+void KeepMargin(const TrainingTask& task, const model::Block& block, Parameters& parameters) {
+  const torch::NoGradGuard no_gradient;
+  const auto number = static_cast<std::size_t>(block.number);
+  const model::Block folded =
+      FoldBlock(block, ResolveScales(block, task.decoder.config.norm, task.groups,
+                                     parameters.log_scales, task.stored));
+  for (std::size_t i = 0; i < folded.linears.size(); ++i) {
+    quant::Adjustment& adjustment = parameters.adjustments[number][i];
+    if (!adjustment.offset.defined()) continue;
+    adjustment.offset.copy_(quant::OffsetsWithMargin(
+        folded.linears[i].weight, task.grids[number][i], adjustment, task.rounding_margin));
+    task.scratch.Release(adjustment.offset);
+  }
 }
 
 /// One training of all blocks together.
@@ -216,6 +235,7 @@ absl::Status TrainEndToEnd(const TrainingTask& task, int steps, teq::v1::Objecti
   for (std::size_t number = 0; number < task.decoder.size(); ++number) {
     TEQ_ASSIGN_OR_RETURN(const model::Block block, task.decoder.ReadBlock(number));
     TEQ_RETURN_IF_ERROR(AddTrainables(task, block, parameters.adjustments[number]));
+    if (task.rounding_margin > 0) KeepMargin(task, block, parameters);
   }
   CountTrainables(task, parameters, report);
   EndToEnd training(task, parameters);

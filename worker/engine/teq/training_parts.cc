@@ -115,9 +115,9 @@ void CountTrainables(const TrainingTask& task, const Parameters& parameters,
     }
   }
   teq::v1::TrainableParameters& counts = *report.mutable_trainable_parameters();
-  counts.set_scales(task.rates.scales > 0 ? scales : 0);
-  counts.set_clipping(task.rates.clipping > 0 ? clipping : 0);
-  counts.set_rounding(task.rates.rounding > 0 ? rounding : 0);
+  if (task.rates.scales > 0) counts.set_scales(scales);
+  if (task.rates.clipping > 0) counts.set_clipping(clipping);
+  if (task.rates.rounding > 0) counts.set_rounding(rounding);
 }
 
 model::Block StudentBlock(const TrainingTask& task, const Parameters& parameters,

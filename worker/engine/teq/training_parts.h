@@ -34,7 +34,7 @@ struct Split {
                                                      const Parameters& parameters,
                                                      std::size_t block);
 
-/// How many parameters are trained.
+/// Enters how many parameters are trained; what an earlier training entered of others stays.
 void CountTrainables(const TrainingTask& task, const Parameters& parameters,
                      teq::v1::Training& report);
 

@@ -70,6 +70,35 @@ TEST(GridTest, EveryWeightIsWithinHalfAStepOfItsCodeUnlessClamped) {
   }
 }
 
+// The first test's group: w / 0.1400146 = -4.9995, 0.3571, 2.2141, 9.9990, -1.4284, 0, 6.4279,
+// -3.1425. Those next to a half move to 0.4 from their code; the offset of 0.5 at the sixth, a tie
+// that goes to 0, moves back.
+TEST(GridTest, OffsetsMoveAwayFromWhereTheCodeChangesAsWorkedByHand) {
+  const Tensor weight = torch::tensor({{-0.7F, 0.05F, 0.31F, 1.4F, -0.2F, 0.0F, 0.9F, -0.44F}});
+  const Tensor offset = torch::tensor({{0.0F, 0.5F, 0.0F, 0.0F, 0.0F, 0.5F, 0.0F, -0.1F}});
+  const LayerGrid grid{true, 4, 8, false};
+  const Tensor moved = OffsetsWithMargin(weight, grid, {{}, offset}, 0.1);
+  const Tensor expected =
+      torch::tensor({{0.0F, 0.5F, 0.0F, 0.0F, 0.02842F, 0.4F, -0.0279F, -0.1F}});
+  EXPECT_TRUE(torch::allclose(moved, expected, 0, 1e-4)) << moved;
+}
+
+TEST(GridTest, OffsetsWithAMarginMakeTheSameCodesAndStayInTheirRange) {
+  torch::manual_seed(7);
+  const Tensor weight = torch::randn({16, 64});
+  const ClipFactors clip{torch::rand({16, 2}) * 0.4 + 0.6, torch::rand({16, 2}) * 0.4 + 0.6};
+  const Tensor offset = torch::rand({16, 64}) - 0.5;
+  for (const int bits : {2, 3, 4}) {
+    const LayerGrid grid{true, bits, 32, false};
+    const Tensor moved = OffsetsWithMargin(weight, grid, {clip, offset}, 0.2);
+    EXPECT_TRUE(torch::equal(QuantizeToNearest(weight, grid, {clip, moved}).codes,
+                             QuantizeToNearest(weight, grid, {clip, offset}).codes))
+        << bits;
+    EXPECT_LE(moved.abs().max().item<float>(), 0.5F) << bits;
+    EXPECT_GT((moved != offset).to(torch::kFloat32).mean().item<float>(), 0.2) << bits;
+  }
+}
+
 TEST(GridTest, GroupSizeMinusOneIsTheWholeRow) {
   EXPECT_EQ(GroupSize({true, 4, -1, false}, 96), 96);
   const Quantized quantized = QuantizeToNearest(torch::randn({4, 96}), {true, 4, -1, false});

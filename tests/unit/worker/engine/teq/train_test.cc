@@ -41,6 +41,7 @@ class TrainTest : public testing::Test {
             .seed = 4,
             .products = products_,
             .next_token_share = next_token_share_,
+            .rounding_margin = rounding_margin_,
             .stores_graph = stores_graph_};
   }
 
@@ -67,6 +68,7 @@ class TrainTest : public testing::Test {
   LearningRates rates_;
   torch::ScalarType products_ = torch::kFloat32;
   double next_token_share_ = 0;
+  double rounding_margin_ = 0;
   bool stores_graph_ = true;
   std::int64_t scratch_budget_ = 1 << 30;
   std::optional<model::Scratch> scratch_;
@@ -312,6 +314,39 @@ TEST_F(TrainTest, TheNextTokenHasItsShareOfTheTeachersDistribution) {
     expected += (0.75 * divergence + 0.25 * excess) / 32;
   }
   EXPECT_NEAR(samples_[0].loss(), expected, 1e-5);
+}
+
+// One step moves an offset by its rate: further than a margin of less, and not as far as one of
+// more.
+TEST_F(TrainTest, NoCodeChangesBeforeItsOffsetHasCrossedTheMargin) {
+  schedule_.set_steps(1);
+  rates_ = {.rounding = 0.1};
+  for (const double margin : {0.0, 0.05, 0.15}) {
+    rounding_margin_ = margin;
+    ASSERT_TRUE(Train().ok());
+    EXPECT_DOUBLE_EQ(report_.initial_loss(), report_.round_to_nearest_loss()) << margin;
+    const double changed =
+        std::abs(report_.loss_curve(0).held_back_loss() - report_.initial_loss());
+    if (margin < 0.1) {
+      EXPECT_GT(changed, 1e-4 * report_.initial_loss()) << margin;
+    } else {
+      EXPECT_DOUBLE_EQ(changed, 0) << margin;
+    }
+  }
+}
+
+TEST_F(TrainTest, CountsWhatAnEarlierTrainingTrained) {
+  rates_ = {.scales = 0.002, .rounding = 0.005};
+  ASSERT_TRUE(Train().ok());
+  const std::int64_t scales = report_.trainable_parameters().scales();
+  EXPECT_GT(scales, 0);
+  rates_.scales = 0;
+  ASSERT_TRUE(
+      TrainEndToEnd(
+          Task(), 1, teq::v1::OBJECTIVE_KL, parameters_, report_, [](const auto&) {}, cancelled_)
+          .ok());
+  EXPECT_EQ(report_.trainable_parameters().scales(), scales);
+  EXPECT_GT(report_.trainable_parameters().rounding(), 0);
 }
 
 // 40 steps: 2 of warm-up to the peak, then 38 down by 1/39 of the peak each.
