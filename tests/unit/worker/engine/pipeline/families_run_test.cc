@@ -101,9 +101,9 @@ TEST_P(FamilyRunTest, TheDefaultRecipePublishesItAtFourBits) {
   const teq::v1::Perplexity& perplexity = report.perplexity(0);
   const double plain = report.training().round_to_nearest_loss();
   EXPECT_LT(report.training().final_loss(), 0.95 * plain);
-  // The ids are random, and the next one's share in what is trained draws a model that is sure of
-  // others away from itself.
-  EXPECT_LT(perplexity.kl_divergence(), 1.2 * plain);
+  // The next token's share draws a model away from itself where the text surprises it, as random
+  // ids do. Plain rounding costs gemma's case the least of all, less than that.
+  EXPECT_LT(perplexity.kl_divergence(), (GetParam() == "gemma" ? 1.2 : 0.95) * plain);
 
   const model_info::ModelConfig config =
       model_info::ParseModelConfig(family_.config, "config.json").value();
