@@ -131,9 +131,8 @@ class Course {
     }
   }
 
-  /// Moves a range by its gradients at step `step` from 1, and adds it to the average: an
-  /// exponential one over about the last twentieth of the steps, as where roundings flip from step
-  /// to step the average is steadier than any iterate.
+  /// Moves a range by its gradients at step `step` from 1, and adds it to the average, an
+  /// exponential one: where roundings flip from step to step it is steadier than any iterate.
   void Move(TrainableRange range, int step, double factor) {
     const torch::NoGradGuard no_gradient;
     for (std::size_t i = range.begin; i < range.end; ++i) {
@@ -157,9 +156,7 @@ class Course {
 
  private:
   Course(const std::vector<Trainable>& trainables, int steps, model::Scratch& scratch)
-      : trainables_(trainables),
-        scratch_(scratch),
-        average_weight_(1 / std::max(1.0, steps / 20.0)) {}
+      : trainables_(trainables), scratch_(scratch), average_weight_(1 / AverageSteps(steps)) {}
 
   static void MoveByAdam(Tensor& value, Memory& memory, int step, double rate) {
     const Tensor& gradient = value.grad();
@@ -240,6 +237,11 @@ double LearningRateFactor(int step, int steps) {
   const int warm_up = std::max(1, steps / 20);
   if (step <= warm_up) return static_cast<double>(step) / warm_up;
   return static_cast<double>(steps - step + 1) / (steps - warm_up + 1);
+}
+
+double AverageSteps(int steps) {
+  constexpr double kEnough = 12;
+  return std::max({1.0, steps / 20.0, std::min(kEnough, steps / 8.0)});
 }
 
 std::vector<std::int64_t> Shuffled(std::int64_t count, std::uint64_t seed) {

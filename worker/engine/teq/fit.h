@@ -78,6 +78,11 @@ using StepCallback = std::function<void(const teq::v1::MetricSample&)>;
 /// the steps, then a linear fall towards 0 after the last.
 [[nodiscard]] double LearningRateFactor(int step, int steps);
 
+/// How many steps back the average of the iterates goes, that Fit compares: its newest iterate
+/// weighs 1 / AverageSteps. A twentieth of the steps, but at least 12, which short trainings need
+/// too, unless that is more than an eighth of them: the start would weigh in.
+[[nodiscard]] double AverageSteps(int steps);
+
 /// 0 .. count - 1 in an order that depends on the seed alone, not on the library.
 [[nodiscard]] std::vector<std::int64_t> Shuffled(std::int64_t count, std::uint64_t seed);
 

@@ -350,6 +350,50 @@ TEST_F(TrainTest, CountsWhatAnEarlierTrainingTrained) {
 }
 
 // 40 steps: 2 of warm-up to the peak, then 38 down by 1/39 of the peak each.
+TEST(AverageTest, GoesBackATwentiethOfTheStepsOrTwelve) {
+  EXPECT_EQ(AverageSteps(1000), 50);
+  EXPECT_EQ(AverageSteps(250), 12.5);
+  EXPECT_EQ(AverageSteps(120), 12);
+  EXPECT_EQ(AverageSteps(40), 5);
+  EXPECT_EQ(AverageSteps(4), 1);
+}
+
+// One value that its gradient's sign moves by the learning rate: every iterate is known.
+TEST(FitTest, ComparesTheAverageOfTheIterates) {
+  constexpr int kSteps = 40;
+  const Trainable trainable{.value = torch::zeros({1}),
+                            .learning_rate = 1,
+                            .low = -100,
+                            .high = 100,
+                            .optimizer = teq::v1::OPTIMIZER_SIGN_SGD};
+  std::vector<double> compared;
+  const FitTask task{
+      .steps = kSteps,
+      .windows = {0},
+      .step = [&](const Tensor&, const GradientsReady& ready) -> absl::StatusOr<double> {
+        trainable.value.sum().neg().backward();
+        ready({0, 1});
+        return 0;
+      },
+      .held_back_loss = [&]() -> absl::StatusOr<double> {
+        compared.push_back(trainable.value.item<double>());
+        return 0;
+      }};
+  model::Scratch scratch(testing::TempDir(), 1 << 20);
+  ASSERT_TRUE(Fit(
+                  {trainable}, task, scratch, [](const auto&) {}, false)
+                  .ok());
+  double iterate = 0;
+  double average = 0;
+  std::vector<double> expected = {0, 0};  // plain rounding and the start
+  for (int step = 1; step <= kSteps; ++step) {
+    iterate += LearningRateFactor(step, kSteps);
+    average += (iterate - average) / 5;
+    if (step % 4 == 0) expected.push_back(average);
+  }
+  EXPECT_THAT(compared, testing::Pointwise(testing::DoubleNear(1e-4), expected));
+}
+
 TEST(LearningRateTest, RisesThenFallsLinearly) {
   EXPECT_DOUBLE_EQ(LearningRateFactor(1, 40), 0.5);
   EXPECT_DOUBLE_EQ(LearningRateFactor(2, 40), 1);
