@@ -349,7 +349,6 @@ TEST_F(TrainTest, CountsWhatAnEarlierTrainingTrained) {
   EXPECT_GT(report_.trainable_parameters().rounding(), 0);
 }
 
-// 40 steps: 2 of warm-up to the peak, then 38 down by 1/39 of the peak each.
 TEST(AverageTest, GoesBackATwentiethOfTheStepsOrTwelve) {
   EXPECT_EQ(AverageSteps(1000), 50);
   EXPECT_EQ(AverageSteps(250), 12.5);
@@ -394,6 +393,7 @@ TEST(FitTest, ComparesTheAverageOfTheIterates) {
   EXPECT_THAT(compared, testing::Pointwise(testing::DoubleNear(1e-4), expected));
 }
 
+// 40 steps: 2 of warm-up to the peak, then 38 down by 1/39 of the peak each.
 TEST(LearningRateTest, RisesThenFallsLinearly) {
   EXPECT_DOUBLE_EQ(LearningRateFactor(1, 40), 0.5);
   EXPECT_DOUBLE_EQ(LearningRateFactor(2, 40), 1);
