@@ -168,6 +168,7 @@ absl::Status Metrics::Restore() {
     TEQ_ASSIGN_OR_RETURN(const std::vector<PerplexitySample> perplexities,
                          deps_.store->ReadPerplexities(record.key));
     const std::lock_guard lock(mutex_);
+    AnnounceEnd(record);
     JobSeries& series = SeriesOf(record);
     if (record.job.has_latest_metrics()) SetSample(series, record.job.latest_metrics());
     if (record.job.has_progress()) SetProgress(series, record.job.progress());
@@ -237,6 +238,7 @@ void Metrics::OnChange(const queue::JobChange& change) {
   const std::lock_guard lock(mutex_);
   if (change.before == nullptr) {
     submitted_.Add({{"project", ProjectLabel(after.name.project)}}).Increment();
+    AnnounceEnd(after);
   }
   if (before == Job::STATE_QUEUED && state == Job::STATE_RUNNING) {
     queue_wait_.Observe(
@@ -280,17 +282,30 @@ void Metrics::CountFailure(const queue::JobChange& change) {
   }
 }
 
+prometheus::Counter& Metrics::FinishedOf(const JobRecord& record, int state) {
+  return finished_.Add(
+      {{"project", ProjectLabel(record.name.project)}, {"outcome", StateLabel(state)}});
+}
+
+prometheus::Histogram& Metrics::DurationOf(const Job& job) {
+  return duration_.Add(
+      {{"method", MethodLabel(job)}, {"device", DeviceLabel(job.spec().resources().device())}},
+      DurationBuckets());
+}
+
+void Metrics::AnnounceEnd(const JobRecord& record) {
+  for (int state = Job::STATE_QUEUED; state <= Job::State_MAX; ++state) {
+    if (store::IsFinished(static_cast<Job::State>(state))) FinishedOf(record, state);
+  }
+  DurationOf(record.job);
+}
+
 void Metrics::CountEnd(const JobRecord& record) {
   const Job& job = record.job;
-  finished_
-      .Add({{"project", ProjectLabel(record.name.project)}, {"outcome", StateLabel(job.state())}})
-      .Increment();
+  FinishedOf(record, job.state()).Increment();
   if (!job.has_start_time()) return;
-  duration_
-      .Add({{"method", MethodLabel(job)}, {"device", DeviceLabel(job.spec().resources().device())}},
-           DurationBuckets())
-      .Observe(absl::ToDoubleSeconds(store::FromTimestamp(job.end_time()) -
-                                     store::FromTimestamp(job.start_time())));
+  DurationOf(job).Observe(absl::ToDoubleSeconds(store::FromTimestamp(job.end_time()) -
+                                                store::FromTimestamp(job.start_time())));
 }
 
 void Metrics::OnDelete(const JobRecord& record) {

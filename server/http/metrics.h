@@ -101,6 +101,11 @@ class Metrics final : public queue::QueueObserver {
   void RemoveSeries(std::map<int64_t, JobSeries>::iterator series);
   void RemoveOldSeries();
   [[nodiscard]] int JobSeriesCount() const;
+  prometheus::Counter& FinishedOf(const store::JobRecord& record, int state);
+  prometheus::Histogram& DurationOf(const teq::v1::Job& job);
+  /// Makes the series that the job's end will count in. A rate misses the step from no series to 1:
+  /// a scrape must have seen 0.
+  void AnnounceEnd(const store::JobRecord& record);
   void CountEnd(const store::JobRecord& record);
   std::string ProjectLabel(const std::string& project);
   void CountFailure(const queue::JobChange& change);

@@ -114,6 +114,17 @@ TEST_F(MetricsTest, CountsJobsByStateProjectAndOutcome) {
   EXPECT_THAT(text, HasSubstr("outcome=\"succeeded\""));
 }
 
+// A rate over the first scrape that shows 1 is 0, unless an earlier one showed 0.
+TEST_F(MetricsTest, WhatAJobsEndCountsInIsThereFromItsSubmission) {
+  CreateNamed("a");
+  const std::string text = Render();
+  for (const char* outcome : {"succeeded", "failed", "cancelled", "expired"}) {
+    EXPECT_THAT(text, HasSubstr(fmt::format(
+                          "teq_jobs_finished_total{{outcome=\"{}\",project=\"p\"}} 0\n", outcome)));
+  }
+  EXPECT_THAT(text, HasSubstr("teq_job_duration_seconds_count{device=\"any\",method="));
+}
+
 TEST_F(MetricsTest, DurationsAreByWhatTheRecipeCombines) {
   const std::string session = Register("w1");
   const auto run = [&](const std::string& id, const auto& change) {
