@@ -131,7 +131,9 @@ class Costs {
     // The head forward and backward, and the teacher's forward.
     const double learnt = steps * StepTokens() + kHeldBackMeasurements * HeldBackTokens();
     cost.operations += 3 * Head(learnt) + Forward(calibration_tokens_, work_.window);
-    if (again) cost.moved_bytes += steps * (2 * weights_ * kLoadBytes + 2 * 4 * Trained() * 4);
+    AddRedrawing(steps, cost);
+    const double reads = schedule_.redrawn_fraction() > 0 ? 4 : 2;
+    if (again) cost.moved_bytes += steps * (reads * weights_ * kLoadBytes + 2 * 4 * Trained() * 4);
     return cost;
   }
 
@@ -149,6 +151,14 @@ class Costs {
     cost.operations += Attention(tokens, work_.window) +
                        Forward(kHeldBackMeasurements * HeldBackTokens(), work_.window);
     cost.moved_bytes += steps * (kStepBytes * weights_ + kTrainedStepBytes * Trained());
+  }
+
+  /// The float model predicts, and then teaches what was drawn.
+  void AddRedrawing(int steps, StageCost& cost) const {
+    const double share = schedule_.redrawn_fraction();
+    if (share == 0) return;
+    const double tokens = steps * StepTokens();
+    cost.operations += 2 * Forward(tokens, work_.window) + (1 + share) * Head(tokens);
   }
 
   [[nodiscard]] StageCost Round() const {

@@ -84,7 +84,7 @@ class Demand {
     const std::int64_t graph = work_.blocks * (Activations(tokens()) + KeptAttention());
     return {.stage = teq::v1::STAGE_TRANSFORM,
             .work = StepWeights(work_.total) + Trained(work_.total) + graph + HeadBytes() +
-                    StepLogits() + TeacherBytes()};
+                    std::max(StepLogits(), DrawnLogits()) + TeacherBytes()};
   }
 
   /// A block at a time, forward and again backward. The head's turn comes when no block is held.
@@ -93,7 +93,7 @@ class Demand {
     const std::int64_t block =
         StepWeights(block_) + Trained(block_) + Activations(tokens()) + KeptAttention();
     return {.stage = teq::v1::STAGE_TRANSFORM,
-            .work = std::max(block, HeadBytes() + StepLogits()),
+            .work = std::max(block, HeadBytes() + std::max(StepLogits(), DrawnLogits())),
             .states = inputs + TeacherBytes(),
             .scratch = Trained(work_.total) - LearnedBytes()};  // gradients are one block's
   }
@@ -122,6 +122,12 @@ class Demand {
   }
   [[nodiscard]] std::int64_t StepLogits() const {
     return 2 * kFloat * tokens() * std::max(kLeastSlice, kSliceLogits / tokens());
+  }
+  /// Where tokens are drawn again: logits, their softmax and its sums.
+  [[nodiscard]] std::int64_t DrawnLogits() const {
+    if (schedule_.redrawn_fraction() == 0) return 0;
+    return 3 * kFloat *
+           std::max(work_.vocabulary, std::min(kDrawnLogits, tokens() * work_.vocabulary));
   }
   [[nodiscard]] std::int64_t Activations(std::int64_t count) const {
     return kActivations * kFloat * count * (work_.hidden + work_.mlp);

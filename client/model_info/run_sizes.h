@@ -16,6 +16,9 @@ inline constexpr std::int64_t kChunkTokens = 8192;
 /// Logits that are held at once where two models are compared.
 inline constexpr std::int64_t kComparedLogits = 1 << 23;
 
+/// Logits from which tokens are drawn at once.
+inline constexpr std::int64_t kDrawnLogits = 1 << 23;
+
 /// Logits of a slice of the vocabulary: enough for an efficient product, few enough to stay in a
 /// processor's cache; and the least columns of one.
 inline constexpr std::int64_t kSliceLogits = 1 << 21;

@@ -23,6 +23,7 @@ inline constexpr double kHeldBackFraction = 0.125;
 inline constexpr teq::v1::BlockInputs kBlockInputs = teq::v1::BLOCK_INPUTS_QUANTIZED;
 inline constexpr int kEndToEndSteps = 0;
 inline constexpr teq::v1::ComputeType kComputeType = teq::v1::COMPUTE_TYPE_FLOAT32;
+inline constexpr double kRedrawnFraction = 0;
 
 inline constexpr double kClippingLearningRate = 0.001;
 inline constexpr bool kStartFromSearch = true;

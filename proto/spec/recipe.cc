@@ -42,6 +42,7 @@ void SetTrainingDefaults(Training& training) {
   if (training.compute_type() == teq::v1::COMPUTE_TYPE_UNSPECIFIED) {
     training.set_compute_type(defaults::kComputeType);
   }
+  if (!training.has_redrawn_fraction()) training.set_redrawn_fraction(defaults::kRedrawnFraction);
 }
 
 void SetTransformDefaults(teq::v1::Transform& transform) {
@@ -161,6 +162,7 @@ Schedule ScheduleOf(const Recipe& recipe) {
     schedule.set_held_back_fraction(teq.held_back_fraction());
   }
   if (teq.has_end_to_end_steps()) schedule.set_end_to_end_steps(teq.end_to_end_steps());
+  if (teq.has_redrawn_fraction()) schedule.set_redrawn_fraction(teq.redrawn_fraction());
   return schedule;
 }
 

@@ -150,6 +150,17 @@ void CheckTraining(const Training& training, const std::string& path, Violations
   CheckEnum(path + ".gradient", training.gradient(), teq::v1::Gradient_IsValid, violations);
   violations.CheckPositive(path + ".held_back_fraction", training.held_back_fraction(),
                            kMaxHeldBackFraction);
+  const double redrawn = training.redrawn_fraction();
+  if (!(redrawn >= 0 && redrawn <= 1)) {
+    violations.Add(path + ".redrawn_fraction",
+                   fmt::format("{} is out of range; give a number from 0 to 1", redrawn));
+  }
+  if (redrawn > 0 && training.objective() == teq::v1::OBJECTIVE_LM_LOSS) {
+    violations.Add(path + ".redrawn_fraction",
+                   fmt::format("{} stands beside objective LM_LOSS, which trains on the text as it "
+                               "is; take KL, or write redrawn_fraction: 0",
+                               redrawn));
+  }
   CheckEnum(path + ".block_inputs", training.block_inputs(), teq::v1::BlockInputs_IsValid,
             violations);
   CheckEnum(path + ".compute_type", training.compute_type(), teq::v1::ComputeType_IsValid,

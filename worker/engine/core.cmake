@@ -7,6 +7,7 @@ add_library(teq_engine STATIC
   model/block_runner.cc
   model/decoder.cc
   model/device.cc
+  model/draw_tokens.cc
   model/head_loss.cc
   model/host_memory.cc
   model/hpu_loader.cc
@@ -66,6 +67,7 @@ add_library(teq_engine STATIC
   teq/fit.cc
   teq/fold.cc
   teq/parameters.cc
+  teq/redraw.cc
   teq/scale_groups.cc
   teq/sensitivity.cc
   teq/start.cc

@@ -27,10 +27,11 @@ using torch::Tensor;
 // Training by block leaves many offsets next to where a code changes, and steps that change all of
 // those lose what the blocks had won: offsets first move away from there by a share of the longest
 // way that the pass lets them go, so that only gradients that agree for long change a code. Scales
-// would change whole columns of codes, and stay where offsets are trained
-// (tests/bench/RESULTS-quality.md).
+// would change whole columns of codes, and stay where offsets are trained; gains, which change
+// none, take their place (tests/bench/RESULTS-quality.md).
 constexpr double kEndToEndRate = 0.025;
 constexpr double kEndToEndRoundingRate = 0.1;
+constexpr double kEndToEndGainRate = 2;
 constexpr double kMarginShare = 0.3;
 constexpr double kLargestMargin = 0.25;
 
@@ -48,7 +49,11 @@ std::int64_t BatchSize(const text::Windows& windows) {
 transform::TrainingTask LastPass(transform::TrainingTask task, int steps) {
   task.next_token_share = kNextTokenShare;
   transform::LearningRates& rates = task.rates;
-  rates.scales *= rates.rounding > 0 ? 0 : kEndToEndRate;
+  if (rates.rounding > 0) {
+    rates.gains = kEndToEndGainRate * rates.scales;
+    rates.scales = 0;
+  }
+  rates.scales *= kEndToEndRate;
   rates.clipping *= kEndToEndRate;
   rates.rounding *= kEndToEndRoundingRate;
   // Rates fall linearly: the way is half of what all steps at the peak would make.
@@ -154,7 +159,7 @@ void JobRun::CalibrateBlock(const model::Block& block,
   const teq::v1::Clipping& clipping = recipe().clipping();
   if (!clipping.has_search() && !clipping.learned().start_from_search()) return;
   const transform::BlockScales scales =
-      transform::ResolveScales(block, config_.norm, groups_, parameters_.log_scales, norm_type_);
+      transform::ResolveScales(block, config_.norm, groups_, parameters_, norm_type_);
   const model::Block folded = transform::FoldBlock(block, scales);
   for (std::size_t i = 0; i < folded.linears.size(); ++i) {
     const model::Linear& linear = folded.linears[i];
@@ -187,6 +192,7 @@ absl::Status JobRun::Transform() {
                                .rates = rates,
                                .stored = norm_type_,
                                .seed = spec_.calibration().seed(),
+                               .redrawn_share = schedule.redrawn_fraction(),
                                .device = device_}));
   }
   return absl::OkStatus();
@@ -225,7 +231,8 @@ absl::Status JobRun::Train(transform::TrainingTask task) {
     TEQ_RETURN_IF_ERROR(transform::TrainEndToEnd(task, last_steps, schedule.objective(),
                                                  parameters_, training, on_step, cancelled_));
   }
-  training.set_trainable_fraction(static_cast<double>(training.trainable_parameters().scales()) /
+  const teq::v1::TrainableParameters& trained = training.trainable_parameters();
+  training.set_trainable_fraction(static_cast<double>(trained.scales() + trained.gains()) /
                                   static_cast<double>(model_info::CountParameters(config_)));
   if (training.best_step() < 0) {
     report_.add_notes(
@@ -290,7 +297,7 @@ absl::Status JobRun::RoundBlock(const model::Block& block,
   const torch::NoGradGuard no_gradient;
   const auto number = static_cast<std::size_t>(block.number);
   const transform::BlockScales scales =
-      transform::ResolveScales(block, config_.norm, groups_, parameters_.log_scales, norm_type_);
+      transform::ResolveScales(block, config_.norm, groups_, parameters_, norm_type_);
   const model::Block folded = transform::FoldBlock(block, scales);
   TEQ_RETURN_IF_ERROR(KeepChanged(folded, grids_[number]));
   BlockCodes codes = rounder.Round(folded, grids_[number], parameters_.adjustments[number]);

@@ -10,9 +10,9 @@ Parameters PlainParameters(const std::vector<ScaleGroup>& groups,
                            const std::vector<BlockGrids>& grids,
                            const torch::TensorOptions& options) {
   Parameters plain;
-  plain.log_scales.reserve(groups.size());
   for (const ScaleGroup& group : groups) {
     plain.log_scales.push_back(torch::zeros({group.width}, options));
+    plain.log_gains.push_back(torch::zeros({group.width}, options));
   }
   for (const BlockGrids& block : grids) plain.adjustments.emplace_back(block.size());
   return plain;

@@ -20,6 +20,7 @@ namespace teq::transform {
 /// Peak learning rates; what has 0 is not trained.
 struct LearningRates {
   double scales = 0;  // of their logarithms
+  double gains = 0;   // of theirs; in no training by block
   double clipping = 0;
   double rounding = 0;
   teq::v1::Optimizer rounding_optimizer = teq::v1::OPTIMIZER_ADAM;
@@ -42,6 +43,9 @@ struct TrainingTask {
   torch::ScalarType products = torch::kFloat32;
   // Of the next token in the distribution that KL is measured from; the rest is the float model's.
   double next_token_share = 0;
+  // Of a window's tokens that are drawn again from the float model's predictions in every step of
+  // KL over all blocks.
+  double redrawn_share = 0;
   // How far w / scale + offset stands from a change of its code when all blocks begin to be trained
   // together, in steps of the grid.
   double rounding_margin = 0;

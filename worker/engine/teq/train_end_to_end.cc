@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 #include <optional>
+#include <random>
 
 #include "proto/spec/error.h"
 #include "torch/autograd.h"
@@ -9,6 +10,7 @@
 #include "worker/engine/model/windows_tensor.h"
 #include "worker/engine/quant/grid.h"
 #include "worker/engine/teq/fold.h"
+#include "worker/engine/teq/redraw.h"
 #include "worker/engine/teq/train.h"
 #include "worker/engine/teq/training_parts.h"
 
@@ -65,9 +67,8 @@ absl::StatusOr<model::HeadReference> Teacher(const TrainingTask& task,
 void KeepMargin(const TrainingTask& task, const model::Block& block, Parameters& parameters) {
   const torch::NoGradGuard no_gradient;
   const auto number = static_cast<std::size_t>(block.number);
-  const model::Block folded =
-      FoldBlock(block, ResolveScales(block, task.decoder.config.norm, task.groups,
-                                     parameters.log_scales, task.stored));
+  const model::Block folded = FoldBlock(
+      block, ResolveScales(block, task.decoder.config.norm, task.groups, parameters, task.stored));
   for (std::size_t i = 0; i < folded.linears.size(); ++i) {
     quant::Adjustment& adjustment = parameters.adjustments[number][i];
     if (!adjustment.offset.defined()) continue;
@@ -86,7 +87,8 @@ class EndToEnd {
         ids_(model::WindowTensor(task.windows)),
         split_(SplitWindows(task)),
         runner_(task.decoder, task.windows.length),
-        head_(task.decoder) {
+        head_(task.decoder),
+        generator_(static_cast<std::uint64_t>(task.seed)) {
     head_.blocks.clear();
     head_.head_products = task.products;
     for (std::size_t number = 0; number < task.decoder.size(); ++number) {
@@ -121,6 +123,12 @@ class EndToEnd {
   }
 
  private:
+  /// What a step trains on.
+  struct Batch {
+    Tensor ids;                                   // [batch, length]
+    std::optional<model::HeadReference> teacher;  // on the decoder's device; with KL
+  };
+
   absl::Status MakeRoomForInputs() {
     const auto batch = std::min<std::int64_t>(task_.schedule.batch_size(),
                                               static_cast<std::int64_t>(split_.training.size()));
@@ -143,31 +151,53 @@ class EndToEnd {
     return student;
   }
 
+  /// Some windows, as they are.
+  [[nodiscard]] Batch Original(const Tensor& indices) const {
+    Batch batch{ids_.index_select(0, indices), {}};
+    if (teacher_) batch.teacher = model::Select(*teacher_, indices, task_.decoder.head.device());
+    return batch;
+  }
+
+  /// Some windows with a share of their tokens drawn again: no two steps see the same.
+  [[nodiscard]] absl::StatusOr<Batch> Redrawn(const Tensor& indices) {
+    TEQ_ASSIGN_OR_RETURN(
+        const RedrawnWindows windows,
+        Redraw(task_.decoder, ids_.index_select(0, indices), task_.redrawn_share, generator_));
+    const torch::NoGradGuard no_gradient;
+    TEQ_ASSIGN_OR_RETURN(const Tensor states, model::HiddenStates(task_.decoder, windows.ids));
+    // What was drawn is no text that follows.
+    const Tensor next = NextOf(windows.ids.masked_fill(windows.drawn, -1));
+    return Batch{windows.ids,
+                 model::MakeHeadReference(task_.decoder, states,
+                                          {next.to(states.device()), task_.next_token_share})};
+  }
+
+  [[nodiscard]] absl::StatusOr<Batch> TrainingBatch(const Tensor& indices) {
+    if (!teacher_ || task_.redrawn_share == 0) return Original(indices);
+    return Redrawn(indices);
+  }
+
   /// The objective on some windows, mean over their predicted tokens, from what the head reads.
-  [[nodiscard]] Tensor HeadLoss(const model::Decoder& head, const Tensor& states,
-                                const Tensor& indices) const {
-    if (teacher_) {
-      return model::HeadDivergence(head, states,
-                                   model::Select(*teacher_, indices, states.device()));
-    }
-    const Tensor ids = ids_.index_select(0, indices);
-    return model::HeadCrossEntropy(head, states.slice(1, 0, -1), ids.slice(1, 1).flatten());
+  static Tensor HeadLoss(const model::Decoder& head, const Tensor& states, const Batch& batch) {
+    if (batch.teacher) return model::HeadDivergence(head, states, *batch.teacher);
+    return model::HeadCrossEntropy(head, states.slice(1, 0, -1), batch.ids.slice(1, 1).flatten());
   }
 
   absl::StatusOr<double> StepOfGraph(const Tensor& indices, const GradientsReady& ready) {
-    Tensor states = runner_.Embed(ids_.index_select(0, indices));
+    TEQ_ASSIGN_OR_RETURN(const Batch batch, TrainingBatch(indices));
+    Tensor states = runner_.Embed(batch.ids);
     for (std::size_t number = 0; number < task_.decoder.size(); ++number) {
       TEQ_ASSIGN_OR_RETURN(const model::Block student, Student(number, task_.products));
       states = runner_.Run(student, states);
     }
-    return Descend(HeadLoss(head_, runner_.Finish(states), indices), {0, trainables_.size()},
-                   ready);
+    return Descend(HeadLoss(head_, runner_.Finish(states), batch), {0, trainables_.size()}, ready);
   }
 
   /// Forward with nothing kept but what each block reads; then from the last block to the first,
   /// each runs again and is moved before the one below it.
   absl::StatusOr<double> StepByBlock(const Tensor& indices, const GradientsReady& ready) {
-    Tensor states = runner_.Embed(ids_.index_select(0, indices));
+    TEQ_ASSIGN_OR_RETURN(const Batch batch, TrainingBatch(indices));
+    Tensor states = runner_.Embed(batch.ids);
     for (std::size_t number = 0; number < task_.decoder.size(); ++number) {
       const torch::NoGradGuard no_gradient;
       TEQ_ASSIGN_OR_RETURN(const model::Block student, Student(number, task_.products));
@@ -176,7 +206,7 @@ class EndToEnd {
       states = runner_.Run(student, states);
     }
     states.requires_grad_(true);
-    const Tensor loss = HeadLoss(head_, runner_.Finish(states), indices);
+    const Tensor loss = HeadLoss(head_, runner_.Finish(states), batch);
     const auto value = loss.item<double>();
     if (!std::isfinite(value)) return value;
     loss.backward();
@@ -208,7 +238,7 @@ class EndToEnd {
     std::int64_t begin = 0;
     states.ForEach([&](const Tensor& batch) {
       const Tensor indices = split_.held_back.narrow(0, begin, batch.size(0));
-      sum += HeadLoss(task_.decoder, runner_.Finish(batch), indices).item<double>() *
+      sum += HeadLoss(task_.decoder, runner_.Finish(batch), Original(indices)).item<double>() *
              static_cast<double>(batch.size(0));
       begin += batch.size(0);
     });
@@ -222,8 +252,9 @@ class EndToEnd {
   model::BlockRunner runner_;
   model::Decoder head_;  // for its head
   std::vector<Trainable> trainables_;
-  std::vector<TrainableRange> ranges_;  // by block
-  std::optional<model::HeadReference> teacher_;
+  std::vector<TrainableRange> ranges_;           // by block
+  std::optional<model::HeadReference> teacher_;  // of all windows; with KL
+  std::mt19937_64 generator_;                    // of what is drawn again
   std::vector<Tensor> inputs_;  // by block, [batch, length, hidden]; where no graph is stored
 };
 

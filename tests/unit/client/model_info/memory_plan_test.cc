@@ -166,6 +166,19 @@ TEST_F(MemoryPlanTest, TheEndToEndPassIsOneGraphThenBlockByBlockThenLeftOut) {
   EXPECT_THAT(without.notes, ElementsAre(HasSubstr("left out: even block by block")));
 }
 
+// Logits, softmax and sums of as many tokens as are drawn at once, or of one, where these are more
+// than a step's logits.
+TEST_F(MemoryPlanTest, DrawingTokensTakesWholeRowsOfLogits) {
+  teq().set_end_to_end_steps(5);
+  teq().set_redrawn_fraction(0.5);
+  EXPECT_EQ(Fitting(0).at(teq::v1::STAGE_TRANSFORM).host, kOneGraph);
+  config_.vocabulary_size = 1 << 20;
+  const std::int64_t drawing = Fitting(0).at(teq::v1::STAGE_TRANSFORM).host;
+  teq().set_redrawn_fraction(0);
+  EXPECT_EQ(drawing - Fitting(0).at(teq::v1::STAGE_TRANSFORM).host,
+            3 * 4 * (std::int64_t{1} << 23) - kStepLogits);
+}
+
 TEST_F(MemoryPlanTest, WithoutALimitDepthTakesNoMemory) {
   teq().set_end_to_end_steps(5);
   config_.hidden_size = 512;

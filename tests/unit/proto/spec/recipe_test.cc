@@ -197,6 +197,7 @@ TEST(ScheduleOfTest, TeqsOwnFieldsAreTheSchedule) {
   teq.set_block_inputs(teq::v1::BLOCK_INPUTS_FLOAT);
   teq.set_end_to_end_steps(13);
   teq.set_compute_type(teq::v1::COMPUTE_TYPE_BFLOAT16);
+  teq.set_redrawn_fraction(0.75);
   const Schedule schedule = ScheduleOf(RecipeWithDefaults(recipe));
   EXPECT_EQ(schedule.steps(), 11);
   EXPECT_EQ(schedule.batch_size(), 12);
@@ -206,6 +207,7 @@ TEST(ScheduleOfTest, TeqsOwnFieldsAreTheSchedule) {
   EXPECT_EQ(schedule.block_inputs(), teq::v1::BLOCK_INPUTS_FLOAT);
   EXPECT_EQ(schedule.end_to_end_steps(), 13);
   EXPECT_EQ(schedule.compute_type(), teq::v1::COMPUTE_TYPE_BFLOAT16);
+  EXPECT_EQ(schedule.redrawn_fraction(), 0.75);
 }
 
 TEST(ScheduleOfTest, LearnedClippingOrRoundingWithoutTeqHasTheRecipesSchedule) {

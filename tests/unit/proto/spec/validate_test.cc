@@ -149,6 +149,18 @@ INSTANTIATE_TEST_SUITE_P(
                 "learning_rate: 0 is out of range; give a number above 0, at most 1"},
         BadSpec{"NanRate", [](JobSpec& s) { TeqOf(s).set_learning_rate(kNan); },
                 "learning_rate: nan is out of range"},
+        BadSpec{"MoreThanAllRedrawn", [](JobSpec& s) { TeqOf(s).set_redrawn_fraction(1.5); },
+                "recipe.transform.teq.redrawn_fraction: 1.5 is out of range; give a number from 0 "
+                "to 1"},
+        BadSpec{"RedrawnBelowNothing", [](JobSpec& s) { TeqOf(s).set_redrawn_fraction(-0.1); },
+                "redrawn_fraction: -0.1 is out of range"},
+        BadSpec{"RedrawnText",
+                [](JobSpec& s) {
+                  TeqOf(s).set_objective(teq::v1::OBJECTIVE_LM_LOSS);
+                  TeqOf(s).set_redrawn_fraction(0.5);
+                },
+                "recipe.transform.teq.redrawn_fraction: 0.5 stands beside objective LM_LOSS, which "
+                "trains on the text as it is; take KL, or write redrawn_fraction: 0"},
         BadSpec{"AllHeldBack", [](JobSpec& s) { TeqOf(s).set_held_back_fraction(0.6); },
                 "held_back_fraction: 0.6 is out of range; give a number above 0, at most 0.5"},
         BadSpec{"UnknownObjective",

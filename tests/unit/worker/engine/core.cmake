@@ -29,6 +29,7 @@ teq_test(engine_core_test LABEL unit HEADERS teq_engine_test_headers
     model/attention_test.cc
     model/decoder_test.cc
     model/device_test.cc
+    model/draw_tokens_test.cc
     model/families_test.cc
     model/family_case.cc
     model/head_loss_test.cc
@@ -57,6 +58,7 @@ teq_test(engine_core_test LABEL unit HEADERS teq_engine_test_headers
     report/plot_test.cc
     report/scale_summary_test.cc
     teq/fold_test.cc
+    teq/redraw_test.cc
     teq/sensitivity_test.cc
     teq/start_test.cc
     teq/train_test.cc

@@ -78,13 +78,13 @@ TEST_P(FamilyTest, FoldingRandomScalesLeavesTheFunctionUnchanged) {
   model::Decoder decoder = Load();
   const auto groups = transform::ScaleGroups(decoder.config, AllGrids(decoder.config));
   const Tensor expected = model::Logits(decoder, family_.ids).value();
-  std::vector<Tensor> log_scales;
-  for (const auto& group : groups) log_scales.push_back(torch::randn({group.width}) * 0.5);
+  transform::Parameters parameters = transform::PlainParameters(groups, {}, torch::kFloat32);
+  for (Tensor& scale : parameters.log_scales) scale = torch::randn_like(scale) * 0.5;
   double moved = 0;
   for (model::Block& block : decoder.blocks) {
     const model::Block folded = transform::FoldBlock(
         block,
-        transform::ResolveScales(block, decoder.config.norm, groups, log_scales, torch::kFloat16));
+        transform::ResolveScales(block, decoder.config.norm, groups, parameters, torch::kFloat16));
     for (std::size_t i = 0; i < block.linears.size(); ++i) {
       moved += (folded.linears[i].weight - block.linears[i].weight).abs().sum().item<double>();
     }
