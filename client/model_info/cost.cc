@@ -131,9 +131,8 @@ class Costs {
     // The head forward and backward, and the teacher's forward.
     const double learnt = steps * StepTokens() + kHeldBackMeasurements * HeldBackTokens();
     cost.operations += 3 * Head(learnt) + Forward(calibration_tokens_, work_.window);
-    AddRedrawing(steps, cost);
-    const double reads = schedule_.redrawn_fraction() > 0 ? 4 : 2;
-    if (again) cost.moved_bytes += steps * (reads * weights_ * kLoadBytes + 2 * 4 * Trained() * 4);
+    if (again) cost.moved_bytes += steps * (2 * weights_ * kLoadBytes + 2 * 4 * Trained() * 4);
+    if (schedule_.redrawn_fraction() > 0) AddRedrawing(steps, again, cost);
     return cost;
   }
 
@@ -154,11 +153,11 @@ class Costs {
   }
 
   /// The float model predicts, and then teaches what was drawn.
-  void AddRedrawing(int steps, StageCost& cost) const {
-    const double share = schedule_.redrawn_fraction();
-    if (share == 0) return;
+  void AddRedrawing(int steps, bool reads_blocks, StageCost& cost) const {
     const double tokens = steps * StepTokens();
-    cost.operations += 2 * Forward(tokens, work_.window) + (1 + share) * Head(tokens);
+    cost.operations +=
+        2 * Forward(tokens, work_.window) + (1 + schedule_.redrawn_fraction()) * Head(tokens);
+    if (reads_blocks) cost.moved_bytes += steps * 2 * weights_ * kLoadBytes;
   }
 
   [[nodiscard]] StageCost Round() const {

@@ -82,6 +82,13 @@ class Violations {
     }
   }
 
+  // Adds one unless low <= value <= high.
+  void CheckBetween(std::string field, double value, double low, double high) {
+    if (value >= low && value <= high) return;  // so that NaN fails
+    Add(std::move(field),
+        fmt::format("{} is out of range; give a number from {} to {}", value, low, high));
+  }
+
   // Adds one unless 0 < value <= high.
   void CheckPositive(std::string field, double value, double high) {
     if (value > 0 && value <= high) return;  // so that NaN fails
@@ -129,12 +136,8 @@ void CheckRecipeWeights(const Weights& weights, Violations& violations) {
   if (!weights.has_group_size()) violations.Add(path + ".group_size", "is missing");
   CheckWeights(weights, path, violations);
   if (!weights.has_target_bits()) return;
-  const double target = weights.target_bits();
-  if (!(target >= kCodeWidths.front() && target <= kCodeWidths.back())) {
-    violations.Add(path + ".target_bits",
-                   fmt::format("{} is out of range; give a number from {} to {}", target,
-                               kCodeWidths.front(), kCodeWidths.back()));
-  }
+  violations.CheckBetween(path + ".target_bits", weights.target_bits(), kCodeWidths.front(),
+                          kCodeWidths.back());
   if (weights.has_bits()) {
     violations.Add(path + ".target_bits",
                    fmt::format("stands beside bits: {}; keep one of them", weights.bits()));
@@ -151,10 +154,7 @@ void CheckTraining(const Training& training, const std::string& path, Violations
   violations.CheckPositive(path + ".held_back_fraction", training.held_back_fraction(),
                            kMaxHeldBackFraction);
   const double redrawn = training.redrawn_fraction();
-  if (!(redrawn >= 0 && redrawn <= 1)) {
-    violations.Add(path + ".redrawn_fraction",
-                   fmt::format("{} is out of range; give a number from 0 to 1", redrawn));
-  }
+  violations.CheckBetween(path + ".redrawn_fraction", redrawn, 0, 1);
   if (redrawn > 0 && training.objective() == teq::v1::OBJECTIVE_LM_LOSS) {
     violations.Add(path + ".redrawn_fraction",
                    fmt::format("{} stands beside objective LM_LOSS, which trains on the text as it "

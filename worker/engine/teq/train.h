@@ -20,7 +20,7 @@ namespace teq::transform {
 /// Peak learning rates; what has 0 is not trained.
 struct LearningRates {
   double scales = 0;  // of their logarithms
-  double gains = 0;   // of theirs; in no training by block
+  double gains = 0;   // of their logarithms
   double clipping = 0;
   double rounding = 0;
   teq::v1::Optimizer rounding_optimizer = teq::v1::OPTIMIZER_ADAM;
