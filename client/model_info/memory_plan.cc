@@ -83,15 +83,15 @@ class Demand {
   [[nodiscard]] Need OneGraph() const {
     const std::int64_t graph = work_.blocks * (Activations(tokens()) + KeptAttention());
     return {.stage = teq::v1::STAGE_TRANSFORM,
-            .work = StepWeights(work_.total) + Trained(work_.total) + graph + HeadBytes() +
-                    std::max(StepLogits(), DrawnLogits()) + TeacherBytes()};
+            .work = StepWeights(work_.total) + Trained(work_.total) + ScaledGradient() + graph +
+                    HeadBytes() + std::max(StepLogits(), DrawnLogits()) + TeacherBytes()};
   }
 
   /// A block at a time, forward and again backward. The head's turn comes when no block is held.
   [[nodiscard]] Need ByBlock() const {
     const std::int64_t inputs = work_.blocks * tokens() * work_.hidden * kFloat;
-    const std::int64_t block =
-        StepWeights(block_) + Trained(block_) + Activations(tokens()) + KeptAttention();
+    const std::int64_t block = StepWeights(block_) + Trained(block_) + ScaledGradient() +
+                               Activations(tokens()) + KeptAttention();
     return {.stage = teq::v1::STAGE_TRANSFORM,
             .work = std::max(block, HeadBytes() + std::max(StepLogits(), DrawnLogits())),
             .states = inputs + TeacherBytes(),
@@ -150,14 +150,24 @@ class Demand {
   [[nodiscard]] std::int64_t Trained(const BlockSize& size) const {
     const bool by_sign = recipe().rounding().learned().optimizer() == teq::v1::OPTIMIZER_SIGN_SGD;
     const std::int64_t rounding = learns_rounding() ? size.quantized : 0;
-    const std::int64_t clipping = learns_clipping() ? 2 * size.groups : 0;
     return kFloat * ((kTrainedCopies + (by_sign ? 0 : kMoments)) * rounding +
-                     (kTrainedCopies + kMoments) * clipping);
+                     (kTrainedCopies + kMoments) * GroupFactors() * size.groups);
   }
   /// What is left of it after the training, of all blocks.
   [[nodiscard]] std::int64_t LearnedBytes() const {
-    return kFloat * ((learns_rounding() ? work_.total.quantized : 0) +
-                     (learns_clipping() ? 2 * work_.total.groups : 0));
+    return kFloat *
+           ((learns_rounding() ? work_.total.quantized : 0) + GroupFactors() * work_.total.groups);
+  }
+  [[nodiscard]] bool learns_step_sizes() const {
+    return learns_clipping() && learns_rounding() && schedule_.end_to_end_steps() > 0;
+  }
+  /// Two clip factors, and the step size's.
+  [[nodiscard]] std::int64_t GroupFactors() const {
+    return (learns_clipping() ? 2 : 0) + (learns_step_sizes() ? 1 : 0);
+  }
+  /// Of one layer, on its way back through the step sizes.
+  [[nodiscard]] std::int64_t ScaledGradient() const {
+    return learns_step_sizes() ? kFloat * block_.largest_layer : 0;
   }
   /// A byte for each code, and of each group a half-precision scale and a byte's zero point.
   [[nodiscard]] std::int64_t CodeBytes() const {

@@ -62,6 +62,10 @@ class QualityTest(unittest.TestCase):
         # 3,672,320 parameters.
         self.assertEqual(report["training"]["trainable_parameters"]["scales"], 4 * 1408)
         self.assertEqual(report["training"]["trainable_parameters"]["gains"], 4 * 1408)
+        # A step size of every 32 weights in 4 blocks' matrices.
+        sizes = [256 * 256, 2 * 128 * 256, 256 * 256, 3 * 768 * 256]
+        self.assertEqual(report["training"]["trainable_parameters"]["step_sizes"],
+                         4 * sum(sizes) // 32)
         self.assertAlmostEqual(report["training"]["trainable_fraction"], 2 * 4 * 1408 / 3672320,
                                places=9)
 

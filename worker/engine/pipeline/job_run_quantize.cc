@@ -27,18 +27,22 @@ using torch::Tensor;
 // Training by block leaves many offsets next to where a code changes, and steps that change all of
 // those lose what the blocks had won: offsets first move away from there by a share of the longest
 // way that the pass lets them go, so that only gradients that agree for long change a code. Scales
-// would change whole columns of codes, and stay where offsets are trained; gains, which change
-// none, take their place (tests/bench/RESULTS-quality.md).
+// would change whole columns of codes, and stay where offsets are trained; gains and the groups'
+// step sizes, which change none, take their place (tests/bench/RESULTS-quality.md).
 constexpr double kEndToEndRate = 0.025;
 constexpr double kEndToEndRoundingRate = 0.1;
-constexpr double kEndToEndGainRate = 2;
+constexpr double kEndToEndGainRate = 2;      // of the scales'
+constexpr double kEndToEndStepSizeRate = 2;  // of the clip factors'
 constexpr double kMarginShare = 0.3;
 constexpr double kLargestMargin = 0.25;
 
 // Perplexity falls by the first power of this share, while the divergence from the float model
 // rises by its square: a hundredth costs next to nothing (tests/bench/RESULTS-quality.md), a tenth
-// fits the calibration text instead of the model.
-constexpr double kNextTokenShare = 0.01;
+// fits the calibration text instead of the model. Where steps are few they move little, and share
+// times steps is kept.
+constexpr double kNextTokenSteps = 2.2;
+constexpr double kLeastNextTokenShare = 0.01;
+constexpr double kLargestNextTokenShare = 0.02;
 
 /// Windows that run through a block at once while nothing is trained.
 std::int64_t BatchSize(const text::Windows& windows) {
@@ -47,11 +51,13 @@ std::int64_t BatchSize(const text::Windows& windows) {
 
 /// The end-to-end pass after a training by block.
 transform::TrainingTask LastPass(transform::TrainingTask task, int steps) {
-  task.next_token_share = kNextTokenShare;
+  task.next_token_share =
+      std::clamp(kNextTokenSteps / steps, kLeastNextTokenShare, kLargestNextTokenShare);
   transform::LearningRates& rates = task.rates;
   if (rates.rounding > 0) {
     rates.gains = kEndToEndGainRate * rates.scales;
     rates.scales = 0;
+    rates.step_sizes = kEndToEndStepSizeRate * rates.clipping;
   }
   rates.scales *= kEndToEndRate;
   rates.clipping *= kEndToEndRate;

@@ -21,29 +21,41 @@ class FakeQuantizeFunction : public torch::autograd::Function<FakeQuantizeFuncti
  public:
   static Tensor forward(AutogradContext* context, const Tensor& weight, const Tensor& input_scale,
                         const Tensor& output_scale, const Tensor& low, const Tensor& high,
-                        const Tensor& offset, std::int64_t bits, std::int64_t group_size,
-                        bool symmetric, bool full) {
-    context->save_for_backward({weight, input_scale, output_scale, low, high, offset});
+                        const Tensor& offset, const Tensor& step_factor, std::int64_t bits,
+                        std::int64_t group_size, bool symmetric, bool full) {
+    context->save_for_backward({weight, input_scale, output_scale, low, high, offset, step_factor});
     context->saved_data["bits"] = bits;
     context->saved_data["group_size"] = group_size;
     context->saved_data["symmetric"] = symmetric;
     context->saved_data["full"] = full;
-    const RoundingOperand operand = Operand({weight, input_scale, output_scale, low, high, offset});
+    const RoundingOperand operand =
+        Operand({weight, input_scale, output_scale, low, high, offset, step_factor});
     const LayerGrid grid = Grid(*context);
-    return Round(operand, grid);
+    Tensor rounded = Round(operand, grid);
+    if (step_factor.numel() > 0) ByGroup(rounded, step_factor).mul_(step_factor.unsqueeze(-1));
+    return rounded;
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& upstream) {
     const RoundingOperand operand = Operand(context->get_saved_variables());
     const LayerGrid grid = Grid(*context);
     const bool full = context->saved_data["full"].toBool();
-    const RoundingGradients gradients = RoundingGradient(operand, upstream[0], grid, full);
+    const Tensor& step_factor = operand.adjustment.step_factor;
+    Tensor of_rounded = upstream[0];
+    Tensor of_step_factor;
+    if (step_factor.defined()) {
+      of_step_factor = ByGroup(Round(operand, grid).mul_(of_rounded), step_factor).sum(-1);
+      of_rounded = of_rounded.clone();
+      ByGroup(of_rounded, step_factor).mul_(step_factor.unsqueeze(-1));
+    }
+    const RoundingGradients gradients = RoundingGradient(operand, of_rounded, grid, full);
     return {Tensor(),
             gradients.columns / operand.input_scale,
             -gradients.rows / operand.output_scale,
             gradients.adjustment.clip.low,
             gradients.adjustment.clip.high,
             gradients.adjustment.offset,
+            of_step_factor,
             Tensor(),
             Tensor(),
             Tensor(),
@@ -55,7 +67,14 @@ class FakeQuantizeFunction : public torch::autograd::Function<FakeQuantizeFuncti
     return {saved[0],
             saved[1],
             saved[2],
-            {{OrUndefined(saved[3]), OrUndefined(saved[4])}, OrUndefined(saved[5])}};
+            {{OrUndefined(saved[3]), OrUndefined(saved[4])},
+             OrUndefined(saved[5]),
+             OrUndefined(saved[6])}};
+  }
+
+  /// [out, groups, in a group] of a contiguous [out, in].
+  static Tensor ByGroup(const Tensor& weight, const Tensor& step_factor) {
+    return weight.view({weight.size(0), step_factor.size(1), -1});
   }
 
   static LayerGrid Grid(AutogradContext& context) {
@@ -77,7 +96,8 @@ Tensor FakeQuantize(const Tensor& weight, const Tensor& input_scale, const Tenso
       weight.contiguous(), scale_or_ones(input_scale, weight.size(1)),
       scale_or_ones(output_scale, weight.size(0)), OrEmpty(adjustment.clip.low, weight),
       OrEmpty(adjustment.clip.high, weight), OrEmpty(adjustment.offset, weight),
-      std::int64_t{grid.bits}, std::int64_t{grid.group_size}, grid.symmetric,
+      OrEmpty(adjustment.step_factor, weight), std::int64_t{grid.bits},
+      std::int64_t{grid.group_size}, grid.symmetric,
       gradient != teq::v1::GRADIENT_STRAIGHT_THROUGH);
 }
 

@@ -52,7 +52,11 @@ Quantized QuantizeToNearest(const Tensor& weight, const LayerGrid& grid,
   Tensor ratio = groups / range.scale;
   if (adjustment.offset.defined()) ratio = ratio + adjustment.offset.view_as(ratio);
   const Tensor codes = (torch::round(ratio) + range.zero).clamp(0, (1 << grid.bits) - 1);
-  return {codes.to(torch::kUInt8).view_as(weight), range.scale.squeeze(-1).to(torch::kFloat16),
+  Tensor scale = range.scale.squeeze(-1);
+  if (adjustment.step_factor.defined()) {
+    scale = (scale * adjustment.step_factor).clamp_min(kSmallestScale);
+  }
+  return {codes.to(torch::kUInt8).view_as(weight), scale.to(torch::kFloat16),
           range.zero.squeeze(-1).to(torch::kUInt8), grid.bits};
 }
 

@@ -27,6 +27,9 @@ struct ClipFactors {
 struct Adjustment {
   ClipFactors clip;
   torch::Tensor offset;  // [out, in], added to w / scale before it is rounded; undefined: zeros
+  // [out, groups], the scale that is published over the one that codes are chosen by; undefined:
+  // ones
+  torch::Tensor step_factor = {};
 };
 
 /// Columns that share a scale: the grid's group size, or all of a row.
@@ -40,7 +43,8 @@ struct Adjustment {
 /// round(-lo / scale), at least 1, because GPTQ's v1 layout stores zero - 1. Symmetric: scale =
 /// max(-lo, hi) / (2^(b-1) - 1), zero = 2^(b-1). The scale is rounded to float16 first and
 /// everything else follows from the rounded one. Rounding is half to even, and codes outside the
-/// range are clamped to it.
+/// range are clamped to it. A step factor multiplies the scale, rounded to float16 again, when the
+/// codes are chosen.
 [[nodiscard]] Quantized QuantizeToNearest(const torch::Tensor& weight, const LayerGrid& grid,
                                           const Adjustment& adjustment = {});
 

@@ -78,6 +78,9 @@ std::string Facts(const teq::v1::Report& report) {
   if (trained.clipping() > 0) {
     text += fmt::format(", {} clipping factors", Count(trained.clipping()));
   }
+  if (trained.step_sizes() > 0) {
+    text += fmt::format(", {} step sizes", Count(trained.step_sizes()));
+  }
   if (trained.rounding() > 0) {
     text += fmt::format(", {} rounding offsets", Count(trained.rounding()));
   }

@@ -22,6 +22,7 @@ struct LearningRates {
   double scales = 0;  // of their logarithms
   double gains = 0;   // of their logarithms
   double clipping = 0;
+  double step_sizes = 0;  // of their factors
   double rounding = 0;
   teq::v1::Optimizer rounding_optimizer = teq::v1::OPTIMIZER_ADAM;
 };
@@ -56,7 +57,7 @@ struct TrainingTask {
 
 /// Trains all blocks together by LM_LOSS or KL for `steps` steps, from where `parameters` stand,
 /// and leaves them at the best iterate; see Fit. Quantized layers get what their training needs and
-/// have not yet: clip factors of 1, offsets of 0. Fills the report but for `blocks` and
+/// have not yet: clip and step factors of 1, offsets of 0. Fills the report but for `blocks` and
 /// `trainable_fraction`.
 [[nodiscard]] absl::Status TrainEndToEnd(const TrainingTask& task, int steps,
                                          teq::v1::Objective objective, Parameters& parameters,

@@ -12,8 +12,8 @@ namespace {
 
 using torch::Tensor;
 
-// Clip factors stay in this range: above 1 the grid reaches beyond the weights, which may still fit
-// them better.
+// Factors of clipping and of step sizes stay in this range: above 1 the grid reaches beyond the
+// weights, which may still fit them better.
 constexpr double kSmallestFactor = 0.1;
 constexpr double kLargestFactor = 1.25;
 
@@ -35,6 +35,13 @@ void AddAdjustments(const TrainingTask& task, const Parameters& parameters, std:
       if (!factor.defined()) continue;
       trainables.push_back({.value = factor,
                             .learning_rate = task.rates.clipping,
+                            .neutral = 1,
+                            .low = kSmallestFactor,
+                            .high = kLargestFactor});
+    }
+    if (adjustment.step_factor.defined()) {
+      trainables.push_back({.value = adjustment.step_factor,
+                            .learning_rate = task.rates.step_sizes,
                             .neutral = 1,
                             .low = kSmallestFactor,
                             .high = kLargestFactor});
@@ -86,6 +93,8 @@ absl::Status AddTrainables(const TrainingTask& task, const model::Block& block,
     const double clipping = task.rates.clipping;
     TEQ_RETURN_IF_ERROR(add(clipping, {weight.size(0), groups}, 1, adjustment.clip.low));
     TEQ_RETURN_IF_ERROR(add(clipping, {weight.size(0), groups}, 1, adjustment.clip.high));
+    TEQ_RETURN_IF_ERROR(
+        add(task.rates.step_sizes, {weight.size(0), groups}, 1, adjustment.step_factor));
     TEQ_RETURN_IF_ERROR(add(task.rates.rounding, weight.sizes(), 0, adjustment.offset));
   }
   return absl::OkStatus();
@@ -105,6 +114,7 @@ void CountTrainables(const TrainingTask& task, const Parameters& parameters,
   std::int64_t scales = 0;
   std::int64_t gains = 0;
   std::int64_t clipping = 0;
+  std::int64_t step_sizes = 0;
   std::int64_t rounding = 0;
   const auto size = [](const Tensor& tensor) { return tensor.defined() ? tensor.numel() : 0; };
   for (const Tensor& tensor : parameters.log_scales) scales += tensor.numel();
@@ -112,6 +122,7 @@ void CountTrainables(const TrainingTask& task, const Parameters& parameters,
   for (const BlockAdjustments& block : parameters.adjustments) {
     for (const quant::Adjustment& layer : block) {
       clipping += size(layer.clip.low) + size(layer.clip.high);
+      step_sizes += size(layer.step_factor);
       rounding += size(layer.offset);
     }
   }
@@ -119,6 +130,7 @@ void CountTrainables(const TrainingTask& task, const Parameters& parameters,
   if (task.rates.scales > 0) counts.set_scales(scales);
   if (task.rates.gains > 0) counts.set_gains(gains);
   if (task.rates.clipping > 0) counts.set_clipping(clipping);
+  if (task.rates.step_sizes > 0) counts.set_step_sizes(step_sizes);
   if (task.rates.rounding > 0) counts.set_rounding(rounding);
 }
 

@@ -24,8 +24,8 @@ struct Split {
 };
 [[nodiscard]] Split SplitWindows(const TrainingTask& task);
 
-/// Gives a block's quantized layers what they need and have not yet: clip factors of 1, offsets of
-/// 0. Errors as Scratch::Zeros.
+/// Gives a block's quantized layers what they need and have not yet: clip and step factors of 1,
+/// offsets of 0. Errors as Scratch::Zeros.
 [[nodiscard]] absl::Status AddTrainables(const TrainingTask& task, const model::Block& block,
                                          BlockAdjustments& adjustments);
 

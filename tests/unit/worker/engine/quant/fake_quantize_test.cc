@@ -40,7 +40,9 @@ Tensor Reference(const Tensor& scaled, const Adjustment& adjustment, const Layer
   Tensor ratio = groups / scale;
   if (adjustment.offset.defined()) ratio = ratio + adjustment.offset.view_as(ratio);
   const Tensor code = (StraightThrough(ratio, torch::round(ratio)) + zero).clamp(0, levels);
-  return ((code - zero) * scale).view_as(scaled);
+  Tensor rounded = (code - zero) * scale;
+  if (adjustment.step_factor.defined()) rounded = rounded * adjustment.step_factor.unsqueeze(-1);
+  return rounded.view_as(scaled);
 }
 
 struct Case {
@@ -48,7 +50,7 @@ struct Case {
   int group_size;
   bool symmetric;
   bool non_negative;  // groups whose zero point is clamped
-  bool adjusted;      // with clip factors and offsets
+  bool adjusted;      // with clip factors, step factors and offsets
 };
 
 class FakeQuantizeTest : public testing::TestWithParam<Case> {
@@ -65,8 +67,10 @@ class FakeQuantizeTest : public testing::TestWithParam<Case> {
     if (!GetParam().adjusted) return;
     const std::int64_t groups = 64 / GroupSize(grid_, 64);
     adjustment_ = {{torch::rand({70, groups}) * 0.5 + 0.6, torch::rand({70, groups}) * 0.5 + 0.6},
-                   torch::rand({70, 64}) - 0.5};
-    for (Tensor* tensor : {&adjustment_.clip.low, &adjustment_.clip.high, &adjustment_.offset}) {
+                   torch::rand({70, 64}) - 0.5,
+                   torch::rand({70, groups}) * 0.4 + 0.8};
+    for (Tensor* tensor : {&adjustment_.clip.low, &adjustment_.clip.high, &adjustment_.offset,
+                           &adjustment_.step_factor}) {
       tensor->requires_grad_(true);
       trained_.push_back(*tensor);
     }
@@ -81,10 +85,15 @@ class FakeQuantizeTest : public testing::TestWithParam<Case> {
 TEST_P(FakeQuantizeTest, EqualsQuantizeThenDequantizeBitByBit) {
   const torch::NoGradGuard no_gradient;
   const Tensor scaled = weight_ * input_scale_ / output_scale_.unsqueeze(1);
-  const Tensor expected = Dequantize(QuantizeToNearest(scaled, grid_, adjustment_));
-  const Tensor actual = FakeQuantize(weight_, input_scale_, output_scale_, adjustment_, grid_,
-                                     teq::v1::GRADIENT_FULL);
-  EXPECT_TRUE(torch::equal(actual, expected));
+  const auto compare = [&](double tolerance) {
+    const Tensor expected = Dequantize(QuantizeToNearest(scaled, grid_, adjustment_));
+    const Tensor actual = FakeQuantize(weight_, input_scale_, output_scale_, adjustment_, grid_,
+                                       teq::v1::GRADIENT_FULL);
+    EXPECT_TRUE(torch::allclose(actual, expected, tolerance, 0));
+  };
+  compare(0x1p-11);  // a scale times its step factor is published as float16
+  adjustment_.step_factor = Tensor();
+  compare(0);
 }
 
 TEST_P(FakeQuantizeTest, FullGradientEqualsAutogradThroughTheWrittenOutFormula) {

@@ -34,6 +34,18 @@ TEST(GridTest, RoundsASymmetricGroupAroundTheMiddleCode) {
   EXPECT_THAT(Codes(quantized), testing::ElementsAre(4, 8, 10, 15, 7, 8, 13, 1));
 }
 
+// The codes of the first test, whose scale is then 0.1400146 * 1.1 = 0.1540161, and as float16
+// 0.1540527.
+TEST(GridTest, AStepFactorScalesWhatTheCodesStandFor) {
+  const Tensor weight = torch::tensor({{-0.7F, 0.05F, 0.31F, 1.4F, -0.2F, 0.0F, 0.9F, -0.44F}});
+  const Quantized quantized =
+      QuantizeToNearest(weight, {true, 4, 8, false},
+                        {.clip = {}, .offset = {}, .step_factor = torch::full({1, 1}, 1.1)});
+  EXPECT_EQ(quantized.zeros.item<int>(), 5);
+  EXPECT_THAT(Codes(quantized), testing::ElementsAre(0, 5, 7, 15, 4, 5, 11, 2));
+  EXPECT_FLOAT_EQ(quantized.scales.item<float>(), 0.1540527F);
+}
+
 TEST(GridTest, ZeroPointIsNeverBelowOneSoThatGptqCanStoreItLessOne) {
   const Tensor weight = torch::tensor({{0.0F, 1.0F, 2.0F, 3.0F, 4.0F, 5.0F, 6.0F, 7.0F}});
   const Quantized quantized = QuantizeToNearest(weight, {true, 3, 8, false});
@@ -55,6 +67,10 @@ TEST(GridTest, TinyWeightsKeepAPositiveScale) {
   const Quantized quantized = QuantizeToNearest(torch::full({1, 8}, -1e-12), {true, 4, 8, false});
   EXPECT_GT(quantized.scales.item<float>(), 0);
   EXPECT_TRUE(torch::isfinite(Dequantize(quantized)).all().item<bool>());
+  const Adjustment smaller{.clip = {}, .offset = {}, .step_factor = torch::full({1, 1}, 0.1)};
+  EXPECT_GT(QuantizeToNearest(torch::full({1, 8}, -1e-12), {true, 4, 8, false}, smaller)
+                .scales.item<float>(),
+            0);
 }
 
 TEST(GridTest, EveryWeightIsWithinHalfAStepOfItsCodeUnlessClamped) {

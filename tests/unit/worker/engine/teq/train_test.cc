@@ -238,6 +238,27 @@ TEST_F(TrainTest, GainsAloneLowerTheDivergenceAndChangeNoCode) {
   }
 }
 
+TEST_F(TrainTest, StepSizesAloneLowerTheDivergenceAndChangeNoCode) {
+  rates_ = {.step_sizes = 0.005};
+  ASSERT_TRUE(Train().ok());
+  EXPECT_LT(report_.final_loss(), 0.95 * report_.round_to_nearest_loss());
+  std::int64_t count = 0;
+  for (std::size_t number = 0; number < decoder_.size(); ++number) {
+    const model::Block& block = decoder_.blocks[number];
+    for (std::size_t i = 0; i < block.linears.size(); ++i) {
+      const quant::Adjustment& adjustment = parameters_.adjustments[number][i];
+      count += adjustment.step_factor.numel();
+      const Tensor& weight = block.linears[i].weight;
+      const quant::Quantized plain = quant::QuantizeToNearest(weight, grids_[number][i]);
+      const quant::Quantized trained =
+          quant::QuantizeToNearest(weight, grids_[number][i], adjustment);
+      EXPECT_TRUE(torch::equal(trained.codes, plain.codes));
+      EXPECT_FALSE(torch::equal(trained.scales, plain.scales));
+    }
+  }
+  EXPECT_EQ(report_.trainable_parameters().step_sizes(), count);
+}
+
 TEST_F(TrainTest, LearnedRoundingAndClippingGoFurtherThanScales) {
   schedule_.set_steps(60);
   ASSERT_TRUE(Train().ok());
