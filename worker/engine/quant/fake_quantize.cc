@@ -23,7 +23,6 @@ class FakeQuantizeFunction : public torch::autograd::Function<FakeQuantizeFuncti
                         const Tensor& output_scale, const Tensor& low, const Tensor& high,
                         const Tensor& offset, const Tensor& step_factor, std::int64_t bits,
                         std::int64_t group_size, bool symmetric, bool full) {
-    context->save_for_backward({weight, input_scale, output_scale, low, high, offset, step_factor});
     context->saved_data["bits"] = bits;
     context->saved_data["group_size"] = group_size;
     context->saved_data["symmetric"] = symmetric;
@@ -32,21 +31,27 @@ class FakeQuantizeFunction : public torch::autograd::Function<FakeQuantizeFuncti
         Operand({weight, input_scale, output_scale, low, high, offset, step_factor});
     const LayerGrid grid = Grid(*context);
     Tensor rounded = Round(operand, grid);
-    if (step_factor.numel() > 0) ByGroup(rounded, step_factor).mul_(step_factor.unsqueeze(-1));
+    variable_list saved = {weight, input_scale, output_scale, low, high, offset, step_factor};
+    if (step_factor.numel() > 0) {
+      ByGroup(rounded, step_factor).mul_(step_factor.unsqueeze(-1));
+      saved.push_back(rounded);  // which the product that reads it keeps too
+    }
+    context->save_for_backward(saved);
     return rounded;
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& upstream) {
-    const RoundingOperand operand = Operand(context->get_saved_variables());
+    const variable_list saved = context->get_saved_variables();
+    const RoundingOperand operand = Operand(saved);
     const LayerGrid grid = Grid(*context);
     const bool full = context->saved_data["full"].toBool();
     const Tensor& step_factor = operand.adjustment.step_factor;
     Tensor of_rounded = upstream[0];
     Tensor of_step_factor;
     if (step_factor.defined()) {
-      of_step_factor = ByGroup(Round(operand, grid).mul_(of_rounded), step_factor).sum(-1);
-      of_rounded = of_rounded.clone();
-      ByGroup(of_rounded, step_factor).mul_(step_factor.unsqueeze(-1));
+      of_step_factor = ByGroup(saved[7] * of_rounded, step_factor).sum(-1) / step_factor;
+      of_rounded = ByGroup(of_rounded, step_factor) * step_factor.unsqueeze(-1);
+      of_rounded = of_rounded.reshape_as(saved[7]);
     }
     const RoundingGradients gradients = RoundingGradient(operand, of_rounded, grid, full);
     return {Tensor(),
@@ -72,9 +77,9 @@ class FakeQuantizeFunction : public torch::autograd::Function<FakeQuantizeFuncti
              OrUndefined(saved[6])}};
   }
 
-  /// [out, groups, in a group] of a contiguous [out, in].
+  /// [out, groups, in a group] of [out, in]; a view where that is contiguous.
   static Tensor ByGroup(const Tensor& weight, const Tensor& step_factor) {
-    return weight.view({weight.size(0), step_factor.size(1), -1});
+    return weight.reshape({weight.size(0), step_factor.size(1), -1});
   }
 
   static LayerGrid Grid(AutogradContext& context) {
