@@ -38,11 +38,8 @@ constexpr double kLargestMargin = 0.25;
 
 // Perplexity falls by the first power of this share, while the divergence from the float model
 // rises by its square: a hundredth costs next to nothing (tests/bench/RESULTS-quality.md), a tenth
-// fits the calibration text instead of the model. Where steps are few they move little, and share
-// times steps is kept.
-constexpr double kNextTokenSteps = 2.2;
-constexpr double kLeastNextTokenShare = 0.01;
-constexpr double kLargestNextTokenShare = 0.02;
+// fits the calibration text instead of the model.
+constexpr double kNextTokenShare = 0.01;
 
 /// Windows that run through a block at once while nothing is trained.
 std::int64_t BatchSize(const text::Windows& windows) {
@@ -51,8 +48,7 @@ std::int64_t BatchSize(const text::Windows& windows) {
 
 /// The end-to-end pass after a training by block.
 transform::TrainingTask LastPass(transform::TrainingTask task, int steps) {
-  task.next_token_share =
-      std::clamp(kNextTokenSteps / steps, kLeastNextTokenShare, kLargestNextTokenShare);
+  task.next_token_share = kNextTokenShare;
   transform::LearningRates& rates = task.rates;
   if (rates.rounding > 0) {
     rates.gains = kEndToEndGainRate * rates.scales;
