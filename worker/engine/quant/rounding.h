@@ -26,8 +26,8 @@ struct RoundingGradients {
   Adjustment adjustment;
 };
 
-/// Dequantize(QuantizeToNearest(operand)) without a step factor, where its tensors are: in one fused
-/// pass on the host and, in builds with CUDA, on a GPU; elsewhere by LibTorch's operators.
+/// Dequantize(QuantizeToNearest(operand)) without a step factor, where its tensors are: in one
+/// fused pass on the host and, in builds with CUDA, on a GPU; elsewhere by LibTorch's operators.
 [[nodiscard]] torch::Tensor Round(const RoundingOperand& operand, const LayerGrid& grid);
 
 /// The gradients from `upstream` [out, in], that of the rounded weights; see FakeQuantize for
