@@ -146,6 +146,7 @@ void ExpectSameCourse(const teq::v1::Training& a, const teq::v1::Training& b) {
 
 TEST_F(TrainTest, WithoutAStoredGraphTheCourseIsTheSame) {
   rates_.clipping = 0.001;
+  rates_.step_sizes = 0.002;
   rates_.rounding = 0.005;
   for (const auto objective : {teq::v1::OBJECTIVE_KL, teq::v1::OBJECTIVE_LM_LOSS}) {
     schedule_.set_objective(objective);
