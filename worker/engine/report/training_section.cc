@@ -1,6 +1,8 @@
 #include <algorithm>
+#include <array>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "fmt/format.h"
@@ -75,14 +77,11 @@ std::string Facts(const teq::v1::Report& report) {
   std::string text = fmt::format("{} scales", Count(trained.scales()));
   if (trained.gains() > 0) text += fmt::format(" and {} gains", Count(trained.gains()));
   text += fmt::format(" ({} of the model's parameters)", Percent(training.trainable_fraction(), 3));
-  if (trained.clipping() > 0) {
-    text += fmt::format(", {} clipping factors", Count(trained.clipping()));
-  }
-  if (trained.step_sizes() > 0) {
-    text += fmt::format(", {} step sizes", Count(trained.step_sizes()));
-  }
-  if (trained.rounding() > 0) {
-    text += fmt::format(", {} rounding offsets", Count(trained.rounding()));
+  const std::array others = {std::pair{trained.clipping(), "clipping factors"},
+                             std::pair{trained.step_sizes(), "step sizes"},
+                             std::pair{trained.rounding(), "rounding offsets"}};
+  for (const auto& [count, name] : others) {
+    if (count > 0) text += fmt::format(", {} {}", Count(count), name);
   }
   const bool bfloat16 = training.compute_type() == teq::v1::COMPUTE_TYPE_BFLOAT16;
   return Paragraph(fmt::format("{} were trained: {}{}.", text, Course(training),

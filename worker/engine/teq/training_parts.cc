@@ -1,8 +1,10 @@
 #include "worker/engine/teq/training_parts.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "proto/spec/error.h"
 #include "worker/engine/teq/fold.h"
@@ -31,17 +33,13 @@ void AddFactors(const TrainingTask& task, const std::vector<Tensor>& logarithms,
 void AddAdjustments(const TrainingTask& task, const Parameters& parameters, std::size_t block,
                     std::vector<Trainable>& trainables) {
   for (const quant::Adjustment& adjustment : parameters.adjustments[block]) {
-    for (const Tensor& factor : {adjustment.clip.low, adjustment.clip.high}) {
+    const std::array factors = {std::pair{adjustment.clip.low, task.rates.clipping},
+                                std::pair{adjustment.clip.high, task.rates.clipping},
+                                std::pair{adjustment.step_factor, task.rates.step_sizes}};
+    for (const auto& [factor, rate] : factors) {
       if (!factor.defined()) continue;
       trainables.push_back({.value = factor,
-                            .learning_rate = task.rates.clipping,
-                            .neutral = 1,
-                            .low = kSmallestFactor,
-                            .high = kLargestFactor});
-    }
-    if (adjustment.step_factor.defined()) {
-      trainables.push_back({.value = adjustment.step_factor,
-                            .learning_rate = task.rates.step_sizes,
+                            .learning_rate = rate,
                             .neutral = 1,
                             .low = kSmallestFactor,
                             .high = kLargestFactor});
