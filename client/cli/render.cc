@@ -99,9 +99,6 @@ std::string TrainingText(const teq::v1::Training& training) {
                            : best == 0 ? "the start"
                                        : fmt::format("step {}", best);
   const bool bfloat16 = training.compute_type() == teq::v1::COMPUTE_TYPE_BFLOAT16;
-  const teq::v1::TrainableParameters& trained = training.trainable_parameters();
-  const std::string gains =
-      trained.gains() > 0 ? fmt::format(" and {} gains", trained.gains()) : "";
   return "TRAINING\n" +
          Table({{"objective", ShortEnumName(teq::v1::Objective_descriptor(), training.objective())},
                 {"steps", fmt::format("{}{}, kept: {}", training.steps(),
@@ -110,8 +107,9 @@ std::string TrainingText(const teq::v1::Training& training) {
                  fmt::format("{:.6g} at the start, {:.6g} kept, {:.6g} by plain rounding",
                              training.initial_loss(), training.final_loss(),
                              training.round_to_nearest_loss())},
-                {"trained scales", fmt::format("{}{}, {:.4f} % of all parameters", trained.scales(),
-                                               gains, 100 * training.trainable_fraction())}},
+                {"trained scales", fmt::format("{}, {:.4f} % of all parameters",
+                                               training.trainable_parameters().scales(),
+                                               100 * training.trainable_fraction())}},
                {});
 }
 

@@ -27,11 +27,10 @@ using torch::Tensor;
 // Training by block leaves many offsets next to where a code changes, and steps that change all of
 // those lose what the blocks had won: offsets first move away from there by a share of the longest
 // way that the pass lets them go, so that only gradients that agree for long change a code. Scales
-// would change whole columns of codes, and stay where offsets are trained; gains and the groups'
-// step sizes, which change none, take their place (tests/bench/RESULTS-quality.md).
+// would change whole columns of codes, and stay where offsets are trained; the groups' step sizes,
+// which change none, take their place (tests/bench/RESULTS-quality.md).
 constexpr double kEndToEndRate = 0.025;
 constexpr double kEndToEndRoundingRate = 0.1;
-constexpr double kEndToEndGainRate = 2;      // of the scales'
 constexpr double kEndToEndStepSizeRate = 2;  // of the clip factors'
 constexpr double kMarginShare = 0.3;
 constexpr double kLargestMargin = 0.25;
@@ -51,7 +50,6 @@ transform::TrainingTask LastPass(transform::TrainingTask task, int steps) {
   task.next_token_share = kNextTokenShare;
   transform::LearningRates& rates = task.rates;
   if (rates.rounding > 0) {
-    rates.gains = kEndToEndGainRate * rates.scales;
     rates.scales = 0;
     rates.step_sizes = kEndToEndStepSizeRate * rates.clipping;
   }
@@ -161,7 +159,7 @@ void JobRun::CalibrateBlock(const model::Block& block,
   const teq::v1::Clipping& clipping = recipe().clipping();
   if (!clipping.has_search() && !clipping.learned().start_from_search()) return;
   const transform::BlockScales scales =
-      transform::ResolveScales(block, config_.norm, groups_, parameters_, norm_type_);
+      transform::ResolveScales(block, config_.norm, groups_, parameters_.log_scales, norm_type_);
   const model::Block folded = transform::FoldBlock(block, scales);
   for (std::size_t i = 0; i < folded.linears.size(); ++i) {
     const model::Linear& linear = folded.linears[i];
@@ -234,7 +232,7 @@ absl::Status JobRun::Train(transform::TrainingTask task) {
                                                  parameters_, training, on_step, cancelled_));
   }
   const teq::v1::TrainableParameters& trained = training.trainable_parameters();
-  training.set_trainable_fraction(static_cast<double>(trained.scales() + trained.gains()) /
+  training.set_trainable_fraction(static_cast<double>(trained.scales()) /
                                   static_cast<double>(model_info::CountParameters(config_)));
   if (training.best_step() < 0) {
     report_.add_notes(
@@ -299,7 +297,7 @@ absl::Status JobRun::RoundBlock(const model::Block& block,
   const torch::NoGradGuard no_gradient;
   const auto number = static_cast<std::size_t>(block.number);
   const transform::BlockScales scales =
-      transform::ResolveScales(block, config_.norm, groups_, parameters_, norm_type_);
+      transform::ResolveScales(block, config_.norm, groups_, parameters_.log_scales, norm_type_);
   const model::Block folded = transform::FoldBlock(block, scales);
   TEQ_RETURN_IF_ERROR(KeepChanged(folded, grids_[number]));
   BlockCodes codes = rounder.Round(folded, grids_[number], parameters_.adjustments[number]);

@@ -74,9 +74,9 @@ std::string Course(const Training& training) {
 std::string Facts(const teq::v1::Report& report) {
   const Training& training = report.training();
   const teq::v1::TrainableParameters& trained = training.trainable_parameters();
-  std::string text = fmt::format("{} scales", Count(trained.scales()));
-  if (trained.gains() > 0) text += fmt::format(" and {} gains", Count(trained.gains()));
-  text += fmt::format(" ({} of the model's parameters)", Percent(training.trainable_fraction(), 3));
+  std::string text =
+      fmt::format("{} scales ({} of the model's parameters)", Count(trained.scales()),
+                  Percent(training.trainable_fraction(), 3));
   const std::array others = {std::pair{trained.clipping(), "clipping factors"},
                              std::pair{trained.step_sizes(), "step sizes"},
                              std::pair{trained.rounding(), "rounding offsets"}};

@@ -13,32 +13,20 @@ struct AbsorbedScale {
   Tensor scale;        // what it took away
 };
 
-/// What a norm multiplies by, less its weight.
-double OneOf(model_info::NormKind kind) {
-  return kind == model_info::NormKind::kRmsOnePlus ? 1 : 0;
-}
-
-/// A value of the stored type. The rounding passes gradients straight through.
-Tensor Stored(const Tensor& value, torch::ScalarType stored) {
-  return value + (value.to(stored).to(torch::kFloat32) - value).detach();
-}
-
 AbsorbedScale AbsorbIntoNorm(const Tensor& weight, model_info::NormKind kind, const Tensor& scale,
                              torch::ScalarType stored) {
-  const double one = OneOf(kind);
+  const double one = kind == model_info::NormKind::kRmsOnePlus ? 1 : 0;
+  const auto round = [stored](const Tensor& value) { return value.to(stored).to(torch::kFloat32); };
   const Tensor factor = weight + one;
-  const Tensor rounded = Stored(factor / scale - one, stored);
+  const Tensor wanted = factor / scale - one;
+  // The rounding passes gradients straight through.
+  const Tensor rounded = wanted + (round(wanted) - wanted).detach();
   const Tensor absorbing = rounded + one;
   const Tensor usable =
       (factor != 0) & (absorbing.detach() != 0) & torch::isfinite(absorbing.detach());
   const Tensor divisor = torch::where(usable, absorbing, torch::ones_like(absorbing));
-  return {torch::where(usable, rounded, Stored(weight, stored)),
+  return {torch::where(usable, rounded, round(weight)),
           torch::where(usable, factor / divisor, torch::ones_like(weight))};
-}
-
-Tensor NormWithGain(const Tensor& weight, model_info::NormKind kind, const Tensor& gain,
-                    torch::ScalarType stored) {
-  return Stored(weight * gain + OneOf(kind) * (gain - 1), stored);
 }
 
 Tensor ScaledBias(const Tensor& bias, const Tensor& output_scale) {
@@ -55,34 +43,30 @@ Tensor ScaledWeight(const Tensor& weight, const Tensor& input_scale, const Tenso
 }  // namespace
 
 BlockScales ResolveScales(const model::Block& block, model_info::NormKind norm_kind,
-                          const std::vector<ScaleGroup>& groups, const Parameters& parameters,
-                          torch::ScalarType stored) {
+                          const std::vector<ScaleGroup>& groups,
+                          const std::vector<Tensor>& log_scales, torch::ScalarType stored) {
   BlockScales result{.norms = block.norms};
   result.input.resize(block.linears.size());
   result.output.resize(block.linears.size());
   for (std::size_t i = 0; i < groups.size(); ++i) {
     const ScaleGroup& group = groups[i];
     if (group.block != static_cast<std::size_t>(block.number)) continue;
-    Tensor scale = parameters.log_scales[i].exp();
-    const Tensor gain = parameters.log_gains[i].exp();
+    Tensor scale = log_scales[i].exp();
     if (group.norm) {
       model::Norm& norm = result.norms[static_cast<std::size_t>(*group.norm)];
       const AbsorbedScale absorbed = AbsorbIntoNorm(norm.weight, norm_kind, scale, stored);
-      norm.weight = NormWithGain(absorbed.norm_weight, norm_kind, gain, stored);
+      norm.weight = absorbed.norm_weight;
       scale = absorbed.scale;
-      norm.bias = ScaledBias(norm.bias, scale / gain);
+      norm.bias = ScaledBias(norm.bias, scale);
     } else {
       Tensor& output = result.output[group.linear];
       if (!output.defined()) {
         output = torch::ones({block.linears[group.linear].weight.size(0)}, scale.options());
       }
-      output = output.index_copy(0, group.rows.to(scale.device()), scale / gain);
+      output = output.index_copy(0, group.rows.to(scale.device()), scale);
     }
     for (const std::size_t consumer : group.consumers) {
       result.input[consumer] = ConsumerScale(group, scale);
-      if (!block.linears[consumer].layer.quantizable) {
-        result.input[consumer] = result.input[consumer] / ConsumerScale(group, gain);
-      }
     }
   }
   return result;
@@ -125,7 +109,7 @@ model::Decoder FakeQuantizeDecoder(const model::Decoder& decoder,
   result.read_block = [&, stored, gradient](std::size_t number) -> absl::StatusOr<model::Block> {
     TEQ_ASSIGN_OR_RETURN(const model::Block block, decoder.ReadBlock(number));
     const BlockScales scales =
-        ResolveScales(block, decoder.config.norm, groups, parameters, stored);
+        ResolveScales(block, decoder.config.norm, groups, parameters.log_scales, stored);
     return FakeQuantizeBlock(block, scales, grids[number], parameters.adjustments[number],
                              gradient);
   };

@@ -18,18 +18,17 @@ struct BlockScales {
   std::vector<torch::Tensor> output;                       // by layer, [out]; undefined: ones
 };
 
-/// Resolves trained scales and gains into what is multiplied where. A norm's weight is stored
-/// rounded, so it is rounded first, to `stored` (the published type), and its consumers get the
-/// scale that the rounded weight really absorbed: w / round(w / a), or with a norm that multiplies
-/// by 1 + w, (1 + w) / (1 + round((1 + w) / a - 1)). A channel that multiplies by zero, or would
-/// leave the stored type's range, keeps the scale 1. A gain multiplies what the group's producer
-/// puts out, and no consumer that is rounded makes up for it: a router's choice stays what it was.
-/// Differentiable.
+/// Resolves trained log scales into what is multiplied where. A norm's weight is stored rounded, so
+/// it is rounded first, to `stored` (the published type), and its consumers get the scale that the
+/// rounded weight really absorbed: w / round(w / a), or with a norm that multiplies by 1 + w,
+/// (1 + w) / (1 + round((1 + w) / a - 1)). A channel that multiplies by zero, or would leave the
+/// stored type's range, keeps the scale 1. `log_scales[i]` belongs to `groups[i]`. Differentiable.
 [[nodiscard]] BlockScales ResolveScales(const model::Block& block, model_info::NormKind norm_kind,
                                         const std::vector<ScaleGroup>& groups,
-                                        const Parameters& parameters, torch::ScalarType stored);
+                                        const std::vector<torch::Tensor>& log_scales,
+                                        torch::ScalarType stored);
 
-/// The block with the scales folded in; with gains of 1 its function is unchanged.
+/// The block with the scales folded in; its function is unchanged.
 [[nodiscard]] model::Block FoldBlock(const model::Block& block, const BlockScales& scales);
 
 /// The folded block with every layer that has a grid rounded on it, differentiable in the scales

@@ -12,7 +12,6 @@ Parameters PlainParameters(const std::vector<ScaleGroup>& groups,
   Parameters plain;
   for (const ScaleGroup& group : groups) {
     plain.log_scales.push_back(torch::zeros({group.width}, options));
-    plain.log_gains.push_back(torch::zeros({group.width}, options));
   }
   for (const BlockGrids& block : grids) plain.adjustments.emplace_back(block.size());
   return plain;

@@ -16,11 +16,10 @@ using BlockAdjustments = std::vector<quant::Adjustment>;
 /// the adjustments mean no clipping and no offsets.
 struct Parameters {
   std::vector<torch::Tensor> log_scales;      // by group, [width]
-  std::vector<torch::Tensor> log_gains;       // by group, [width]; of its producer alone
   std::vector<BlockAdjustments> adjustments;  // by block
 };
 
-/// Plain rounding: scales and gains of 1, no adjustment.
+/// Plain rounding: scales of 1, no adjustment.
 [[nodiscard]] Parameters PlainParameters(const std::vector<ScaleGroup>& groups,
                                          const std::vector<BlockGrids>& grids,
                                          const torch::TensorOptions& options);

@@ -20,7 +20,6 @@ namespace teq::transform {
 /// Peak learning rates; what has 0 is not trained.
 struct LearningRates {
   double scales = 0;  // of their logarithms
-  double gains = 0;   // of their logarithms
   double clipping = 0;
   double step_sizes = 0;  // of their factors
   double rounding = 0;

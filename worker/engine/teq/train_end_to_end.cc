@@ -67,8 +67,9 @@ absl::StatusOr<model::HeadReference> Teacher(const TrainingTask& task,
 void KeepMargin(const TrainingTask& task, const model::Block& block, Parameters& parameters) {
   const torch::NoGradGuard no_gradient;
   const auto number = static_cast<std::size_t>(block.number);
-  const model::Block folded = FoldBlock(
-      block, ResolveScales(block, task.decoder.config.norm, task.groups, parameters, task.stored));
+  const model::Block folded =
+      FoldBlock(block, ResolveScales(block, task.decoder.config.norm, task.groups,
+                                     parameters.log_scales, task.stored));
   for (std::size_t i = 0; i < folded.linears.size(); ++i) {
     quant::Adjustment& adjustment = parameters.adjustments[number][i];
     if (!adjustment.offset.defined()) continue;

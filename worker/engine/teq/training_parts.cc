@@ -19,14 +19,16 @@ using torch::Tensor;
 constexpr double kSmallestFactor = 0.1;
 constexpr double kLargestFactor = 1.25;
 
-/// `logarithms`: by group.
-void AddFactors(const TrainingTask& task, const std::vector<Tensor>& logarithms, double rate,
-                std::size_t block, std::vector<Trainable>& trainables) {
+void AddScales(const TrainingTask& task, const Parameters& parameters, std::size_t block,
+               std::vector<Trainable>& trainables) {
   for (std::size_t i = 0; i < task.groups.size(); ++i) {
     if (task.groups[i].block != block) continue;
     const double far = std::numeric_limits<float>::max();
-    trainables.push_back(
-        {.value = logarithms[i], .learning_rate = rate, .neutral = 0, .low = -far, .high = far});
+    trainables.push_back({.value = parameters.log_scales[i],
+                          .learning_rate = task.rates.scales,
+                          .neutral = 0,
+                          .low = -far,
+                          .high = far});
   }
 }
 
@@ -101,22 +103,19 @@ absl::Status AddTrainables(const TrainingTask& task, const model::Block& block,
 std::vector<Trainable> BlockTrainables(const TrainingTask& task, const Parameters& parameters,
                                        std::size_t block) {
   std::vector<Trainable> trainables;
-  AddFactors(task, parameters.log_scales, task.rates.scales, block, trainables);
+  AddScales(task, parameters, block, trainables);
   AddAdjustments(task, parameters, block, trainables);
-  AddFactors(task, parameters.log_gains, task.rates.gains, block, trainables);
   return trainables;
 }
 
 void CountTrainables(const TrainingTask& task, const Parameters& parameters,
                      teq::v1::Training& report) {
   std::int64_t scales = 0;
-  std::int64_t gains = 0;
   std::int64_t clipping = 0;
   std::int64_t step_sizes = 0;
   std::int64_t rounding = 0;
   const auto size = [](const Tensor& tensor) { return tensor.defined() ? tensor.numel() : 0; };
   for (const Tensor& tensor : parameters.log_scales) scales += tensor.numel();
-  for (const Tensor& tensor : parameters.log_gains) gains += tensor.numel();
   for (const BlockAdjustments& block : parameters.adjustments) {
     for (const quant::Adjustment& layer : block) {
       clipping += size(layer.clip.low) + size(layer.clip.high);
@@ -126,7 +125,6 @@ void CountTrainables(const TrainingTask& task, const Parameters& parameters,
   }
   teq::v1::TrainableParameters& counts = *report.mutable_trainable_parameters();
   if (task.rates.scales > 0) counts.set_scales(scales);
-  if (task.rates.gains > 0) counts.set_gains(gains);
   if (task.rates.clipping > 0) counts.set_clipping(clipping);
   if (task.rates.step_sizes > 0) counts.set_step_sizes(step_sizes);
   if (task.rates.rounding > 0) counts.set_rounding(rounding);
@@ -136,7 +134,9 @@ model::Block StudentBlock(const TrainingTask& task, const Parameters& parameters
                           const model::Block& block, torch::ScalarType products) {
   const auto number = static_cast<std::size_t>(block.number);
   model::Block student = FakeQuantizeBlock(
-      block, ResolveScales(block, task.decoder.config.norm, task.groups, parameters, task.stored),
+      block,
+      ResolveScales(block, task.decoder.config.norm, task.groups, parameters.log_scales,
+                    task.stored),
       task.grids[number], parameters.adjustments[number], task.schedule.gradient());
   SetProducts(student, products);
   return student;

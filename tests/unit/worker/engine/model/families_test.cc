@@ -83,8 +83,8 @@ TEST_P(FamilyTest, FoldingRandomScalesLeavesTheFunctionUnchanged) {
   double moved = 0;
   for (model::Block& block : decoder.blocks) {
     const model::Block folded = transform::FoldBlock(
-        block,
-        transform::ResolveScales(block, decoder.config.norm, groups, parameters, torch::kFloat16));
+        block, transform::ResolveScales(block, decoder.config.norm, groups, parameters.log_scales,
+                                        torch::kFloat16));
     for (std::size_t i = 0; i < block.linears.size(); ++i) {
       moved += (folded.linears[i].weight - block.linears[i].weight).abs().sum().item<double>();
     }

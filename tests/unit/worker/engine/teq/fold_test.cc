@@ -13,20 +13,20 @@ using torch::Tensor;
 constexpr LayerGrid kGrid{true, 4, 8, false};
 
 model::Decoder Folded(const model::Decoder& decoder, const std::vector<ScaleGroup>& groups,
-                      const Parameters& parameters, torch::ScalarType stored) {
+                      const std::vector<Tensor>& log_scales, torch::ScalarType stored) {
   model::Decoder folded = decoder;
   for (std::size_t i = 0; i < folded.blocks.size(); ++i) {
     folded.blocks[i] = FoldBlock(
         decoder.blocks[i],
-        ResolveScales(decoder.blocks[i], decoder.config.norm, groups, parameters, stored));
+        ResolveScales(decoder.blocks[i], decoder.config.norm, groups, log_scales, stored));
   }
   return folded;
 }
 
-Parameters RandomScales(const std::vector<ScaleGroup>& groups) {
-  Parameters parameters = PlainParameters(groups, {}, torch::kFloat32);
-  for (Tensor& scale : parameters.log_scales) scale = torch::randn_like(scale) * 0.7;
-  return parameters;
+std::vector<Tensor> RandomScales(const std::vector<ScaleGroup>& groups) {
+  std::vector<Tensor> scales;
+  for (const ScaleGroup& group : groups) scales.push_back(torch::randn({group.width}) * 0.7);
+  return scales;
 }
 
 double RelativeDifference(const Tensor& actual, const Tensor& expected) {
@@ -79,81 +79,12 @@ TEST(FoldTest, AChannelWhoseNormIsZeroKeepsItsColumns) {
   EXPECT_EQ(scales.input[kQuery][3].item<float>(), 1);
 }
 
-// By hand: the norm multiplies by its weight, or by 1 + its weight, and by the gain.
-TEST(FoldTest, AGainMultipliesItsProducerAndNoConsumerMakesUpForIt) {
-  const model::Decoder decoder = TinyDecoder(5, /*biases=*/true);
-  const model::Block& block = decoder.blocks[0];
-  const auto groups = ScaleGroups(decoder.config, UniformGrids(decoder, kGrid));
-  const Parameters without = RandomScales(groups);
-  Parameters with = without;
-  for (Tensor& gain : with.log_gains) gain = torch::randn_like(gain) * 0.3;
-  for (const auto kind : {model_info::NormKind::kRms, model_info::NormKind::kRmsOnePlus}) {
-    const double one = kind == model_info::NormKind::kRmsOnePlus ? 1 : 0;
-    const auto resolve = [&](const Parameters& parameters) {
-      return ResolveScales(block, kind, groups, parameters, torch::kFloat32);
-    };
-    const BlockScales before = resolve(without);
-    const BlockScales after = resolve(with);
-    const auto place = static_cast<std::size_t>(NormPlace::kAttention);
-    const Tensor norm_gain = with.log_gains[0].exp();
-    EXPECT_TRUE(torch::allclose(after.norms[place].weight + one,
-                                (before.norms[place].weight + one) * norm_gain));
-    const Tensor value_gain = with.log_gains[1].exp();
-    EXPECT_TRUE(torch::allclose(after.output[kValue], before.output[kValue] / value_gain));
-    for (std::size_t i = 0; i < block.linears.size(); ++i) {
-      ASSERT_EQ(after.input[i].defined(), before.input[i].defined());
-      if (!before.input[i].defined()) continue;
-      EXPECT_TRUE(torch::equal(after.input[i], before.input[i]));
-    }
-    const model::Linear folded = FoldBlock(block, after).linears[kValue];
-    const model::Linear plain = FoldBlock(block, before).linears[kValue];
-    EXPECT_TRUE(torch::allclose(folded.weight, plain.weight * value_gain.unsqueeze(1)));
-    EXPECT_TRUE(torch::allclose(folded.bias, plain.bias * value_gain));
-  }
-}
-
-TEST(FoldTest, ARouterMakesUpForAGain) {
-  const model::Decoder decoder = TinyDecoder(5);
-  const auto groups = ScaleGroups(decoder.config, UniformGrids(decoder, kGrid));
-  model::Block block = decoder.blocks[0];
-  block.linears[kGate].layer.quantizable = false;
-  Parameters parameters = RandomScales(groups);
-  const auto resolve = [&] {
-    return ResolveScales(block, model_info::NormKind::kRms, groups, parameters, torch::kFloat32);
-  };
-  const BlockScales without = resolve();
-  for (Tensor& gain : parameters.log_gains) gain = torch::randn_like(gain) * 0.3;
-  const BlockScales with = resolve();
-  const Tensor states = torch::randn({7, 32});
-  const auto read = [&](const BlockScales& scales, std::size_t layer) {
-    const model::Block folded = FoldBlock(block, scales);
-    const Tensor normed = states * folded.at(NormPlace::kMlp).weight;
-    return normed.mm(folded.linears[layer].weight.t());
-  };
-  EXPECT_TRUE(torch::allclose(read(with, kGate), read(without, kGate), 1e-4, 1e-5));
-  EXPECT_FALSE(torch::allclose(read(with, kUp), read(without, kUp), 1e-1, 1e-2));
-}
-
-TEST(FoldTest, AGainOfANormIsStoredInThePublishedType) {
-  const model::Decoder decoder = TinyDecoder(5);
-  const auto groups = ScaleGroups(decoder.config, UniformGrids(decoder, kGrid));
-  Parameters parameters = PlainParameters(groups, {}, torch::kFloat32);
-  for (Tensor& gain : parameters.log_gains) gain.fill_(0.1).requires_grad_(true);
-  const BlockScales scales =
-      ResolveScales(decoder.blocks[0], decoder.config.norm, groups, parameters, torch::kBFloat16);
-  const Tensor& weight = scales.norms[static_cast<std::size_t>(NormPlace::kMlp)].weight;
-  EXPECT_TRUE(torch::equal(weight, weight.to(torch::kBFloat16).to(torch::kFloat32)));
-  // The rounding passes the gradient: d(w exp(g)) / dg = w exp(g).
-  weight.sum().backward();
-  EXPECT_TRUE(torch::allclose(parameters.log_gains[2].grad(), weight.detach(), 0.01));
-}
-
 TEST(FoldTest, FakeQuantizedBlockIsTheFoldedBlockRounded) {
   const model::Decoder decoder = TinyDecoder(5);
   const auto grids = UniformGrids(decoder, {true, 8, -1, false});
   const auto groups = ScaleGroups(decoder.config, grids);
   Parameters parameters = PlainParameters(groups, grids, torch::kFloat32);
-  parameters.log_scales = RandomScales(groups).log_scales;
+  parameters.log_scales = RandomScales(groups);
   const Tensor ids = torch::randint(64, {3, 20}, torch::kInt64);
   const model::Decoder rounded = FakeQuantizeDecoder(decoder, groups, parameters, grids,
                                                      torch::kFloat16, teq::v1::GRADIENT_FULL);
