@@ -269,10 +269,10 @@ TEST_F(ServicesTest, LongHistoryIsSentWhole) {
 
   grpc::ClientContext context;
   const auto reader = Watch(context, job.name());
+  WatchJobResponse message;
+  ASSERT_TRUE(reader->Read(&message));  // the snapshot is of before what follows
   ASSERT_TRUE(queue_->Heartbeat(beat).ok());
   ASSERT_TRUE(Fail(lease, teq::v1::FAILURE_CLASS_USER_ERROR).ok());
-  WatchJobResponse message;
-  ASSERT_TRUE(reader->Read(&message));
   int64_t expected = 3;
   while (reader->Read(&message)) EXPECT_EQ(message.event().sequence(), expected++);
   EXPECT_EQ(expected, 1004);
