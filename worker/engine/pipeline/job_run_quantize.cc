@@ -31,7 +31,8 @@ using torch::Tensor;
 // which change none, take their place (tests/bench/RESULTS-quality.md).
 constexpr double kEndToEndRate = 0.025;
 constexpr double kEndToEndRoundingRate = 0.1;
-constexpr double kEndToEndStepSizeRate = 2;  // of the clip factors'
+constexpr double kRedrawnRoundingRate = 0.4;  // on text that no two steps share
+constexpr double kEndToEndStepSizeRate = 2;   // of the clip factors'
 constexpr double kMarginShare = 0.3;
 constexpr double kLargestMargin = 0.25;
 
@@ -55,7 +56,7 @@ transform::TrainingTask LastPass(transform::TrainingTask task, int steps) {
   }
   rates.scales *= kEndToEndRate;
   rates.clipping *= kEndToEndRate;
-  rates.rounding *= kEndToEndRoundingRate;
+  rates.rounding *= task.redrawn_share > 0 ? kRedrawnRoundingRate : kEndToEndRoundingRate;
   // Rates fall linearly: the way is half of what all steps at the peak would make.
   task.rounding_margin = std::min(kMarginShare * rates.rounding * steps / 2, kLargestMargin);
   return task;
