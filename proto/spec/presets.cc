@@ -40,7 +40,7 @@ recipe:
 recipe:
   transform:
     teq:
-      steps: 120
+      steps: 250
       batch_size: 8
       learning_rate: 0.002
       objective: BLOCK_MSE

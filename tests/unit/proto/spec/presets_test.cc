@@ -49,12 +49,9 @@ TEST(PresetsTest, FastTrainsNothingAndTheOthersTrainMoreAndMore) {
   EXPECT_FALSE(Trains(PresetRecipe(teq::v1::PRESET_FAST)));
   const auto balanced = ScheduleOf(PresetRecipe(teq::v1::PRESET_BALANCED));
   const auto best = ScheduleOf(PresetRecipe(teq::v1::PRESET_BEST));
-  const auto windows = [](const auto& schedule, int steps) {
-    return steps * schedule.batch_size();
-  };
   EXPECT_GT(balanced.steps(), 0);
-  EXPECT_GT(windows(best, best.steps()), windows(balanced, balanced.steps()));
-  EXPECT_GT(windows(best, best.end_to_end_steps()), windows(balanced, balanced.end_to_end_steps()));
+  EXPECT_GT(best.steps(), balanced.steps());
+  EXPECT_GE(best.end_to_end_steps(), balanced.end_to_end_steps());
 }
 
 TEST(PresetsTest, NoPresetIsEmpty) {
