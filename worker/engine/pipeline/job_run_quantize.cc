@@ -24,15 +24,17 @@ using teq::v1::EngineEvent;
 using torch::Tensor;
 
 // The end-to-end pass starts where the blocks ended, and moves at a share of their learning rates.
-// Training by block leaves many offsets next to where a code changes, and steps that change all of
-// those lose what the blocks had won: offsets first move away from there by a share of the longest
-// way that the pass lets them go, so that only gradients that agree for long change a code. Scales
-// would change whole columns of codes, and stay where offsets are trained; the groups' step sizes,
-// which change none, take their place (tests/bench/RESULTS-quality.md).
+// Training leaves many offsets next to where a code changes, and steps that change all of those
+// lose what had been won: every round of the pass first moves offsets away from there by a share of
+// the longest way that it lets them go, so that only gradients that agree for long change a code.
+// One long round ends worse than a short one, however new its text is. Scales would change whole
+// columns of codes, and stay where offsets are trained; the groups' step sizes, which change none,
+// take their place (tests/bench/RESULTS-quality.md).
 constexpr double kEndToEndRate = 0.025;
 constexpr double kEndToEndRoundingRate = 0.1;
-constexpr double kRedrawnRoundingRate = 0.4;  // on text that no two steps share
+constexpr double kRedrawnRoundingRate = 0.8;  // on text that no two steps share
 constexpr double kEndToEndStepSizeRate = 2;   // of the clip factors'
+constexpr int kRoundSteps = 125;
 constexpr double kMarginShare = 0.3;
 constexpr double kLargestMargin = 0.25;
 
@@ -57,8 +59,10 @@ transform::TrainingTask LastPass(transform::TrainingTask task, int steps) {
   rates.scales *= kEndToEndRate;
   rates.clipping *= kEndToEndRate;
   rates.rounding *= task.redrawn_share > 0 ? kRedrawnRoundingRate : kEndToEndRoundingRate;
+  task.rounds = std::max(1, steps / kRoundSteps);
   // Rates fall linearly: the way is half of what all steps at the peak would make.
-  task.rounding_margin = std::min(kMarginShare * rates.rounding * steps / 2, kLargestMargin);
+  const double longest_way = rates.rounding * steps / task.rounds / 2;
+  task.rounding_margin = std::min(kMarginShare * longest_way, kLargestMargin);
   return task;
 }
 

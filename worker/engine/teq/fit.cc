@@ -81,9 +81,9 @@ void Exchange(const Trainable& trainable, Tensor& other) {
 /// The trainables with what a training keeps of them.
 class Course {
  public:
-  static absl::StatusOr<Course> Start(const std::vector<Trainable>& trainables, int steps,
+  static absl::StatusOr<Course> Start(const std::vector<Trainable>& trainables,
                                       model::Scratch& scratch) {
-    Course course(trainables, steps, scratch);
+    Course course(trainables, scratch);
     for (const Trainable& trainable : trainables) {
       Memory& memory = course.memories_.emplace_back();
       std::vector<Tensor*> kept = {&memory.average, &memory.best};
@@ -123,6 +123,23 @@ class Course {
     });
   }
 
+  /// Nothing is known of gradients any more, and the average is the value.
+  void BeginRound(int steps) {
+    average_weight_ = 1 / AverageSteps(steps);
+    ForEach([](const Trainable& trainable, Memory& memory) {
+      memory.average.copy_(trainable.value);
+      if (memory.mean.defined()) memory.mean.zero_();
+      if (memory.square.defined()) memory.square.zero_();
+    });
+  }
+
+  /// The learning rate that is reported: of the scales, or of what else is trained.
+  [[nodiscard]] double FirstRate() const {
+    const auto trained = std::ranges::find_if(
+        trainables_, [](const Trainable& trainable) { return trainable.learning_rate > 0; });
+    return trained == trainables_.end() ? 0 : trained->learning_rate;
+  }
+
   void RequireGradients(bool required) {
     for (const Trainable& trainable : trainables_) {
       Tensor value = trainable.value;
@@ -131,8 +148,8 @@ class Course {
     }
   }
 
-  /// Moves a range by its gradients at step `step` from 1, and adds it to the average, an
-  /// exponential one: where roundings flip from step to step it is steadier than any iterate.
+  /// Moves a range by its gradients at step `step` of the round from 1, and adds it to the average,
+  /// an exponential one: where roundings flip from step to step it is steadier than any iterate.
   void Move(TrainableRange range, int step, double factor) {
     const torch::NoGradGuard no_gradient;
     for (std::size_t i = range.begin; i < range.end; ++i) {
@@ -155,8 +172,8 @@ class Course {
   }
 
  private:
-  Course(const std::vector<Trainable>& trainables, int steps, model::Scratch& scratch)
-      : trainables_(trainables), scratch_(scratch), average_weight_(1 / AverageSteps(steps)) {}
+  Course(const std::vector<Trainable>& trainables, model::Scratch& scratch)
+      : trainables_(trainables), scratch_(scratch) {}
 
   static void MoveByAdam(Tensor& value, Memory& memory, int step, double rate) {
     const Tensor& gradient = value.grad();
@@ -187,7 +204,7 @@ class Course {
   const std::vector<Trainable>& trainables_;
   model::Scratch& scratch_;
   std::vector<Memory> memories_;
-  double average_weight_;
+  double average_weight_ = 1;
 };
 
 /// Gradients are asked for as long as this lives.
@@ -215,21 +232,91 @@ struct Best {
   }
 };
 
-/// The learning rate that is reported: of the scales, or of what else is trained.
-double FirstRate(const std::vector<Trainable>& trainables) {
-  const auto trained = std::ranges::find_if(
-      trainables, [](const Trainable& trainable) { return trainable.learning_rate > 0; });
-  return trained == trainables.end() ? 0 : trained->learning_rate;
-}
+/// One training, round by round.
+class Training {
+ public:
+  Training(const FitTask& task, Course& course) : task_(task), course_(course), batches_(task) {}
 
-absl::Status NotFinite(int step, double value) {
-  return Error(
-      absl::StatusCode::kAborted, "LOSS_NOT_FINITE",
-      fmt::format("the loss is {} at step {}; lower every learning_rate of the recipe, and "
-                  "check the model's weights",
-                  value, step),
-      {{"step", std::to_string(step)}});
-}
+  /// Measures plain rounding and the start.
+  absl::Status Begin() {
+    course_.TakePlain();
+    TEQ_ASSIGN_OR_RETURN(result_.round_to_nearest_loss, task_.held_back_loss());
+    if (!std::isfinite(result_.round_to_nearest_loss)) {
+      return NotFinite(0, result_.round_to_nearest_loss);
+    }
+    best_.Offer(result_.round_to_nearest_loss, kPlainRounding, course_);
+    course_.TakeStart();
+    TEQ_ASSIGN_OR_RETURN(result_.initial_loss, task_.held_back_loss());
+    best_.Offer(result_.initial_loss, 0, course_);
+    return absl::OkStatus();
+  }
+
+  absl::Status RunRound(int steps, const StepCallback& on_step,
+                        const std::atomic<bool>& cancelled) {
+    const int before = static_cast<int>(result_.curve.size());
+    if (before > 0) course_.TakeBest();
+    if (task_.begin_round) TEQ_RETURN_IF_ERROR(task_.begin_round());
+    course_.BeginRound(steps);
+    const int interval = std::max(1, task_.steps / kMeasurements);
+    for (int step = 1; step <= steps; ++step) {
+      TEQ_RETURN_IF_ERROR(CheckCancelled(cancelled));
+      const Clock::time_point begin = Clock::now();
+      const Tensor indices = batches_.Next();
+      const double factor = LearningRateFactor(step, steps);
+      TEQ_ASSIGN_OR_RETURN(const double value, task_.step(indices, [&](TrainableRange range) {
+        course_.Move(range, step, factor);
+      }));
+      if (!std::isfinite(value)) return NotFinite(before + step, value);
+      TEQ_RETURN_IF_ERROR(model::EndStep(task_.device));
+      const std::chrono::duration<double> elapsed = Clock::now() - begin;
+
+      teq::v1::LossPoint& point = result_.curve.emplace_back();
+      point.set_step(before + step);
+      point.set_loss(value);
+      if (step % interval == 0 || step == steps) {
+        course_.ExchangeAverage();
+        TEQ_ASSIGN_OR_RETURN(const double held_back, task_.held_back_loss());
+        point.set_held_back_loss(held_back);
+        best_.Offer(held_back, before + step, course_);
+        course_.ExchangeAverage();
+      }
+      teq::v1::MetricSample sample;
+      sample.set_step(before + step);
+      sample.set_total_steps(task_.steps);
+      sample.set_loss(value);
+      sample.set_learning_rate(factor * course_.FirstRate());
+      sample.set_tokens_per_second(static_cast<double>(indices.numel() * task_.window_tokens) /
+                                   elapsed.count());
+      *sample.mutable_observe_time() = google::protobuf::util::TimeUtil::GetCurrentTime();
+      on_step(sample);
+    }
+    return absl::OkStatus();
+  }
+
+  /// Leaves the trainables at the best iterate.
+  FitResult End() {
+    course_.TakeBest();
+    result_.final_loss = best_.loss;
+    result_.best_step = best_.step;
+    return std::move(result_);
+  }
+
+ private:
+  static absl::Status NotFinite(int step, double value) {
+    return Error(
+        absl::StatusCode::kAborted, "LOSS_NOT_FINITE",
+        fmt::format("the loss is {} at step {}; lower every learning_rate of the recipe, and "
+                    "check the model's weights",
+                    value, step),
+        {{"step", std::to_string(step)}});
+  }
+
+  const FitTask& task_;
+  Course& course_;
+  Batches batches_;
+  Best best_;
+  FitResult result_;
+};
 
 }  // namespace
 
@@ -256,60 +343,20 @@ absl::StatusOr<FitResult> Fit(const std::vector<Trainable>& trainables, const Fi
                               model::Scratch& scratch, const StepCallback& on_step,
                               const std::atomic<bool>& cancelled) {
   const model::AllFreedMemoryKept kept;
-  FitResult result;
-  Best best;
-  TEQ_ASSIGN_OR_RETURN(Course course, Course::Start(trainables, task.steps, scratch));
-  course.TakePlain();
-  TEQ_ASSIGN_OR_RETURN(result.round_to_nearest_loss, task.held_back_loss());
-  if (!std::isfinite(result.round_to_nearest_loss)) {
-    return NotFinite(0, result.round_to_nearest_loss);
-  }
-  best.Offer(result.round_to_nearest_loss, kPlainRounding, course);
-  course.TakeStart();
-  TEQ_ASSIGN_OR_RETURN(result.initial_loss, task.held_back_loss());
-  best.Offer(result.initial_loss, 0, course);
-
-  Batches batches(task);
+  TEQ_ASSIGN_OR_RETURN(Course course, Course::Start(trainables, scratch));
+  Training training(task, course);
+  TEQ_RETURN_IF_ERROR(training.Begin());
   {
     const GradientScope gradients(course);
-    const int interval = std::max(1, task.steps / kMeasurements);
-    for (int step = 1; step <= task.steps; ++step) {
-      TEQ_RETURN_IF_ERROR(CheckCancelled(cancelled));
-      const Clock::time_point begin = Clock::now();
-      const Tensor indices = batches.Next();
-      const double factor = LearningRateFactor(step, task.steps);
-      TEQ_ASSIGN_OR_RETURN(const double value, task.step(indices, [&](TrainableRange range) {
-        course.Move(range, step, factor);
-      }));
-      if (!std::isfinite(value)) return NotFinite(step, value);
-      TEQ_RETURN_IF_ERROR(model::EndStep(task.device));
-      const std::chrono::duration<double> elapsed = Clock::now() - begin;
-
-      teq::v1::LossPoint& point = result.curve.emplace_back();
-      point.set_step(step);
-      point.set_loss(value);
-      if (step % interval == 0 || step == task.steps) {
-        course.ExchangeAverage();
-        TEQ_ASSIGN_OR_RETURN(const double held_back, task.held_back_loss());
-        point.set_held_back_loss(held_back);
-        best.Offer(held_back, step, course);
-        course.ExchangeAverage();
-      }
-      teq::v1::MetricSample sample;
-      sample.set_step(step);
-      sample.set_total_steps(task.steps);
-      sample.set_loss(value);
-      sample.set_learning_rate(factor * FirstRate(trainables));
-      sample.set_tokens_per_second(static_cast<double>(indices.numel() * task.window_tokens) /
-                                   elapsed.count());
-      *sample.mutable_observe_time() = google::protobuf::util::TimeUtil::GetCurrentTime();
-      on_step(sample);
+    const auto steps_before = [&](int round) {
+      return static_cast<int>(std::int64_t{task.steps} * round / task.rounds);
+    };
+    for (int round = 0; round < task.rounds; ++round) {
+      TEQ_RETURN_IF_ERROR(
+          training.RunRound(steps_before(round + 1) - steps_before(round), on_step, cancelled));
     }
   }
-  course.TakeBest();
-  result.final_loss = best.loss;
-  result.best_step = best.step;
-  return result;
+  return training.End();
 }
 
 }  // namespace teq::transform

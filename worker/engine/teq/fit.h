@@ -37,6 +37,7 @@ using GradientsReady = std::function<void(TrainableRange range)>;
 /// What a training minimises, over windows that are known by their index.
 struct FitTask {
   int steps = 0;
+  int rounds = 1;  // the steps are shared out evenly
   std::int64_t batch_size = 1;
   std::int64_t window_tokens = 0;     // for the speed that is told
   std::vector<std::int64_t> windows;  // to train on
@@ -46,6 +47,8 @@ struct FitTask {
   std::function<absl::StatusOr<double>(const torch::Tensor& indices, const GradientsReady& ready)>
       step;
   std::function<absl::StatusOr<double>()> held_back_loss;
+  /// Called before the first step of a round; may move the trainables, but not the loss. Or empty.
+  std::function<absl::Status()> begin_round;
   model::Device device;  // that the trainables are on
 };
 
@@ -63,7 +66,8 @@ using StepCallback = std::function<void(const teq::v1::MetricSample&)>;
 
 /// Moves the trainables by Adam (or by their gradients' signs) with warm-up and linear decay, and
 /// leaves them at the iterate with the least held-back loss. Plain rounding and the start are among
-/// the iterates compared.
+/// the iterates compared. Every round starts at the best iterate so far, with a learning rate and
+/// moments of its own.
 ///
 /// What it keeps beside the trainables, four values for each of theirs, lies in `scratch`.
 ///
@@ -74,13 +78,13 @@ using StepCallback = std::function<void(const teq::v1::MetricSample&)>;
                                             const StepCallback& on_step,
                                             const std::atomic<bool>& cancelled);
 
-/// The learning rate of a step from 1, for a peak of 1: a linear rise over the first twentieth of
-/// the steps, then a linear fall towards 0 after the last.
+/// The learning rate of a round's step from 1, for a peak of 1: a linear rise over the first
+/// twentieth of its steps, then a linear fall towards 0 after the last.
 [[nodiscard]] double LearningRateFactor(int step, int steps);
 
-/// How many steps back the average of the iterates goes, that Fit compares: its newest iterate
-/// weighs 1 / AverageSteps. A twentieth of the steps, but at least 12, which short trainings need
-/// too, unless that is more than an eighth of them: the start would weigh in.
+/// How many steps back the average of a round's iterates goes, that Fit compares: its newest
+/// iterate weighs 1 / AverageSteps. A twentieth of the round's steps, but at least 12, which short
+/// trainings need too, unless that is more than an eighth of them: the start would weigh in.
 [[nodiscard]] double AverageSteps(int steps);
 
 /// 0 .. count - 1 in an order that depends on the seed alone, not on the library.

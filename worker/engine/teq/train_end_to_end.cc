@@ -64,18 +64,19 @@ absl::StatusOr<model::HeadReference> Teacher(const TrainingTask& task,
 
 /// Moves a block's offsets away from where codes change, so that only gradients that agree over
 /// many steps change one.
-void KeepMargin(const TrainingTask& task, const model::Block& block, Parameters& parameters) {
+void KeepMargin(const TrainingTask& task, const model::Block& block, const Parameters& parameters) {
   const torch::NoGradGuard no_gradient;
   const auto number = static_cast<std::size_t>(block.number);
   const model::Block folded =
       FoldBlock(block, ResolveScales(block, task.decoder.config.norm, task.groups,
                                      parameters.log_scales, task.stored));
   for (std::size_t i = 0; i < folded.linears.size(); ++i) {
-    quant::Adjustment& adjustment = parameters.adjustments[number][i];
-    if (!adjustment.offset.defined()) continue;
-    adjustment.offset.copy_(quant::OffsetsWithMargin(
-        folded.linears[i].weight, task.grids[number][i], adjustment, task.rounding_margin));
-    task.scratch.Release(adjustment.offset);
+    const quant::Adjustment& adjustment = parameters.adjustments[number][i];
+    Tensor offset = adjustment.offset;
+    if (!offset.defined()) continue;
+    offset.copy_(quant::OffsetsWithMargin(folded.linears[i].weight, task.grids[number][i],
+                                          adjustment, task.rounding_margin));
+    task.scratch.Release(offset);
   }
 }
 
@@ -108,6 +109,7 @@ class EndToEnd {
     }
     if (!task_.stores_graph) TEQ_RETURN_IF_ERROR(MakeRoomForInputs());
     const FitTask fit{.steps = steps,
+                      .rounds = task_.rounds,
                       .batch_size = task_.schedule.batch_size(),
                       .window_tokens = task_.windows.length,
                       .windows = split_.training,
@@ -118,6 +120,7 @@ class EndToEnd {
                                                       : StepByBlock(indices, ready);
                           },
                       .held_back_loss = [this] { return HeldBackLoss(); },
+                      .begin_round = [this] { return KeepMargins(); },
                       .device = task_.device};
     return Fit(trainables_, fit, task_.stores_graph ? task_.working : task_.scratch, on_step,
                cancelled);
@@ -150,6 +153,15 @@ class EndToEnd {
       task_.scratch.Release(trainables_[i].value);
     }
     return student;
+  }
+
+  absl::Status KeepMargins() const {
+    if (task_.rounding_margin == 0) return absl::OkStatus();
+    for (std::size_t number = 0; number < task_.decoder.size(); ++number) {
+      TEQ_ASSIGN_OR_RETURN(const model::Block block, task_.decoder.ReadBlock(number));
+      KeepMargin(task_, block, parameters_);
+    }
+    return absl::OkStatus();
   }
 
   /// Some windows, as they are.
@@ -267,7 +279,6 @@ absl::Status TrainEndToEnd(const TrainingTask& task, int steps, teq::v1::Objecti
   for (std::size_t number = 0; number < task.decoder.size(); ++number) {
     TEQ_ASSIGN_OR_RETURN(const model::Block block, task.decoder.ReadBlock(number));
     TEQ_RETURN_IF_ERROR(AddTrainables(task, block, parameters.adjustments[number]));
-    if (task.rounding_margin > 0) KeepMargin(task, block, parameters);
   }
   CountTrainables(task, parameters, report);
   EndToEnd training(task, parameters);

@@ -47,6 +47,7 @@ class TrainTest : public testing::Test {
             .products = products_,
             .next_token_share = next_token_share_,
             .redrawn_share = redrawn_share_,
+            .rounds = rounds_,
             .rounding_margin = rounding_margin_,
             .stores_graph = stores_graph_};
   }
@@ -116,6 +117,7 @@ class TrainTest : public testing::Test {
   torch::ScalarType products_ = torch::kFloat32;
   double next_token_share_ = 0;
   double redrawn_share_ = 0;
+  int rounds_ = 1;
   double rounding_margin_ = 0;
   bool stores_graph_ = true;
   std::int64_t scratch_budget_ = 1 << 30;
@@ -417,6 +419,26 @@ TEST_F(TrainTest, NoCodeChangesBeforeItsOffsetHasCrossedTheMargin) {
   }
 }
 
+// A step moves an offset by its rate, two of them further than the margin: in rounds of one step
+// every one starts behind it again.
+TEST_F(TrainTest, EveryRoundStartsBehindTheMargin) {
+  schedule_.set_steps(4);
+  rates_ = {.rounding = 0.1};
+  rounding_margin_ = 0.15;
+  for (const int rounds : {1, 4}) {
+    rounds_ = rounds;
+    ASSERT_TRUE(Train().ok());
+    ASSERT_EQ(report_.loss_curve_size(), 4);
+    const double changed =
+        std::abs(report_.loss_curve(3).held_back_loss() - report_.initial_loss());
+    if (rounds == 1) {
+      EXPECT_GT(changed, 1e-4 * report_.initial_loss());
+    } else {
+      EXPECT_DOUBLE_EQ(changed, 0);
+    }
+  }
+}
+
 TEST_F(TrainTest, CountsWhatAnEarlierTrainingTrained) {
   rates_ = {.scales = 0.002, .rounding = 0.005};
   ASSERT_TRUE(Train().ok());
@@ -440,30 +462,46 @@ TEST(AverageTest, GoesBackATwentiethOfTheStepsOrTwelve) {
 }
 
 // One value that its gradient's sign moves by the learning rate: every iterate is known.
-TEST(FitTest, ComparesTheAverageOfTheIterates) {
+class FitTest : public testing::Test {
+ protected:
+  FitTask Task(int steps) {
+    return {.steps = steps,
+            .windows = {0},
+            .step = [this](const Tensor&, const GradientsReady& ready) -> absl::StatusOr<double> {
+              trainable_.value.sum().neg().backward();
+              ready({0, 1});
+              return 0;
+            },
+            .held_back_loss = [this]() -> absl::StatusOr<double> {
+              compared_.push_back(Value());
+              return loss_per_value_ * Value();
+            }};
+  }
+  void Run(const FitTask& task) {
+    model::Scratch scratch(testing::TempDir(), 1 << 20);
+    const auto on_step = [this](const teq::v1::MetricSample& sample) {
+      rates_.push_back(sample.learning_rate());
+    };
+    const absl::StatusOr<FitResult> result = Fit({trainable_}, task, scratch, on_step, false);
+    ASSERT_TRUE(result.ok());
+    result_ = *result;
+  }
+  [[nodiscard]] double Value() const { return trainable_.value.item<double>(); }
+
+  const Trainable trainable_{.value = torch::zeros({1}),
+                             .learning_rate = 1,
+                             .low = -100,
+                             .high = 100,
+                             .optimizer = teq::v1::OPTIMIZER_SIGN_SGD};
+  double loss_per_value_ = 0;
+  std::vector<double> compared_;
+  std::vector<double> rates_;
+  FitResult result_;
+};
+
+TEST_F(FitTest, ComparesTheAverageOfTheIterates) {
   constexpr int kSteps = 40;
-  const Trainable trainable{.value = torch::zeros({1}),
-                            .learning_rate = 1,
-                            .low = -100,
-                            .high = 100,
-                            .optimizer = teq::v1::OPTIMIZER_SIGN_SGD};
-  std::vector<double> compared;
-  const FitTask task{
-      .steps = kSteps,
-      .windows = {0},
-      .step = [&](const Tensor&, const GradientsReady& ready) -> absl::StatusOr<double> {
-        trainable.value.sum().neg().backward();
-        ready({0, 1});
-        return 0;
-      },
-      .held_back_loss = [&]() -> absl::StatusOr<double> {
-        compared.push_back(trainable.value.item<double>());
-        return 0;
-      }};
-  model::Scratch scratch(testing::TempDir(), 1 << 20);
-  ASSERT_TRUE(Fit(
-                  {trainable}, task, scratch, [](const auto&) {}, false)
-                  .ok());
+  Run(Task(kSteps));
   double iterate = 0;
   double average = 0;
   std::vector<double> expected = {0, 0};  // plain rounding and the start
@@ -472,7 +510,35 @@ TEST(FitTest, ComparesTheAverageOfTheIterates) {
     average += (iterate - average) / 5;
     if (step % 4 == 0) expected.push_back(average);
   }
-  EXPECT_THAT(compared, testing::Pointwise(testing::DoubleNear(1e-4), expected));
+  EXPECT_THAT(compared_, testing::Pointwise(testing::DoubleNear(1e-4), expected));
+}
+
+// Rounds of 3, 3 and 4 steps, in which the average is the iterate: the first step is at the peak,
+// the next at 2/3 and 1/3 of it, or at 3/4, 2/4 and 1/4.
+TEST_F(FitTest, EveryRoundStartsAtTheBestIterateWithRatesOfItsOwn) {
+  for (const double loss_per_value : {-1.0, 1.0}) {
+    loss_per_value_ = loss_per_value;
+    rates_.clear();
+    FitTask task = Task(10);
+    task.rounds = 3;
+    std::vector<double> starts;
+    task.begin_round = [&] {
+      starts.push_back(Value());
+      return absl::OkStatus();
+    };
+    Run(task);
+    const std::vector<double> rates = {1,      2. / 3, 1. / 3, 1,      2. / 3,
+                                       1. / 3, 1,      3. / 4, 2. / 4, 1. / 4};
+    EXPECT_THAT(rates_, testing::Pointwise(testing::DoubleNear(1e-6), rates));
+    const std::vector<double> expected =
+        loss_per_value < 0 ? std::vector<double>{0, 2, 4} : std::vector<double>{0, 0, 0};
+    EXPECT_THAT(starts, testing::Pointwise(testing::DoubleNear(1e-4), expected));
+    EXPECT_EQ(result_.best_step, loss_per_value < 0 ? 10 : -1);
+    EXPECT_EQ(result_.curve.size(), 10);
+    EXPECT_EQ(result_.curve.back().step(), 10);
+    torch::NoGradGuard no_gradient;
+    Tensor(trainable_.value).zero_();
+  }
 }
 
 // 40 steps: 2 of warm-up to the peak, then 38 down by 1/39 of the peak each.
