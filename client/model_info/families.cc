@@ -144,6 +144,7 @@ ModelConfig QwenLike(ConfigReader& config, const Defaults& defaults) {
   AddRotary(config, model);
   AddQwenWindows(config, model);
   config.Require("use_mrope", false);
+  config.Ignore({"rotary_emb_base", "seq_length"});  // CodeQwen's, beside rope_theta
   // Acts on texts longer than its chunks only.
   const nlohmann::ordered_json& chunks = config.Object("dual_chunk_attention_config");
   ConfigReader chunk(chunks, config.where() + ": dual_chunk_attention_config");
@@ -209,6 +210,10 @@ ModelConfig Qwen3Moe(ConfigReader& config) {
   model.qkv_bias = model.attention_output_bias = config.Flag("attention_bias", false);
   AddQueryKeyNorms(model);
   config.Require("use_sliding_window", false);
+  // Qwen3-Coder says of itself what every model of the class is.
+  config.Require("qkv_bias", false);
+  config.Require("use_qk_norm", true);
+  config.Require("shared_expert_intermediate_size", 0);
   AddQwenExperts(config, model, 8);
   return model;
 }
@@ -416,6 +421,7 @@ ModelConfig Opt(ConfigReader& config) {
   config.Require("layer_norm_elementwise_affine", true);
   config.Require("learned_embeddings", true);
   config.Require("scale_embeddings", false);
+  config.Ignore({"output_projection"});
   model.tied_embeddings = config.Flag("tie_word_embeddings", true);
   return model;
 }
@@ -539,6 +545,7 @@ ModelConfig GptNeoX(ConfigReader& config) {
             {.fraction = 0.25,
              .theta_key = {"rotary_emb_base", "rope_theta"},
              .fraction_key = {"rotary_pct", "partial_rotary_factor"}});
+  config.Ignore({"num_steps"});  // Polyglot's, of its training
   return model;
 }
 
@@ -632,10 +639,16 @@ ModelConfig Mpt(ConfigReader& config) {
   model.positions = PositionKind::kAlibi;
   model.tied_embeddings = config.Flag("tie_word_embeddings", true);
   config.Require("no_bias", true);
-  config.Require("learned_pos_emb", true);  // transformers reads it nowhere
   config.Require("norm_type", "low_precision_layernorm");
+  config.Require("norm_eps", 1e-5);
   config.Require("logit_scale", nullptr);
-  config.Ignore({"emb_pdrop", "embedding_fraction", "verbose", "init_config", "tokenizer_name"});
+  // Transformers reads learned_pos_emb nowhere, and MosaicML's own code makes it false with ALiBi.
+  config.Ignore({"learned_pos_emb", "emb_pdrop", "embedding_fraction", "verbose", "init_config",
+                 "tokenizer_name", "fc_type", "use_pad_tok_in_ffn"});
+  ConfigReader mlp(config.Object("ffn_config"), config.where() + ": ffn_config");
+  mlp.Require("ffn_type", "mptmlp");
+  mlp.Ignore({"fc_type"});
+  config.Adopt(mlp.Finish());
   ConfigReader attention(config.Object("attn_config"), config.where() + ": attn_config");
   model.attention_scale = attention.Positive("softmax_scale", InverseRoot(model.head_size));
   model.qkv_clip = attention.Limit("clip_qkv");
@@ -645,7 +658,12 @@ ModelConfig Mpt(ConfigReader& config) {
   attention.Require("prefix_lm", false);
   attention.Require("attn_uses_sequence_id", false);
   attention.Require("attn_type", "multihead_attention");
-  attention.Ignore({"attn_impl", "attn_pdrop"});
+  attention.Require("kv_n_heads", model.heads);
+  attention.Require("qk_gn", false);
+  attention.Require("rope", false);
+  attention.Require("sliding_window_size", -1);
+  attention.Ignore({"attn_impl", "attn_pdrop", "fused_qkv", "rope_theta", "rope_impl",
+                    "rope_dail_config", "rope_hf_config"});
   config.Adopt(attention.Finish());
   return model;
 }

@@ -15,15 +15,24 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-absl::StatusOr<const Family*> FindFamily(const std::string& model_type, const std::string& where) {
+absl::StatusOr<const Family*> FindFamily(ConfigReader& config) {
+  const std::string model_type = config.Text("model_type", "");
+  TEQ_RETURN_IF_ERROR(config.status());
   std::vector<std::string_view> known;
   for (const Family& family : Families()) {
     if (family.model_type == model_type) return &family;
     known.push_back(family.model_type);
   }
+  // Gemma 3 from 4B, Mistral Small 3.1.
+  if (config.Has("text_config")) {
+    return Error(absl::StatusCode::kInvalidArgument, "UNKNOWN_ARCHITECTURE",
+                 fmt::format("{}: model_type \"{}\" is a model of more than text, with its decoder "
+                             "under text_config; give that decoder as a checkpoint of its own",
+                             config.where(), model_type));
+  }
   return Error(absl::StatusCode::kInvalidArgument, "UNKNOWN_ARCHITECTURE",
-               fmt::format("{}: model_type \"{}\" is not known; known: {}", where, model_type,
-                           fmt::join(known, ", ")));
+               fmt::format("{}: model_type \"{}\" is not known; known: {}", config.where(),
+                           model_type, fmt::join(known, ", ")));
 }
 
 // Far above any published file. An object's keys are looked up one by one, and nested values by
@@ -67,9 +76,7 @@ void CheckConsistency(const ModelConfig& model, ConfigReader& config) {
 absl::StatusOr<ModelConfig> ParseModelConfig(const Json& json, const std::string& where) {
   if (!json.is_object()) return InvalidConfig(where, "it must be a JSON object");
   ConfigReader reader(json, where);
-  const std::string model_type = reader.Text("model_type", "");
-  TEQ_RETURN_IF_ERROR(reader.status());
-  TEQ_ASSIGN_OR_RETURN(const Family* family, FindFamily(model_type, where));
+  TEQ_ASSIGN_OR_RETURN(const Family* family, FindFamily(reader));
   if (reader.Has("quantization_config")) {
     reader.Unsupported(
         "the checkpoint is already quantized (quantization_config); give the original one");
@@ -78,7 +85,7 @@ absl::StatusOr<ModelConfig> ParseModelConfig(const Json& json, const std::string
   ModelConfig model = family->describe(reader);
   CheckConsistency(model, reader);
   TEQ_RETURN_IF_ERROR(reader.Finish());
-  model.model_type = model_type;
+  model.model_type = family->model_type;
   if (model.embedding_size == 0) model.embedding_size = model.hidden_size;
   model.source = json;
   return model;

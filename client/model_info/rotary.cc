@@ -81,8 +81,11 @@ std::optional<RopeScaling> ReadScaling(ConfigReader& reader, std::int64_t origin
     ReadLongRope(reader, original, max_positions, dimensions, scaling);
   } else if (kind == "linear") {
     scaling.kind = Kind::kLinear;
+    reader.Ignore({"original_max_position_embeddings"});
   } else if (kind == "dynamic") {
     scaling.kind = Kind::kDynamic;
+    // The base grows past max_position_embeddings, whatever stands here.
+    reader.Ignore({"original_max_position_embeddings"});
   } else if (kind == "llama3") {
     scaling.kind = Kind::kLlama3;
     ReadLlama3(reader, scaling);

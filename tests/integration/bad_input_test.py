@@ -105,6 +105,15 @@ class BadInputTest(programs.HouseTest):
         (self.workshop.model / "tokenizer.json").write_text(json.dumps(models.tokenizer(300)))
         self.refuse("VOCABULARY_MISMATCH", "300", "257")
 
+    def test_text_with_an_added_token_that_has_no_embedding(self):
+        tokenizer = models.tokenizer()
+        tokenizer["added_tokens"].append(
+            {**tokenizer["added_tokens"][0], "id": 257, "content": "<image>"})
+        (self.workshop.model / "tokenizer.json").write_text(json.dumps(tokenizer))
+        with self.workshop.calibration.open("a") as text:
+            text.write("\n<image>\n")
+        self.refuse("INVALID_TEXT", "calibration.txt", "257")
+
     def test_weights_that_are_not_finite(self):
         tensors = models.read_safetensors(self.weights)
         tensors["model.layers.0.mlp.up_proj.weight"].values[7] = float("inf")

@@ -205,8 +205,16 @@ absl::StatusOr<GgufVocabulary> ReadVocabulary(const std::filesystem::path& direc
   return kind.model == "gpt2" ? ByteLevelVocabulary(document) : MetaspaceVocabulary(document);
 }
 
-/// Every row of the embedding needs a token, and no two tokens may have one text.
+bool IsAdded(const GgufToken& token) {
+  return token.type == Type::kControl || token.type == Type::kUserDefined;
+}
+
+/// Every row of the embedding needs a token, no added token may lack its row, and no two tokens may
+/// have one text.
 absl::Status FillUp(std::int64_t size, std::vector<GgufToken>& tokens) {
+  while (static_cast<std::int64_t>(tokens.size()) > size && IsAdded(tokens.back())) {
+    tokens.pop_back();
+  }
   if (static_cast<std::int64_t>(tokens.size()) > size) {
     return Error(absl::StatusCode::kInvalidArgument, "VOCABULARY_MISMATCH",
                  fmt::format("the tokenizer has {} tokens, but config.json's vocab_size is {}",

@@ -27,14 +27,15 @@ using teq::v1::EngineEvent;
 using teq::v1::Stage;
 using torch::Tensor;
 
-/// The ids of a text must have an embedding.
+/// The ids of a text must have an embedding. An added token may have none, as long as no text has
+/// it, which who reads a text checks.
 absl::Status CheckVocabulary(const text::Tokenizer& tokenizer,
                              const model_info::ModelConfig& config) {
-  if (tokenizer.vocabulary_size() <= config.vocabulary_size) return absl::OkStatus();
+  if (tokenizer.base_vocabulary_size() <= config.vocabulary_size) return absl::OkStatus();
   return Error(absl::StatusCode::kInvalidArgument, "VOCABULARY_MISMATCH",
                fmt::format("the tokenizer has {} tokens, but config.json's vocab_size is {}; the "
                            "tokenizer belongs to another model",
-                           tokenizer.vocabulary_size(), config.vocabulary_size));
+                           tokenizer.base_vocabulary_size(), config.vocabulary_size));
 }
 
 }  // namespace

@@ -49,6 +49,7 @@ class SentencePieceTokenizer : public Tokenizer {
   const std::vector<std::int32_t>& prefix() const override { return prefix_; }
   const std::vector<std::int32_t>& suffix() const override { return suffix_; }
   std::int64_t vocabulary_size() const override { return vocabulary_size_; }
+  std::int64_t base_vocabulary_size() const override { return model_->size(); }
 
  private:
   std::unique_ptr<SentencePieceModel> model_;

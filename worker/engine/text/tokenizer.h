@@ -27,6 +27,9 @@ class Tokenizer {
 
   /// Ids are below this.
   [[nodiscard]] virtual std::int64_t vocabulary_size() const = 0;
+  /// Ids of all but the added tokens are below this. Some checkpoints have no embedding for a token
+  /// that was added, such as Gemma 3's for images.
+  [[nodiscard]] virtual std::int64_t base_vocabulary_size() const { return vocabulary_size(); }
 };
 
 /// The tokenizer of a checkpoint directory: tokenizer.json if present, else tokenizer.model, else

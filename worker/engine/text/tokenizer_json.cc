@@ -30,6 +30,7 @@ struct Pipeline {
   std::unique_ptr<const WordModel> model;
   Affixes affixes;
   std::int64_t vocabulary_size = 0;
+  std::int64_t base_vocabulary_size = 0;
 };
 
 absl::Status Normalize(const std::vector<NormalizerStep>& steps, Piece& piece) {
@@ -83,6 +84,7 @@ class JsonTokenizer : public Tokenizer {
   const std::vector<std::int32_t>& prefix() const override { return pipeline_.affixes.prefix; }
   const std::vector<std::int32_t>& suffix() const override { return pipeline_.affixes.suffix; }
   std::int64_t vocabulary_size() const override { return pipeline_.vocabulary_size; }
+  std::int64_t base_vocabulary_size() const override { return pipeline_.base_vocabulary_size; }
 
  private:
   [[nodiscard]] absl::StatusOr<std::vector<Piece>> Cut(std::string text) const {
@@ -150,6 +152,13 @@ bool AddsBosByDefault(std::string_view tokenizer_class) {
   return std::ranges::find(kClasses, tokenizer_class) != kClasses.end();
 }
 
+// Whether the class makes a post-processor of add_bos_token and add_eos_token. Others, such as
+// PreTrainedTokenizerFast, keep the file's.
+bool FollowsFlags(std::string_view tokenizer_class) {
+  return tokenizer_class.empty() || AddsBosByDefault(tokenizer_class) ||
+         tokenizer_class.starts_with("GPTNeoXTokenizer");
+}
+
 absl::Status AppendConfigToken(std::string_view flag, const std::string& token,
                                const Vocabulary& vocabulary, std::vector<std::int32_t>& ids) {
   const auto found = vocabulary.find(token);
@@ -167,8 +176,9 @@ absl::Status AppendConfigToken(std::string_view flag, const std::string& token,
 absl::StatusOr<Affixes> FindAffixes(const JsonPart& post_processor, const TokenizerConfig& config,
                                     const Vocabulary& vocabulary) {
   const std::int64_t end = EndOfIds(vocabulary);
-  const bool flags_given = config.add_bos_token || config.add_eos_token;
-  if (post_processor.present() && !flags_given) {
+  const bool flags_count =
+      (config.add_bos_token || config.add_eos_token) && FollowsFlags(config.tokenizer_class);
+  if (post_processor.present() && !flags_count) {
     TEQ_ASSIGN_OR_RETURN(auto affixes, ParsePostProcessor(post_processor));
     for (const auto* ids : {&affixes.prefix, &affixes.suffix}) {
       for (const std::int32_t id : *ids) {
@@ -217,10 +227,11 @@ absl::StatusOr<Pipeline> ParsePipeline(const JsonPart& root, const TokenizerConf
   }
   TEQ_ASSIGN_OR_RETURN(auto raw_tokens, AddedTokenFinder::Create(std::move(raw)));
   TEQ_ASSIGN_OR_RETURN(auto normalized_tokens, AddedTokenFinder::Create(std::move(normalized)));
+  const std::int64_t base = EndOfIds(model->vocabulary());
   return Pipeline{std::move(raw_tokens), std::move(normalized_tokens),
                   std::move(normalizer), std::move(pre_tokenizer),
                   std::move(model),      std::move(affixes),
-                  EndOfIds(vocabulary)};
+                  EndOfIds(vocabulary),  base};
 }
 
 }  // namespace

@@ -11,10 +11,11 @@
 namespace teq::text {
 
 /// The tokenizer of a tokenizer.json whose model is BPE or Unigram, as Hugging Face's tokenizers
-/// run it: added tokens, normalizer, pre-tokenizer, model. Special tokens at the ends are as
-/// transformers 5 sets them: by the file's post_processor, unless tokenizer_config.json names
-/// add_bos_token or add_eos_token, or the file has no post_processor; then by those flags. Invalid
-/// UTF-8 becomes U+FFFD, as Python's errors="replace".
+/// run it: added tokens, normalizer, pre-tokenizer, model. Special tokens at the ends are those of
+/// the file's post_processor, unless it has none, or tokenizer_config.json gives add_bos_token or
+/// add_eos_token and no class but one that follows them (Llama's, CodeLlama's, Gemma's, Cohere's,
+/// GPT-NeoX's); then those flags decide. Invalid UTF-8 becomes U+FFFD, as Python's
+/// errors="replace".
 [[nodiscard]] absl::StatusOr<std::unique_ptr<Tokenizer>> OpenTokenizerJson(
     const std::filesystem::path& file, const TokenizerConfig& config);
 

@@ -233,6 +233,52 @@ TEST(ModelConfigTest, ReadsPublishedConfigs) {
           "rope_local_base_freq": 10000, "rope_scaling": null, "rope_theta": 1000000,
           "sliding_window": 512, "sliding_window_pattern": 6, "torch_dtype": "bfloat16",
           "use_cache": true, "vocab_size": 262144})",
+      // Qwen/Qwen3-Coder-30B-A3B-Instruct
+      R"({"architectures": ["Qwen3MoeForCausalLM"], "attention_bias": false,
+          "attention_dropout": 0.0, "decoder_sparse_step": 1, "eos_token_id": 151645,
+          "head_dim": 128, "hidden_act": "silu", "hidden_size": 2048, "initializer_range": 0.02,
+          "intermediate_size": 5472, "max_position_embeddings": 262144, "max_window_layers": 28,
+          "mlp_only_layers": [], "model_type": "qwen3_moe", "moe_intermediate_size": 768,
+          "norm_topk_prob": true, "num_attention_heads": 32, "num_experts": 128,
+          "num_experts_per_tok": 8, "num_hidden_layers": 48, "num_key_value_heads": 4,
+          "output_router_logits": false, "qkv_bias": false, "rms_norm_eps": 1e-06,
+          "rope_scaling": null, "rope_theta": 10000000, "router_aux_loss_coef": 0.0,
+          "shared_expert_intermediate_size": 0, "sliding_window": null,
+          "tie_word_embeddings": false, "torch_dtype": "bfloat16", "use_cache": true,
+          "use_qk_norm": true, "use_sliding_window": false, "vocab_size": 151936})",
+      // What facebook/opt-13b has beside the smaller ones' keys
+      R"({"activation_function": "relu", "do_layer_norm_before": true, "ffn_dim": 20480,
+          "hidden_size": 5120, "max_position_embeddings": 2048, "model_type": "opt",
+          "num_attention_heads": 40, "num_hidden_layers": 40, "output_projection": true,
+          "vocab_size": 50272, "word_embed_proj_dim": 5120})",
+      // EleutherAI's Polyglot
+      R"({"hidden_act": "gelu", "hidden_size": 4096, "intermediate_size": 16384,
+          "layer_norm_eps": 1e-05, "max_position_embeddings": 2048, "model_type": "gpt_neox",
+          "num_attention_heads": 16, "num_hidden_layers": 28, "num_steps": "global_step320000",
+          "rotary_emb_base": 10000, "rotary_pct": 0.25, "vocab_size": 30080})",
+      // CodeQwen1.5
+      R"({"hidden_act": "silu", "hidden_size": 4096, "intermediate_size": 13440,
+          "max_position_embeddings": 65536, "model_type": "qwen2", "num_attention_heads": 32,
+          "num_hidden_layers": 32, "num_key_value_heads": 4, "rms_norm_eps": 1e-05,
+          "rope_theta": 1000000, "rotary_emb_base": 1000000, "seq_length": 65536,
+          "use_sliding_window": false, "vocab_size": 92416})",
+      // An MPT as LLM Foundry saves it
+      R"({"attn_config": {"alibi": true, "alibi_bias_max": 8, "attn_impl": "flash",
+          "attn_logit_softcapping": null, "attn_pdrop": 0.0, "attn_type": "multihead_attention",
+          "attn_uses_sequence_id": false, "clip_qkv": null, "fused_qkv": true, "kv_dim": null,
+          "kv_n_heads": 32, "qk_gn": false, "qk_ln": false, "rope": false,
+          "rope_dail_config": {"type": "original", "pos_idx_in_fp32": true,
+          "xpos_scale_base": 512}, "rope_hf_config": {"type": "no_scaling", "factor": 1.0},
+          "rope_impl": "dail", "rope_theta": 10000, "sliding_window_size": -1,
+          "softmax_scale": null}, "d_model": 4096, "expansion_ratio": 4, "fc_type": "torch",
+          "ffn_config": {"fc_type": "torch", "ffn_type": "mptmlp"}, "learned_pos_emb": false,
+          "max_seq_len": 2048, "model_type": "mpt", "n_heads": 32, "n_layers": 32,
+          "no_bias": true, "norm_eps": 1e-05, "norm_type": "low_precision_layernorm",
+          "use_pad_tok_in_ffn": true, "vocab_size": 50432})",
+      // The keys of transformers' documentation for dynamic scaling
+      R"({"hidden_size": 64, "intermediate_size": 172, "model_type": "llama",
+          "num_attention_heads": 8, "num_hidden_layers": 5, "rope_scaling": {"factor": 2.0,
+          "original_max_position_embeddings": 2048, "rope_type": "dynamic"}, "vocab_size": 512})",
   };
   for (const char* text : published) {
     const auto config = ParseModelConfig(Json::parse(text), "config.json");
@@ -249,6 +295,22 @@ TEST(ModelConfigTest, RefusesVariantsByName) {
   Json mpt = {{"model_type", "mpt"}, {"d_model", 32},    {"n_layers", 2},
               {"n_heads", 4},        {"vocab_size", 64}, {"attn_config", {{"alibi", false}}}};
   ExpectError(mpt, "UNSUPPORTED_MODEL", "attn_config: alibi is false");
+  mpt["attn_config"] = {{"alibi", true}, {"kv_n_heads", 2}};
+  ExpectError(mpt, "UNSUPPORTED_MODEL", "attn_config: kv_n_heads is 2; only 4 is supported");
+  mpt["attn_config"] = {{"alibi", true}};
+  mpt["ffn_config"] = {{"ffn_type", "mptglu"}};
+  ExpectError(mpt, "UNSUPPORTED_MODEL", "ffn_config: ffn_type is \"mptglu\"; only \"mptmlp\"");
+  Json mixture = TinyConfig();
+  mixture["model_type"] = "qwen3_moe";
+  mixture["num_experts"] = 16;
+  mixture["moe_intermediate_size"] = 32;
+  mixture["shared_expert_intermediate_size"] = 64;
+  ExpectError(mixture, "UNSUPPORTED_MODEL", "shared_expert_intermediate_size is 64; only 0");
+}
+
+TEST(ModelConfigTest, AModelOfMoreThanTextIsTold) {
+  const Json gemma = {{"model_type", "gemma3"}, {"text_config", {{"model_type", "gemma3_text"}}}};
+  ExpectError(gemma, "UNKNOWN_ARCHITECTURE", "\"gemma3\" is a model of more than text");
 }
 
 TEST(ModelConfigTest, AMissingDirectoryIsNotFound) {

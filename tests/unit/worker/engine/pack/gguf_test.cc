@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 
 #include "client/model_info/layout.h"
 #include "proto/spec/error.h"
@@ -11,6 +12,7 @@
 #include "tests/unit/worker/engine/verify/whole_model.h"
 #include "worker/engine/pack/gguf_tensors.h"
 #include "worker/engine/pack/gguf_vocabulary.h"
+#include "worker/engine/text/json_part.h"
 #include "worker/engine/verify/gguf.h"
 
 namespace teq::pack {
@@ -18,6 +20,7 @@ namespace {
 
 using testing::ElementsAre;
 using testing::HasSubstr;
+using testing::Not;
 using torch::Tensor;
 
 std::vector<int> Numbers(const Tensor& order) {
@@ -172,6 +175,30 @@ TEST_F(WriteGgufTest, FourAsymmetricBitsAreWithinAFloat16OfTheOffset) {
     const Tensor error = (read->layers.at(name).weight - quant::Dequantize(quantized)).abs();
     EXPECT_TRUE((error <= offset * std::exp2(-11)).all().item<bool>()) << name;
   }
+}
+
+// Gemma 3's tokenizer has a token for images, and its models no row for it. Llama.cpp wants as many
+// tokens as rows.
+TEST_F(WriteGgufTest, AnAddedTokenWithoutAnEmbeddingIsLeftOut) {
+  const PackableModel model = Make("llama", {true, 4, 32, true});
+  const std::int64_t size = model.config.vocabulary_size;
+  const auto file = directory_ / "source" / "tokenizer.json";
+  const nlohmann::json tokenizer = text::ReadJsonFile(file).value();
+  nlohmann::json image = tokenizer;
+  image["added_tokens"] = {{{"id", size}, {"content", "<image>"}, {"special", true}}};
+  std::ofstream(file) << image;
+  const auto written = WriteGgufDirectory(model, directory_ / "out");
+  ASSERT_TRUE(written.ok()) << written.status();
+  std::ifstream stream(directory_ / "out" / written->begin()->first, std::ios::binary);
+  const std::string bytes{std::istreambuf_iterator<char>(stream), {}};
+  EXPECT_THAT(bytes, HasSubstr("tokenizer.ggml.tokens"));
+  EXPECT_THAT(bytes, Not(HasSubstr("<image>")));
+
+  nlohmann::json larger = tokenizer;
+  larger["model"]["vocab"]["more"] = size;
+  std::ofstream(file) << larger;
+  EXPECT_EQ(ErrorReason(WriteGgufDirectory(model, directory_ / "out").status()),
+            "VOCABULARY_MISMATCH");
 }
 
 TEST_F(WriteGgufTest, WhatDoesNotFitLeavesNoFile) {

@@ -1,5 +1,6 @@
 #include "worker/engine/text/tokenizer_json.h"
 
+#include <map>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -149,6 +150,24 @@ TEST_F(TokenizerJsonTest, ConfigsFlagsReplaceThePostProcessor) {
   const auto silent = Open(kTemplate, R"({"bos_token": "<s>"})");
   ASSERT_TRUE(silent.ok()) << silent.status();
   EXPECT_THAT((*silent)->prefix(), ElementsAre(8));
+  // By class: Llama's makes a post-processor of the flags, Qwen's and the general one do not.
+  for (const auto& [name, adds] : std::map<std::string, bool>{{"LlamaTokenizerFast", false},
+                                                              {"GPTNeoXTokenizer", false},
+                                                              {"PreTrainedTokenizerFast", true},
+                                                              {"Qwen2Tokenizer", true}}) {
+    const auto named = Open(kTemplate, R"({"add_bos_token": false, "bos_token": "<s>",
+                                           "tokenizer_class": ")" +
+                                           name + "\"}");
+    ASSERT_TRUE(named.ok()) << named.status();
+    EXPECT_EQ(!(*named)->prefix().empty(), adds) << name;
+  }
+}
+
+TEST_F(TokenizerJsonTest, AddedTokensAreBeyondTheBaseVocabulary) {
+  const auto tokenizer = Open(R"({"added_tokens": [{"id": 9, "content": "<image>"}]})", "{}");
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  EXPECT_EQ((*tokenizer)->vocabulary_size(), 10);
+  EXPECT_LT((*tokenizer)->base_vocabulary_size(), 10);
 }
 
 TEST_F(TokenizerJsonTest, BosThatTheVocabularyLacksIsRefused) {
