@@ -24,16 +24,17 @@ using teq::v1::EngineEvent;
 using torch::Tensor;
 
 // The end-to-end pass starts where the blocks ended, and moves at a share of their learning rates.
-// Training leaves many offsets next to where a code changes, and steps that change all of those
-// lose what had been won: every round of the pass first moves offsets away from there by a share of
-// the longest way that it lets them go, so that only gradients that agree for long change a code.
-// One long round ends worse than a short one, however new its text is. Scales would change whole
-// columns of codes, and stay where offsets are trained; the groups' step sizes, which change none,
-// take their place (tests/bench/RESULTS-quality.md).
+// Scales would change whole columns of codes, and stay where offsets are trained; the groups' step
+// sizes, which change none, take their place.
 constexpr double kEndToEndRate = 0.025;
 constexpr double kEndToEndRoundingRate = 0.1;
 constexpr double kRedrawnRoundingRate = 0.8;  // on text that no two steps share
 constexpr double kEndToEndStepSizeRate = 2;   // of the clip factors'
+
+// Training leaves many offsets next to where a code changes, and steps that change all of those
+// lose what had been won: a round first moves offsets away from there by a share of the longest way
+// that it lets them go, so that only gradients that agree for long change a code. One long round
+// ends worse than short ones, however new its text is (tests/bench/RESULTS-quality.md).
 constexpr int kRoundSteps = 125;
 constexpr double kMarginShare = 0.3;
 constexpr double kLargestMargin = 0.25;
@@ -48,6 +49,15 @@ std::int64_t BatchSize(const text::Windows& windows) {
   return std::max<std::int64_t>(1, model_info::kBatchTokens / windows.length);
 }
 
+/// A training of offsets in rounds.
+transform::TrainingTask InRounds(transform::TrainingTask task, int steps) {
+  task.rounds = std::max(1, steps / kRoundSteps);
+  // Rates fall linearly: the way is half of what all steps at the peak would make.
+  const double longest_way = task.rates.rounding * steps / task.rounds / 2;
+  task.rounding_margin = std::min(kMarginShare * longest_way, kLargestMargin);
+  return task;
+}
+
 /// The end-to-end pass after a training by block.
 transform::TrainingTask LastPass(transform::TrainingTask task, int steps) {
   task.next_token_share = kNextTokenShare;
@@ -59,11 +69,7 @@ transform::TrainingTask LastPass(transform::TrainingTask task, int steps) {
   rates.scales *= kEndToEndRate;
   rates.clipping *= kEndToEndRate;
   rates.rounding *= task.redrawn_share > 0 ? kRedrawnRoundingRate : kEndToEndRoundingRate;
-  task.rounds = std::max(1, steps / kRoundSteps);
-  // Rates fall linearly: the way is half of what all steps at the peak would make.
-  const double longest_way = rates.rounding * steps / task.rounds / 2;
-  task.rounding_margin = std::min(kMarginShare * longest_way, kLargestMargin);
-  return task;
+  return InRounds(std::move(task), steps);
 }
 
 /// "target_bits 3.5: average 3.47 over 28 layers: 3 x 2 bits, 25 x 4 bits".
@@ -225,7 +231,11 @@ absl::Status JobRun::Train(transform::TrainingTask task) {
     SendProgress(sample.step(), sample.total_steps(), "steps");
   };
   if (by_block) {
-    TEQ_RETURN_IF_ERROR(transform::TrainBlocks(task, parameters_, training, on_step, cancelled_));
+    // Scales alone go on in one: rounds were only measured with offsets.
+    const bool has_offsets = task.rates.rounding > 0;
+    TEQ_RETURN_IF_ERROR(
+        transform::TrainBlocks(has_offsets ? InRounds(task, schedule.steps()) : task, parameters_,
+                               training, on_step, cancelled_));
     steps_before = block_steps;
     if (last_steps > 0) {
       TEQ_RETURN_IF_ERROR(transform::TrainEndToEnd(LastPass(task, last_steps), last_steps,

@@ -251,11 +251,11 @@ class Training {
     return absl::OkStatus();
   }
 
-  absl::Status RunRound(int steps, const StepCallback& on_step,
+  absl::Status RunRound(int round, int steps, const StepCallback& on_step,
                         const std::atomic<bool>& cancelled) {
     const int before = static_cast<int>(result_.curve.size());
-    if (before > 0) course_.TakeBest();
-    if (task_.begin_round) TEQ_RETURN_IF_ERROR(task_.begin_round());
+    if (round > 0) course_.TakeBest();
+    if (task_.begin_round) TEQ_RETURN_IF_ERROR(task_.begin_round(round));
     course_.BeginRound(steps);
     const int interval = std::max(1, task_.steps / kMeasurements);
     for (int step = 1; step <= steps; ++step) {
@@ -352,8 +352,8 @@ absl::StatusOr<FitResult> Fit(const std::vector<Trainable>& trainables, const Fi
       return static_cast<int>(std::int64_t{task.steps} * round / task.rounds);
     };
     for (int round = 0; round < task.rounds; ++round) {
-      TEQ_RETURN_IF_ERROR(
-          training.RunRound(steps_before(round + 1) - steps_before(round), on_step, cancelled));
+      TEQ_RETURN_IF_ERROR(training.RunRound(round, steps_before(round + 1) - steps_before(round),
+                                            on_step, cancelled));
     }
   }
   return training.End();

@@ -47,8 +47,9 @@ struct FitTask {
   std::function<absl::StatusOr<double>(const torch::Tensor& indices, const GradientsReady& ready)>
       step;
   std::function<absl::StatusOr<double>()> held_back_loss;
-  /// Called before the first step of a round; may move the trainables, but not the loss. Or empty.
-  std::function<absl::Status()> begin_round;
+  /// Called before the first step of a round, from 0; may move the trainables, but not the loss. Or
+  /// empty.
+  std::function<absl::Status(int round)> begin_round;
   model::Device device;  // that the trainables are on
 };
 

@@ -46,10 +46,9 @@ struct TrainingTask {
   // Of a window's tokens that are drawn again from the float model's predictions in every step of
   // KL over all blocks.
   double redrawn_share = 0;
-  // Of all blocks together; see Fit.
-  int rounds = 1;
-  // How far w / scale + offset stands from a change of its code when such a round begins, in steps
-  // of the grid.
+  int rounds = 1;  // see Fit
+  // How far w / scale + offset stands from a change of its code when a round begins, in steps of
+  // the grid; by block not the first, which begins where plain rounding is.
   double rounding_margin = 0;
   // Of a step of all blocks together. Without it every block runs twice, and memory is one block's.
   bool stores_graph = true;

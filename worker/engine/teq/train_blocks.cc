@@ -45,6 +45,7 @@ absl::Status TrainBlock(const TrainingTask& task, const model::Block& block, con
   };
   const FitTask fit{
       .steps = task.schedule.steps(),
+      .rounds = task.rounds,
       .batch_size = task.schedule.batch_size(),
       .window_tokens = task.windows.length,
       .windows = split.training,
@@ -62,6 +63,12 @@ absl::Status TrainBlock(const TrainingTask& task, const model::Block& block, con
         }
         return sum / static_cast<double>(split.held_back.numel());
       },
+      .begin_round =
+          [&](int round) {
+            // The offsets of the first are where plain rounding has them.
+            if (round > 0 && task.rounding_margin > 0) KeepMargin(task, block, parameters);
+            return absl::OkStatus();
+          },
       .device = task.device};
   TEQ_ASSIGN_OR_RETURN(const FitResult result,
                        Fit(trainables, fit, task.working, on_step, cancelled));

@@ -8,8 +8,6 @@
 #include "worker/engine/model/head_loss.h"
 #include "worker/engine/model/window_states.h"
 #include "worker/engine/model/windows_tensor.h"
-#include "worker/engine/quant/grid.h"
-#include "worker/engine/teq/fold.h"
 #include "worker/engine/teq/redraw.h"
 #include "worker/engine/teq/train.h"
 #include "worker/engine/teq/training_parts.h"
@@ -62,24 +60,6 @@ absl::StatusOr<model::HeadReference> Teacher(const TrainingTask& task,
   return all;
 }
 
-/// Moves a block's offsets away from where codes change, so that only gradients that agree over
-/// many steps change one.
-void KeepMargin(const TrainingTask& task, const model::Block& block, const Parameters& parameters) {
-  const torch::NoGradGuard no_gradient;
-  const auto number = static_cast<std::size_t>(block.number);
-  const model::Block folded =
-      FoldBlock(block, ResolveScales(block, task.decoder.config.norm, task.groups,
-                                     parameters.log_scales, task.stored));
-  for (std::size_t i = 0; i < folded.linears.size(); ++i) {
-    const quant::Adjustment& adjustment = parameters.adjustments[number][i];
-    Tensor offset = adjustment.offset;
-    if (!offset.defined()) continue;
-    offset.copy_(quant::OffsetsWithMargin(folded.linears[i].weight, task.grids[number][i],
-                                          adjustment, task.rounding_margin));
-    task.scratch.Release(offset);
-  }
-}
-
 /// One training of all blocks together.
 class EndToEnd {
  public:
@@ -120,7 +100,7 @@ class EndToEnd {
                                                       : StepByBlock(indices, ready);
                           },
                       .held_back_loss = [this] { return HeldBackLoss(); },
-                      .begin_round = [this] { return KeepMargins(); },
+                      .begin_round = [this](int) { return KeepMargins(); },
                       .device = task_.device};
     return Fit(trainables_, fit, task_.stores_graph ? task_.working : task_.scratch, on_step,
                cancelled);

@@ -142,6 +142,22 @@ model::Block StudentBlock(const TrainingTask& task, const Parameters& parameters
   return student;
 }
 
+void KeepMargin(const TrainingTask& task, const model::Block& block, const Parameters& parameters) {
+  const torch::NoGradGuard no_gradient;
+  const auto number = static_cast<std::size_t>(block.number);
+  const model::Block folded =
+      FoldBlock(block, ResolveScales(block, task.decoder.config.norm, task.groups,
+                                     parameters.log_scales, task.stored));
+  for (std::size_t i = 0; i < folded.linears.size(); ++i) {
+    const quant::Adjustment& adjustment = parameters.adjustments[number][i];
+    Tensor offset = adjustment.offset;
+    if (!offset.defined()) continue;
+    offset.copy_(quant::OffsetsWithMargin(folded.linears[i].weight, task.grids[number][i],
+                                          adjustment, task.rounding_margin));
+    task.scratch.Release(offset);
+  }
+}
+
 double Descend(const Tensor& loss, TrainableRange range, const GradientsReady& ready) {
   const auto value = loss.item<double>();
   if (!std::isfinite(value)) return value;

@@ -42,6 +42,10 @@ void CountTrainables(const TrainingTask& task, const Parameters& parameters,
 [[nodiscard]] model::Block StudentBlock(const TrainingTask& task, const Parameters& parameters,
                                         const model::Block& block, torch::ScalarType products);
 
+/// Moves a block's offsets away from where codes change by the task's rounding_margin, so that only
+/// gradients that agree over many steps change one.
+void KeepMargin(const TrainingTask& task, const model::Block& block, const Parameters& parameters);
+
 /// The way back from a loss, if that is finite: the gradients of `range` are there at once. Returns
 /// the loss.
 double Descend(const torch::Tensor& loss, TrainableRange range, const GradientsReady& ready);

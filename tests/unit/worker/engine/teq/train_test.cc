@@ -439,6 +439,24 @@ TEST_F(TrainTest, EveryRoundStartsBehindTheMargin) {
   }
 }
 
+// A round's step is too short to leave the margin, so that by block only the first round changes
+// codes, and the held-back loss stays what it ended with.
+TEST_F(TrainTest, ByBlockEveryRoundButTheFirstStartsBehindTheMargin) {
+  schedule_.set_objective(teq::v1::OBJECTIVE_BLOCK_MSE);
+  schedule_.set_steps(4);
+  rates_ = {.rounding = 0.1};
+  rounding_margin_ = 0.15;
+  rounds_ = 4;
+  ASSERT_TRUE(Train().ok());
+  for (const teq::v1::BlockTraining& block : report_.blocks()) {
+    ASSERT_EQ(block.loss_curve_size(), 4);
+    const double first = std::min(block.initial_loss(), block.loss_curve(0).held_back_loss());
+    for (int step = 1; step < 4; ++step) {
+      EXPECT_NEAR(block.loss_curve(step).held_back_loss(), first, 1e-9);
+    }
+  }
+}
+
 TEST_F(TrainTest, CountsWhatAnEarlierTrainingTrained) {
   rates_ = {.scales = 0.002, .rounding = 0.005};
   ASSERT_TRUE(Train().ok());
@@ -522,7 +540,7 @@ TEST_F(FitTest, EveryRoundStartsAtTheBestIterateWithRatesOfItsOwn) {
     FitTask task = Task(10);
     task.rounds = 3;
     std::vector<double> starts;
-    task.begin_round = [&] {
+    task.begin_round = [&](int) {
       starts.push_back(Value());
       return absl::OkStatus();
     };
