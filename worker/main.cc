@@ -167,7 +167,7 @@ void AddFlags(CLI::App& app, Flags& flags) {
   app.add_option("--http", flags.config.http, "Address to serve /metrics on, such as 127.0.0.1:0");
   app.add_option("--id", flags.config.id, "Name of this worker, stable over restarts");
   app.add_option("--threads", flags.config.threads, "CPU threads of the engine; 0: all cores")
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::Range(0, teq::agent::kMaxThreads));
   app.add_option("--uri-prefix", flags.config.uri_prefixes,
                  "A prefix of URIs that jobs may name; may be repeated")
       ->allow_extra_args(false);
@@ -179,12 +179,12 @@ void AddFlags(CLI::App& app, Flags& flags) {
   app.add_option("--data", flags.config.data, "Directory of fetched models and staged results");
   app.add_option("--cache-gib", flags.config.cache_gib,
                  "The most that fetched models and texts may take, GiB")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(std::int64_t{1}, teq::agent::kMaxCacheGib));
   app.add_option("--log-format", flags.log_format, "text, or json: a JSON object a line (text)")
       ->envname("TEQ_LOG_FORMAT")
       ->check(CLI::IsMember({"text", "json"}));
   app.add_option("--max-jobs", flags.max_jobs, "Stop after so many jobs; 0: never")
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::Range(0, std::numeric_limits<int>::max()));
   app.add_flag("--exit-when-idle", flags.exit_when_idle, "Stop when there is nothing to do");
 }
 
@@ -196,6 +196,7 @@ int main(int argc, char** argv) {
   CLI::App app("Leases and runs teqd's quantization jobs.", "teq-worker");
   Flags flags;
   AddFlags(app, flags);
+  app.set_version_flag("--version", "teq-worker " TEQ_VERSION);
   app.require_subcommand(0, 1);
   app.fallthrough();
   CLI::App* run = app.add_subcommand("run", "Run one job without a server");

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <ostream>
 #include <random>
@@ -11,6 +12,7 @@
 #include "client/cli/estimate.h"
 #include "client/cli/recipes.h"
 #include "fmt/format.h"
+#include "fmt/ranges.h"
 #include "proto/spec/error.h"
 #include "proto/spec/trace_parent.h"
 #include "proto/spec/yaml.h"
@@ -55,6 +57,7 @@ class App {
                              const Connector& connect);
 
  private:
+  [[nodiscard]] std::string WhatIsWrong(const CLI::ParseError& error) const;
   CLI::App* Add(const std::string& command, const std::string& description, Action action);
   void AddNamed(const std::string& command, const std::string& description,
                 ExitCode (*action)(const Session&, const std::string&));
@@ -76,14 +79,21 @@ class App {
 App::App() {
   app_.footer(kFooter);
   app_.require_subcommand(1);
+  app_.set_version_flag("--version", "teqctl " TEQ_VERSION);
   app_.add_option("--server", line_.server, "host:port of the server, or unix:PATH")
       ->envname("TEQ_SERVER")
       ->capture_default_str();
   app_.add_option("--project", line_.project, "the project; for list, - is all of them");
-  const std::map<std::string, Format> formats = {
-      {"table", Format::kTable}, {"json", Format::kJson}, {"yaml", Format::kYaml}};
-  app_.add_option("-o,--output", line_.format, "table, json or yaml")
-      ->transform(CLI::CheckedTransformer(formats).description(""));
+  app_.add_option_function<std::string>(
+          "-o,--output",
+          [this](const std::string& name) {
+            line_.format = name == "json"   ? Format::kJson
+                           : name == "yaml" ? Format::kYaml
+                                            : Format::kTable;
+          },
+          "table, json or yaml")
+      ->check(CLI::IsMember({"table", "json", "yaml"}))
+      ->option_text("FORMAT");
   AddSubmit();
   AddEstimate();
   AddNamed("get", "Show a job", &Get);
@@ -142,7 +152,7 @@ void App::AddList() {
   sub->add_option("--filter", line_.list.filter,
                   "such as 'state = RUNNING AND labels.team = \"search\"'");
   sub->add_option("--limit", line_.list.limit, "the most jobs to list; default: all")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(1, std::numeric_limits<int>::max()));
 }
 
 void App::AddUpdate() {
@@ -194,6 +204,17 @@ void PrintVersion(const Terminal& terminal, Format format) {
   if (format == Format::kYaml) terminal.out << WriteYaml(json);
 }
 
+// CLI11 says that a command is missing where the one that is given is unknown.
+std::string App::WhatIsWrong(const CLI::ParseError& error) const {
+  const std::vector<std::string> left = app_.remaining();
+  const auto word =
+      std::ranges::find_if(left, [](const std::string& each) { return !each.starts_with('-'); });
+  if (!app_.get_subcommands().empty() || word == left.end()) return error.what();
+  std::vector<std::string> known;
+  for (const CLI::App* sub : app_.get_subcommands(nullptr)) known.push_back(sub->get_name());
+  return fmt::format("\"{}\" is no command; known: {}", *word, fmt::join(known, ", "));
+}
+
 ExitCode App::Run(std::vector<std::string> arguments, const Terminal& terminal,
                   const Connector& connect) {
   std::ranges::reverse(arguments);  // as CLI11 takes them
@@ -205,7 +226,7 @@ ExitCode App::Run(std::vector<std::string> arguments, const Terminal& terminal,
   } catch (const CLI::ParseError& e) {
     PrintError(terminal, line_.format,
                Error(absl::StatusCode::kInvalidArgument, "USAGE",
-                     fmt::format("{}; see teqctl --help", e.what())));
+                     fmt::format("{}; see teqctl --help", WhatIsWrong(e))));
     return kInvalid;
   }
   if (version_->parsed()) {

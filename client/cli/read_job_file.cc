@@ -14,8 +14,9 @@ namespace {
 
 absl::StatusOr<std::string> ReadAll(std::istream& in, const std::string& file) {
   std::ostringstream text;
-  text << in.rdbuf();
-  if (in.bad() || (text.fail() && !in.eof())) {
+  // Where there is nothing to read, << would call that a failure.
+  if (in.peek() != std::istream::traits_type::eof()) text << in.rdbuf();
+  if (in.bad() || text.fail()) {
     return Error(absl::StatusCode::kInvalidArgument, "FILE_NOT_READABLE",
                  fmt::format("{}: cannot be read", file));
   }

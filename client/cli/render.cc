@@ -1,6 +1,7 @@
 #include "client/cli/render.h"
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <utility>
 
@@ -48,8 +49,10 @@ std::string WeightsText(const teq::v1::Recipe& recipe) {
   const auto& weights = recipe.weights();
   const std::string group =
       weights.group_size() == -1 ? "whole rows" : fmt::format("groups of {}", weights.group_size());
-  return fmt::format("{} bits, {}, {}", weights.bits(), group,
-                     weights.symmetric() ? "symmetric" : "asymmetric");
+  const std::string bits = weights.has_target_bits()
+                               ? fmt::format("{} bits on average", weights.target_bits())
+                               : fmt::format("{} bits", weights.bits());
+  return fmt::format("{}, {}, {}", bits, group, weights.symmetric() ? "symmetric" : "asymmetric");
 }
 
 std::string ErrorText(const google::rpc::Status& error) {
@@ -69,6 +72,20 @@ std::string PerplexityTable(const Report& report) {
     rows.push_back({PlaceText(p.dataset()), PerplexityText(p.full_precision()),
                     PerplexityText(p.round_to_nearest()), PerplexityText(p.quantized()),
                     fmt::format("{:+.3f} ± {:.3f}", p.delta(), p.delta_standard_error())});
+  }
+  return Table(rows, {1, 2, 3, 4});
+}
+
+std::string TaskTable(const Report& report) {
+  if (report.tasks().empty()) return "";
+  Rows rows = {{"ACCURACY", "FLOAT", "QUANTIZED", "DIFFERENCE", "EXAMPLES"}};
+  for (const auto& task : report.tasks()) {
+    const double difference = task.quantized_accuracy() - task.full_precision_accuracy();
+    rows.push_back(
+        {PlaceText(task.task()), fmt::format("{:.2f} %", 100 * task.full_precision_accuracy()),
+         fmt::format("{:.2f} %", 100 * task.quantized_accuracy()),
+         fmt::format("{:+.2f} ± {:.2f}", 100 * difference, 100 * task.difference_standard_error()),
+         fmt::format("{}", task.examples())});
   }
   return Table(rows, {1, 2, 3, 4});
 }
@@ -93,24 +110,54 @@ std::string DivergenceTable(const Report& report) {
   return rows.size() == 1 ? "" : Table(rows, {1, 2, 3});
 }
 
+std::string LossText(double start, double kept, double plain) {
+  return fmt::format("{:.6g} at the start, {:.6g} kept, {:.6g} by plain rounding", start, kept,
+                     plain);
+}
+
+// Of blocks that were each trained by themselves: what was kept of how many, and their mean losses.
+Rows BlockRows(const teq::v1::Training& training) {
+  int plain = 0;
+  int starts = 0;
+  double initial = 0;
+  double final = 0;
+  double round_to_nearest = 0;
+  for (const auto& block : training.blocks()) {
+    plain += block.best_step() < 0 ? 1 : 0;
+    starts += block.best_step() == 0 ? 1 : 0;
+    initial += block.initial_loss();
+    final += block.final_loss();
+    round_to_nearest += block.round_to_nearest_loss();
+  }
+  const int count = training.blocks_size();
+  return {{"blocks", fmt::format("{}, kept: {} steps, {} starts, {} plain rounding", count,
+                                 count - plain - starts, starts, plain)},
+          {"their mean loss", LossText(initial / count, final / count, round_to_nearest / count)}};
+}
+
 std::string TrainingText(const teq::v1::Training& training) {
-  const int best = training.best_step();
-  const std::string kept = best < 0    ? "plain rounding"
-                           : best == 0 ? "the start"
-                                       : fmt::format("step {}", best);
   const bool bfloat16 = training.compute_type() == teq::v1::COMPUTE_TYPE_BFLOAT16;
-  return "TRAINING\n" +
-         Table({{"objective", ShortEnumName(teq::v1::Objective_descriptor(), training.objective())},
-                {"steps", fmt::format("{}{}, kept: {}", training.steps(),
-                                      bfloat16 ? " in bfloat16" : "", kept)},
-                {"held-back loss",
-                 fmt::format("{:.6g} at the start, {:.6g} kept, {:.6g} by plain rounding",
-                             training.initial_loss(), training.final_loss(),
-                             training.round_to_nearest_loss())},
-                {"trained scales", fmt::format("{}, {:.4f} % of all parameters",
-                                               training.trainable_parameters().scales(),
-                                               100 * training.trainable_fraction())}},
-               {});
+  const std::string steps = fmt::format("{}{}", training.steps(), bfloat16 ? " in bfloat16" : "");
+  Rows rows = {{"objective", ShortEnumName(teq::v1::Objective_descriptor(), training.objective())}};
+  if (!training.blocks().empty()) {
+    Rows blocks = BlockRows(training);
+    std::ranges::move(blocks, std::back_inserter(rows));
+  }
+  if (training.objective() == teq::v1::OBJECTIVE_BLOCK_MSE) {
+    rows.push_back({"steps of each", steps});
+  } else {
+    const int best = training.best_step();
+    const std::string kept = best < 0    ? "plain rounding"
+                             : best == 0 ? "the start"
+                                         : fmt::format("step {}", best);
+    rows.push_back({"steps", fmt::format("{}, kept: {}", steps, kept)});
+    rows.push_back({"held-back loss", LossText(training.initial_loss(), training.final_loss(),
+                                               training.round_to_nearest_loss())});
+  }
+  rows.push_back({"trained scales", fmt::format("{}, {:.4f} % of all parameters",
+                                                training.trainable_parameters().scales(),
+                                                100 * training.trainable_fraction())});
+  return "TRAINING\n" + Table(rows, {});
 }
 
 std::string WorstLayers(const Report& report) {
@@ -242,7 +289,8 @@ std::string JobDetails(const Job& job) {
   add("next attempt", TimeText(job.next_attempt_time()));
   add("ended", TimeText(job.end_time()));
   add("trace", Printable(job.traceparent()));
-  return Sections({Table(rows, {}), PerplexityTable(job.report()), ArtifactTable(job.report())});
+  return Sections({Table(rows, {}), PerplexityTable(job.report()), TaskTable(job.report()),
+                   ArtifactTable(job.report())});
 }
 
 std::string JobSummary(const Job& job) {
@@ -253,7 +301,8 @@ std::string JobSummary(const Job& job) {
   }
   head += "\n";
   if (job.has_error()) head += ErrorText(job.error()) + "\n";
-  return Sections({head, PerplexityTable(job.report()), ArtifactTable(job.report())});
+  return Sections(
+      {head, PerplexityTable(job.report()), TaskTable(job.report()), ArtifactTable(job.report())});
 }
 
 std::string PublishedTable(const std::vector<teq::v1::PublishedArtifact>& artifacts) {
@@ -271,7 +320,7 @@ std::string EstimateText(const JobEstimate& estimate) {
 }
 
 std::string ReportText(const Report& report) {
-  return Sections({PerplexityTable(report), DivergenceTable(report),
+  return Sections({PerplexityTable(report), DivergenceTable(report), TaskTable(report),
                    report.has_training() ? TrainingText(report.training()) : "",
                    WorstLayers(report), ArtifactTable(report), Notes(report)});
 }

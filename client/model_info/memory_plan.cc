@@ -308,11 +308,13 @@ absl::Status TooSmall(const JobSpec& spec, const MemoryBudget& budget, const Sta
   return Error(
       absl::StatusCode::kFailedPrecondition, "MEMORY_LIMIT",
       fmt::format("resources.memory_limit_bytes: {} bytes {}, and stage {} needs {} bytes "
-                  "({} MiB) even with all in files that can be; {}, or lower batch_size or "
-                  "calibration.sequence_length",
+                  "({} MiB) even with all in files that can be; {}{}",
                   budget.limit_bytes, own ? "are allowed" : "may be used of the worker's memory",
                   name, needed, InMiB(needed),
-                  own ? "raise it to that" : "use a worker with more memory"),
+                  own ? "raise it to that" : "use a worker with more memory",
+                  stage.stage == teq::v1::STAGE_TRANSFORM
+                      ? ", or lower batch_size or calibration.sequence_length"
+                      : ""),
       {{"limit_bytes", std::to_string(budget.limit_bytes)},
        {"needed_bytes", std::to_string(needed)},
        {"stage", name}});

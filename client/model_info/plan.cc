@@ -20,16 +20,21 @@ absl::Status CheckGroups(const std::vector<PlannedLayer>& plan) {
     }
   }
   if (bad.empty()) return absl::OkStatus();
+  const auto quantized =
+      std::ranges::count_if(plan, [](const auto& planned) { return planned.grid.quantized; });
+  const std::string skip = static_cast<std::ptrdiff_t>(bad.size()) < quantized
+                               ? fmt::format(", or leave them float by {}", SkipOverride(bad))
+                               : std::string();
   return Error(
       absl::StatusCode::kInvalidArgument, "GROUP_SIZE_MISMATCH",
-      fmt::format("group_size {} does not divide the inputs of {}; choose one that does, or "
-                  "leave them float by {}",
-                  bad.front()->grid.group_size,
+      fmt::format("group_size does not divide the inputs of {}; choose one that does, or -1 for "
+                  "whole rows{}",
                   NameLayers(bad,
                              [](const PlannedLayer& planned) {
-                               return fmt::format("{} inputs", planned.layer.in);
+                               return fmt::format("{} inputs, group_size {}", planned.layer.in,
+                                                  planned.grid.group_size);
                              }),
-                  SkipOverride(bad)));
+                  skip));
 }
 
 /// Beyond its positions a model says nothing that could be measured.

@@ -175,6 +175,10 @@ Json PrintMessage(const Message& message, int depth) {
 // ---- Reading ----
 
 std::string Shown(const Json& json) {
+  // JSON has no such numbers, YAML has.
+  if (json.is_number_float() && !std::isfinite(json.get<double>())) {
+    return fmt::format("{}", json.get<double>());
+  }
   std::string text = json.dump(-1, ' ', /*ensure_ascii=*/true, Json::error_handler_t::replace);
   if (text.size() > kMaxShown) text = text.substr(0, kMaxShown) + "...";
   return text;
@@ -398,12 +402,13 @@ void Reader::ReadMap(const Json& json, const std::string& path, int depth, Messa
 void Reader::ReadField(const Json& json, const std::string& path, int depth, Message* message,
                        const FieldDescriptor* field) {
   if (json.is_null()) {
-    // "teq:" with nothing after it looks like a choice and would be none.
-    if (field->real_containing_oneof() != nullptr &&
-        field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
-      Complain(path, "has no value; write {} for its defaults, or leave the line out");
-    }
-    return;
+    // "clipping:" with nothing after it looks as if it turned something off or on, and would do
+    // neither.
+    const bool is_choice = field->real_containing_oneof() != nullptr &&
+                           field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE;
+    return Complain(path, is_choice
+                              ? "has no value; write {} for its defaults, or leave the line out"
+                              : "has no value; give it one, or leave the line out");
   }
   if (const auto* oneof = field->real_containing_oneof()) {
     const FieldDescriptor* other =

@@ -161,6 +161,13 @@ void CheckTraining(const Training& training, const std::string& path, Violations
                                "is; take KL, or write redrawn_fraction: 0",
                                redrawn));
   }
+  if (redrawn > 0 && training.objective() == teq::v1::OBJECTIVE_BLOCK_MSE &&
+      training.end_to_end_steps() == 0) {
+    violations.Add(path + ".redrawn_fraction",
+                   fmt::format("{} acts in the steps of all blocks together, and end_to_end_steps "
+                               "is 0; ask for some, or write redrawn_fraction: 0",
+                               redrawn));
+  }
   CheckEnum(path + ".block_inputs", training.block_inputs(), teq::v1::BlockInputs_IsValid,
             violations);
   CheckEnum(path + ".compute_type", training.compute_type(), teq::v1::ComputeType_IsValid,

@@ -16,9 +16,6 @@
 namespace teq::agent {
 namespace {
 
-constexpr int kMaxThreads = 4096;
-constexpr std::int64_t kMaxCacheGib = 1 << 20;
-
 absl::Status Invalid(std::string_view file, const YAML::Mark& mark, std::string_view what) {
   return Error(absl::StatusCode::kInvalidArgument, "INVALID_CONFIG",
                fmt::format("{}:{}: {}", file, mark.line + 1, what));

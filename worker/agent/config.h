@@ -12,6 +12,8 @@
 namespace teq::agent {
 
 inline constexpr int kMaxDeviceIndex = 127;  // LibTorch's
+inline constexpr int kMaxThreads = 4096;
+inline constexpr std::int64_t kMaxCacheGib = 1 << 20;
 
 /// What worker.yaml says; flags of the command line override it.
 struct WorkerConfig {

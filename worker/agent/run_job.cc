@@ -1,6 +1,9 @@
 #include "worker/agent/run_job.h"
 
+#include <unistd.h>
+
 #include <csignal>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -214,6 +217,23 @@ class Run {
   bool overdue_ = false;
 };
 
+/// A mistake in --report must not show after hours.
+absl::Status CheckReportFile(const RunJobOptions& options) {
+  if (options.report_file.empty()) return absl::OkStatus();
+  const std::filesystem::path file = options.report_file;
+  const std::filesystem::path parent = file.has_parent_path() ? file.parent_path() : ".";
+  std::error_code error;
+  const char* wrong = std::filesystem::is_directory(file, error)      ? "is a directory"
+                      : !std::filesystem::is_directory(parent, error) ? "its directory is missing"
+                      : access(parent.c_str(), W_OK | X_OK) != 0
+                          ? "its directory cannot be written to"
+                          : nullptr;
+  if (wrong == nullptr) return absl::OkStatus();
+  return Error(
+      absl::StatusCode::kInvalidArgument, "USAGE",
+      fmt::format("--report {}: {}; name a file that can be written", file.string(), wrong));
+}
+
 absl::Status WriteReport(const RunJobOptions& options, const teq::v1::Report& report) {
   if (options.report_file.empty()) return absl::OkStatus();
   return objects::WriteFileAtomically(options.report_file, ToJson(report).dump(2) + "\n");
@@ -227,6 +247,11 @@ void PrintResult(std::FILE* out, const teq::v1::Report& report) {
                perplexity.dataset(), perplexity.full_precision(), perplexity.round_to_nearest(),
                perplexity.quantized(), perplexity.delta());
   }
+  for (const teq::v1::TaskResult& task : report.tasks()) {
+    fmt::print(out, "{}: accuracy {:.4f} full precision, {:.4f} quantized (± {:.4f})\n",
+               task.task(), task.full_precision_accuracy(), task.quantized_accuracy(),
+               task.difference_standard_error());
+  }
   for (const teq::v1::Artifact& artifact : report.artifacts()) {
     fmt::print(out, "{}: {}\n", artifact.format(), artifact.path());
   }
@@ -236,21 +261,24 @@ absl::Status FinishRun(const RunJobOptions& options, const Run& run,
                        objects::Publication& publication) {
   if (!run.finished()) {
     TEQ_RETURN_IF_ERROR(publication.Abandon());
-    if (run.failed().has_report()) {
-      TEQ_RETURN_IF_ERROR(WriteReport(options, run.failed().report()));
-    }
-    return FromProto(run.failed().status());
+    const absl::Status failure = FromProto(run.failed().status());
+    if (!run.failed().has_report()) return failure;
+    const absl::Status written = WriteReport(options, run.failed().report());
+    if (!written.ok()) TellError(options, written);
+    return failure;
   }
   TEQ_RETURN_IF_ERROR(publication.Publish(run.finished()->manifest_sha256()));
-  TEQ_RETURN_IF_ERROR(WriteReport(options, run.finished()->report()));
   PrintResult(options.out, run.finished()->report());
-  return absl::OkStatus();
+  return WriteReport(options, run.finished()->report());
 }
 
 }  // namespace
 
 int RunJob(const RunJobOptions& options) {
   absl::StatusOr<teq::v1::JobSpec> spec = ReadSpec(options);
+  if (spec.ok()) {
+    if (absl::Status report = CheckReportFile(options); !report.ok()) spec = std::move(report);
+  }
   if (!spec.ok()) {
     TellError(options, spec.status());
     return kRunInvalid;

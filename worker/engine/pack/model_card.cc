@@ -39,7 +39,9 @@ constexpr FormatText kTexts[] = {
     {teq::v1::FORMAT_GGUF, "GGUF", "gguf", "gguf",
      "llama.cpp and what is built on it load the `.gguf` file (`llama-cli -m FILE`)."},
     {teq::v1::FORMAT_DEQUANTIZED, "plain weights that hold the quantized values", "transformers",
-     "", "Whatever loads the original loads this directory; it is as large as the original."},
+     "",
+     "Whatever loads the original loads this directory; it is as large as the original in half "
+     "precision."},
 };
 
 const FormatText& TextOf(teq::v1::Format format) {
@@ -151,8 +153,8 @@ std::string ModelCardText(const ModelCard& card, const teq::v1::Report& report) 
       "`{}`, quantized by teqd {} (sha256 over its weight files: `{}`). {}\n\n",
       report.inputs().model_uri(), report.inputs().engine_version(), report.inputs().model_sha256(),
       card.exact ? "The files hold exactly the values that were rounded."
-                 : "The format rounds what it stores once more; the figures below are of these "
-                   "files.");
+                 : "The format rounds what it stores once more; what was measured was measured on "
+                   "these files.");
   body += Perplexities(card);
   body += fmt::format("## Loading\n\n{}\n\n", text.loading);
   body += fmt::format("## Recipe\n\n```yaml\n{}```\n\n", ToYaml(report.recipe()));

@@ -233,6 +233,12 @@ absl::Status JobRun::FetchTexts() {
   inputs.set_calibration_samples(static_cast<int>(calibration_.count));
   inputs.set_calibration_sequence_length(static_cast<int>(calibration_.length));
   inputs.set_calibration_tokens(calibration_.count * calibration_.length);
+  if (calibration_.count < calibration.samples()) {
+    report_.add_notes(fmt::format(
+        "{}: has {} windows of {} tokens; calibration.samples asked for {}", calibration.uri(),
+        calibration_.count, calibration_.length, calibration.samples()));
+  }
+  NoteShortLines(calibration.uri(), calibration_);
 
   for (const std::string& uri : spec_.evaluation().uris()) {
     TEQ_RETURN_IF_ERROR(CheckCancelled(cancelled_));
@@ -240,6 +246,7 @@ absl::Status JobRun::FetchTexts() {
     TEQ_ASSIGN_OR_RETURN(text::Windows windows,
                          text::ReadEvaluationWindows(path, *tokenizer, config_.vocabulary_size,
                                                      spec_.evaluation().sequence_length()));
+    NoteShortLines(uri, windows);
     inputs.add_evaluation_uris(uri);
     TEQ_ASSIGN_OR_RETURN(*inputs.add_evaluation_sha256(), inputs_->Sha256(path));
     datasets_.push_back({uri, std::move(windows), {}, {}});
@@ -250,6 +257,12 @@ absl::Status JobRun::FetchTexts() {
     tasks_.push_back({std::move(task), {}});
   }
   return absl::OkStatus();
+}
+
+void JobRun::NoteShortLines(const std::string& uri, const text::Windows& windows) {
+  if (windows.short_lines == 0) return;
+  report_.add_notes(fmt::format("{}: {} lines have fewer than {} ids and were left out", uri,
+                                windows.short_lines, windows.length));
 }
 
 absl::Status JobRun::Pack() {

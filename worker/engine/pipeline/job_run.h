@@ -96,6 +96,7 @@ class JobRun {
   absl::Status FetchModel();
   absl::Status PlanRun();
   absl::Status FetchTexts();
+  void NoteShortLines(const std::string& uri, const text::Windows& windows);
   absl::Status LoadModel();
   void ReadAhead(std::size_t number);
   void OnWait(std::uint64_t done, std::uint64_t total);

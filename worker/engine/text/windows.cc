@@ -25,6 +25,7 @@ struct Tokens {
   std::vector<std::int32_t> stream;
   std::vector<std::vector<std::int32_t>> lines;
   std::size_t longest_line = 0;
+  std::int64_t short_lines = 0;
 };
 
 struct Reader {
@@ -45,7 +46,10 @@ struct Reader {
 
   void AppendIds(std::vector<std::int32_t> ids) {
     tokens.longest_line = std::max(tokens.longest_line, ids.size());
-    if (ids.size() < length) return;
+    if (ids.size() < length) {
+      ++tokens.short_lines;
+      return;
+    }
     ids.resize(length);
     tokens.lines.push_back(std::move(ids));
   }
@@ -84,7 +88,7 @@ absl::Status CheckIsText(const DataFile& file) {
 
 absl::StatusOr<Windows> Cut(const std::filesystem::path& file, const Tokens& tokens,
                             std::int64_t length) {
-  Windows windows{.length = length};
+  Windows windows{.length = length, .short_lines = tokens.short_lines};
   if (!tokens.lines.empty()) {
     windows.count = static_cast<std::int64_t>(tokens.lines.size());
     for (const auto& line : tokens.lines) {
@@ -176,7 +180,9 @@ absl::StatusOr<Windows> ReadCalibrationWindows(const std::filesystem::path& file
   }
   TEQ_ASSIGN_OR_RETURN(Windows all, CutWhole(text, tokenizer, vocabulary_size, length));
   if (samples >= all.count) return all;
-  Windows chosen{.count = std::max<std::int64_t>(samples, 0), .length = length};
+  Windows chosen{.count = std::max<std::int64_t>(samples, 0),
+                 .length = length,
+                 .short_lines = all.short_lines};
   for (const std::int64_t number : ChooseBelow(all.count, chosen.count, seed)) {
     const auto begin = all.ids.begin() + number * length;
     chosen.ids.insert(chosen.ids.end(), begin, begin + length);

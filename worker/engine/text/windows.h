@@ -14,6 +14,7 @@ struct Windows {
   std::int64_t count = 0;
   std::int64_t length = 0;
   std::vector<std::int32_t> ids;  // [count, length], row-major
+  std::int64_t short_lines = 0;   // of ids, that were left out
 };
 
 /// Evaluation, as in the GPTQ paper: the text is tokenized whole, once, with the tokenizer's

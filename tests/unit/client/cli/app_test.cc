@@ -387,6 +387,9 @@ TEST_F(AppTest, MissingFileIsNamed) {
   EXPECT_EQ(Run({"submit", "-f", "/nowhere/job.yaml"}), kInvalid);
   EXPECT_THAT(Err(), HasSubstr("FILE_NOT_READABLE: /nowhere/job.yaml: cannot be opened"));
   EXPECT_EQ(Run({"submit", "-f", "/"}), kInvalid);
+  EXPECT_THAT(Err(), HasSubstr("FILE_NOT_READABLE: /: cannot be read"));
+  EXPECT_EQ(Run({"submit", "-f", "/dev/null"}), kInvalid);
+  EXPECT_THAT(Err(), HasSubstr("/dev/null: is empty"));
   EXPECT_EQ(service_.calls, 0);
 }
 
@@ -467,9 +470,20 @@ TEST_F(AppTest, WrongUsageIsToldWithoutACall) {
   EXPECT_EQ(service_.calls, 0);
 }
 
+TEST_F(AppTest, WrongUsageNamesWhatIsWrong) {
+  EXPECT_EQ(Run({"sumbit", "-f", "job.yaml"}), kInvalid);
+  EXPECT_THAT(Err(), StartsWith("teqctl: USAGE: \"sumbit\" is no command; known: submit, "));
+  EXPECT_EQ(Run({"list", "-o", "xml"}), kInvalid);
+  EXPECT_THAT(Err(), HasSubstr("xml not in {table,json,yaml}"));
+  EXPECT_EQ(Run({"list", "--limit", "0"}), kInvalid);
+  EXPECT_THAT(Err(), HasSubstr("0 not in range 1 to 2147483647"));
+}
+
 TEST_F(AppTest, HelpAndVersionNeedNoServer) {
   EXPECT_EQ(Run({"--help"}), kOk);
   EXPECT_THAT(Out(), HasSubstr("Exit codes"));
+  EXPECT_EQ(Run({"--version"}), kOk);
+  EXPECT_EQ(Out(), "teqctl " TEQ_VERSION "\n");
   EXPECT_EQ(Run({"version"}), kOk);
   EXPECT_EQ(Out(), "teqctl " TEQ_VERSION "\n");
   EXPECT_EQ(Run({"version", "-o", "json"}), kOk);

@@ -133,6 +133,46 @@ TEST(RenderTest, ReportSaysWhenPlainRoundingWasKept) {
   EXPECT_THAT(ReportText(report), HasSubstr("kept: the start\n"));
 }
 
+TEST(RenderTest, BlocksThatWereTrainedAloneHaveTheFiguresOfTheirOwn) {
+  teq::v1::Report report;
+  auto& training = *report.mutable_training();
+  training.set_objective(teq::v1::OBJECTIVE_BLOCK_MSE);
+  training.set_steps(5);
+  for (const auto& [kept, loss] : {std::pair{5, 0.25}, std::pair{-1, 0.75}}) {
+    auto& block = *training.add_blocks();
+    block.set_best_step(kept);
+    block.set_initial_loss(1);
+    block.set_final_loss(loss);
+    block.set_round_to_nearest_loss(2);
+  }
+  const std::string text = ReportText(report);
+  EXPECT_THAT(text, HasSubstr("2, kept: 1 steps, 0 starts, 1 plain rounding\n"));
+  EXPECT_THAT(text, HasSubstr("1 at the start, 0.5 kept, 2 by plain rounding\n"));
+  EXPECT_THAT(text, HasSubstr("steps of each    5\n"));
+  EXPECT_THAT(text, Not(HasSubstr("held-back loss")));
+}
+
+TEST(RenderTest, BitsThatAreChosenAreShownByTheirAverage) {
+  Job job = RunningJob();
+  auto& weights = *job.mutable_spec()->mutable_recipe()->mutable_weights();
+  weights.clear_bits();
+  weights.set_target_bits(3.5);
+  EXPECT_THAT(JobDetails(job), HasSubstr("weights   3.5 bits on average, whole rows, asymmetric"));
+}
+
+TEST(RenderTest, AccuraciesStandWhereverPerplexitiesDo) {
+  Job job = RunningJob();
+  auto& task = *job.mutable_report()->add_tasks();
+  task.set_task("file:///data/task.jsonl");
+  task.set_examples(200);
+  task.set_full_precision_accuracy(0.75);
+  task.set_quantized_accuracy(0.7);
+  task.set_difference_standard_error(0.0125);
+  for (const std::string& text : {JobDetails(job), JobSummary(job), ReportText(job.report())}) {
+    EXPECT_THAT(text, HasSubstr("/data/task.jsonl  75.00 %    70.00 %  -5.00 ± 1.25       200\n"));
+  }
+}
+
 TEST(RenderTest, OnlyFourStatesAreFinal) {
   EXPECT_TRUE(IsFinal(Job::STATE_SUCCEEDED));
   EXPECT_TRUE(IsFinal(Job::STATE_FAILED));

@@ -136,8 +136,7 @@ TEST_F(MemoryPlanTest, AJobThatDoesNotFitEvenSpilledIsRefusedWithTheNumberItNeed
   EXPECT_EQ(ErrorReason(refused), "MEMORY_LIMIT");
   EXPECT_EQ(std::string(refused.message()),
             "resources.memory_limit_bytes: 223110143 bytes are allowed, and stage ROUND needs "
-            "223110144 bytes (213 MiB) even with all in files that can be; raise it to that, or "
-            "lower batch_size or calibration.sequence_length");
+            "223110144 bytes (213 MiB) even with all in files that can be; raise it to that");
   spec_.mutable_resources()->clear_memory_limit_bytes();
   EXPECT_THAT(std::string(Plan(kRound - kStates - 1).status().message()),
               HasSubstr("use a worker with more memory"));

@@ -8,6 +8,7 @@ namespace teq::model_info {
 namespace {
 
 using testing::HasSubstr;
+using testing::Not;
 
 class PlanTest : public testing::Test {
  protected:
@@ -48,11 +49,20 @@ class PlanTest : public testing::Test {
 };
 
 TEST_F(PlanTest, AGroupSizeThatDoesNotDivideNamesTheLayersAndTheOverride) {
-  ExpectError(
-      "GROUP_SIZE_MISMATCH",
-      "group_size 32 does not divide the inputs of model.layers.0.mlp.down_proj (172 inputs)");
+  ExpectError("GROUP_SIZE_MISMATCH",
+              "group_size does not divide the inputs of model.layers.0.mlp.down_proj (172 inputs, "
+              "group_size 32)");
   ExpectError("GROUP_SIZE_MISMATCH",
               R"x(overrides: [{match: "re:.*\\.(down_proj)", skip: true}])x");
+}
+
+TEST_F(PlanTest, AGroupSizeThatDividesNothingIsNotAnsweredByLeavingAllFloat) {
+  spec_.mutable_recipe()->mutable_weights()->set_group_size(7);
+  AddOverride("re:.*\\.down_proj").mutable_weights()->set_group_size(9);
+  const std::string message(Plan().status().message());
+  EXPECT_THAT(message, HasSubstr("q_proj (64 inputs, group_size 7)"));
+  EXPECT_THAT(message, HasSubstr("choose one that does, or -1 for whole rows"));
+  EXPECT_THAT(message, Not(HasSubstr("skip")));
 }
 
 TEST_F(PlanTest, TheOverrideThatTheMessageNamesMakesThePlanPass) {

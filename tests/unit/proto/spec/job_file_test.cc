@@ -152,8 +152,8 @@ evaluation: {tasks: ["file:///data/task.jsonl"]}
   EXPECT_FALSE(settings.order_by_activation());
 }
 
-TEST(JobFileTest, EmptyPartOfARecipeIsPresentAndANullOneIsNot) {
-  const auto file = ParseJobFile("recipe:\n  transform: {}\n  clipping:\n", "job.yaml");
+TEST(JobFileTest, EmptyPartOfARecipeIsPresent) {
+  const auto file = ParseJobFile("recipe:\n  transform: {}\n", "job.yaml");
   ASSERT_TRUE(file.ok()) << file.status();
   EXPECT_TRUE(file->job.spec().recipe().has_transform());
   EXPECT_FALSE(file->job.spec().recipe().has_clipping());
@@ -243,6 +243,11 @@ INSTANTIATE_TEST_SUITE_P(
                 "recipe.schedule.learning_rate: unknown field; known: steps, batch_size"},
         BadFile{"recipe: {weights: {target_bits: many}}",
                 "recipe.weights.target_bits: expected a finite number, got \"many\""},
+        BadFile{"recipe: {weights: {target_bits: .nan}}",
+                "recipe.weights.target_bits: expected a finite number, got nan"},
+        BadFile{"recipe: {weights: {bits: .inf}}", "recipe.weights.bits: inf is out of range"},
+        BadFile{"recipe:\n  transform: {}\n  clipping:\n",
+                "job.yaml:3: recipe.clipping: has no value; give it one, or leave the line out"},
         BadFile{"labels:\n  a: [1]\n", "job.yaml:2: labels.a: expected a string, got [1]"},
         BadFile{"labels:\n  a:\n", "job.yaml:2: labels.a: expected a string, got null"},
         BadFile{"labels:\n  ? [x]\n  : y\n", "labels: has a key that is not a plain word"},

@@ -185,14 +185,6 @@ INSTANTIATE_TEST_SUITE_P(All, DurationTest,
                                            DurationCase{"6h", 21600, 0},
                                            DurationCase{"7d", 604800, 0}));
 
-TEST(FromJsonTest, NullIsUnset) {
-  JobSpec spec;
-  ASSERT_TRUE(
-      FromJson(Parsed(R"({"recipe": null, "calibration": {"samples": null}})"), &spec).ok());
-  EXPECT_FALSE(spec.has_recipe());
-  EXPECT_FALSE(spec.calibration().has_samples());
-}
-
 TEST(FromJsonTest, IntegersComeAsNumbersAndLongOnesAsTextToo) {
   teq::v1::Calibration calibration;
   ASSERT_TRUE(
@@ -259,6 +251,10 @@ INSTANTIATE_TEST_SUITE_P(
         BadJson{R"({"spec": {"limits": {"max_runtime": "999999999999d"}}})", "expected a duration"},
         BadJson{R"({"spec": {"recipe": {"transform": {"teq": null}}}})",
                 "spec.recipe.transform.teq: has no value; write {} for its defaults"},
+        BadJson{R"({"spec": {"recipe": {"clipping": null}}})",
+                "spec.recipe.clipping: has no value; give it one, or leave the line out"},
+        BadJson{R"({"spec": {"evaluation": {"max_perplexity_delta": null}}})",
+                "spec.evaluation.max_perplexity_delta: has no value"},
         BadJson{R"({"error": {"details": [{"reason": "X"}]}})",
                 "error.details[0]: expected an object with \"@type\""}));
 

@@ -161,6 +161,14 @@ INSTANTIATE_TEST_SUITE_P(
                 },
                 "recipe.transform.teq.redrawn_fraction: 0.5 stands beside objective LM_LOSS, which "
                 "trains on the text as it is; take KL, or write redrawn_fraction: 0"},
+        BadSpec{"RedrawnWithoutAPass",
+                [](JobSpec& s) {
+                  TeqOf(s).set_objective(teq::v1::OBJECTIVE_BLOCK_MSE);
+                  TeqOf(s).set_redrawn_fraction(0.5);
+                  TeqOf(s).set_end_to_end_steps(0);
+                },
+                "recipe.transform.teq.redrawn_fraction: 0.5 acts in the steps of all blocks "
+                "together, and end_to_end_steps is 0"},
         BadSpec{"AllHeldBack", [](JobSpec& s) { TeqOf(s).set_held_back_fraction(0.6); },
                 "held_back_fraction: 0.6 is out of range; give a number above 0, at most 0.5"},
         BadSpec{"UnknownObjective",

@@ -31,6 +31,7 @@ class RunJobTest : public ::testing::Test {
     ASSERT_NE(::mkdtemp(pattern.data()), nullptr);
     directory_ = pattern;
     output_ = directory_ / "out";
+    report_ = directory_ / "report.json";
   }
   void TearDown() override { fs::remove_all(directory_); }
 
@@ -51,7 +52,7 @@ class RunJobTest : public ::testing::Test {
     std::FILE* out = ::open_memstream(&out_text, &out_size);
     std::FILE* progress = ::open_memstream(&progress_text, &progress_size);
     const int code = RunJob({.job_file = directory_ / "job.yaml",
-                             .report_file = directory_ / "report.json",
+                             .report_file = report_,
                              .engine_command = command,
                              .uri_policy = policy_,
                              .out = out,
@@ -68,6 +69,7 @@ class RunJobTest : public ::testing::Test {
 
   fs::path directory_;
   fs::path output_;
+  fs::path report_;
   UriPolicy policy_;
   std::string out_;
   std::string progress_;
@@ -120,6 +122,16 @@ TEST_F(RunJobTest, UnknownFieldIsNamedWithItsLineAndNothingStarts) {
 TEST_F(RunJobTest, InvalidSpecIsRefused) {
   EXPECT_EQ(Run({"finish"}, "evaluation: {max_perplexity_delta: 0.5}\n"), kRunInvalid);
   EXPECT_THAT(progress_, HasSubstr("teq-worker: INVALID_SPEC: "));
+}
+
+TEST_F(RunJobTest, AReportThatCannotBeWrittenIsToldBeforeAnythingRuns) {
+  report_ = directory_ / "missing" / "report.json";
+  EXPECT_EQ(Run({"finish"}), kRunInvalid);
+  EXPECT_THAT(progress_, HasSubstr("missing/report.json: its directory is missing"));
+  report_ = directory_;
+  EXPECT_EQ(Run({"finish"}), kRunInvalid);
+  EXPECT_THAT(progress_, HasSubstr("is a directory"));
+  EXPECT_FALSE(fs::exists(output_));
 }
 
 TEST_F(RunJobTest, UriOutsideTheAllowedPrefixesIsRefused) {

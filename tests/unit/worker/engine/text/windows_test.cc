@@ -84,6 +84,7 @@ TEST_F(WindowsTest, LineOfIdsIsAWindowCutToTheLength) {
   ASSERT_TRUE(windows.ok()) << windows.status();
   EXPECT_EQ(windows->count, 2);
   EXPECT_THAT(windows->ids, ElementsAre(1, 2, 5, 301));
+  EXPECT_EQ(windows->short_lines, 1);
 }
 
 TEST_F(WindowsTest, TextTooShortForOneWindowSaysWhatItHasAndNeeds) {
