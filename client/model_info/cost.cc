@@ -18,7 +18,7 @@ constexpr double kLoadBytes = 2 + 4;
 // gradients backward; and over all that is trained: gradient, moments, average, clamping.
 constexpr double kStepBytes = 16;
 constexpr double kTrainedStepBytes = 40;
-// Held-back losses: plain rounding, the start, and ten on the way.
+// Held-back losses: plain rounding, the start, and ten on the way; a few more where rounds end.
 constexpr double kHeldBackMeasurements = 12;
 // Candidates of AWQ's and of the clipping's search.
 constexpr double kScaleCandidates = 40;

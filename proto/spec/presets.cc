@@ -46,7 +46,7 @@ recipe:
       objective: BLOCK_MSE
       init: AWQ
       held_back_fraction: 0.0625
-      end_to_end_steps: 500
+      end_to_end_steps: 1000
       redrawn_fraction: 0.5
   clipping: {learned: {}}
   rounding: {learned: {learning_rate: 0.01}}

@@ -4,7 +4,7 @@
 _SHORT = {"objective": "BLOCK_MSE", "steps": 120, "batch_size": 4, "held_back_fraction": 0.0625,
           "end_to_end_steps": 250}
 # BEST's.
-_LONG = _SHORT | {"steps": 250, "batch_size": 8, "end_to_end_steps": 500,
+_LONG = _SHORT | {"steps": 250, "batch_size": 8, "end_to_end_steps": 1000,
                   "redrawn_fraction": 0.5}
 
 METHODS = {
