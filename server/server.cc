@@ -35,7 +35,9 @@
 namespace teq::server {
 namespace {
 
-constexpr int kMaxMessageBytes = 4 << 20;
+// A report with every expert's layers and every block's losses is larger than gRPC's 4 MiB; what
+// jobs may ask for is bounded by limits.spec_bytes. An engine can send its agent no more than this.
+constexpr int kMaxMessageBytes = 64 << 20;
 constexpr auto kReapInterval = std::chrono::milliseconds(500);
 
 /// What the model's headers tell at submission. A model that this machine does not see, or that

@@ -3,6 +3,7 @@
 #include <boost/asio/dispatch.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
 #include <chrono>
@@ -26,6 +27,7 @@ using Response = beast::http::response<beast::http::string_body>;
 using Status = beast::http::status;
 
 constexpr uint32_t kMaxHeaderBytes = 8 << 10;
+constexpr auto kAcceptPause = std::chrono::milliseconds(100);
 
 Response Text(const Request& request, Status status, std::string body,
               std::string_view type = "text/plain; charset=utf-8") {
@@ -150,7 +152,7 @@ absl::Status CannotListen(const std::string& address, const beast::error_code& e
 class HttpServer::Impl {
  public:
   Impl(const HttpOptions& options, HttpPages pages)
-      : options_(options), pages_(std::move(pages)), acceptor_(context_) {}
+      : options_(options), pages_(std::move(pages)), acceptor_(context_), pause_(context_) {}
   Impl(const Impl&) = delete;
   Impl& operator=(const Impl&) = delete;
 
@@ -186,14 +188,23 @@ class HttpServer::Impl {
     acceptor_.async_accept([this](beast::error_code error, tcp::socket socket) {
       accepting_ = false;
       if (error == asio::error::operation_aborted) return;
-      if (!error) {
-        ++connections_;
-        std::make_shared<Connection>(std::move(socket), &pages_,
-                                     std::chrono::seconds(options_.timeout_seconds),
-                                     [this] { OnClose(); })
-            ->Read();
-      }
+      if (error) return AcceptLater();
+      ++connections_;
+      std::make_shared<Connection>(std::move(socket), &pages_,
+                                   std::chrono::seconds(options_.timeout_seconds),
+                                   [this] { OnClose(); })
+          ->Read();
       if (connections_ < options_.max_connections) Accept();
+    });
+  }
+
+  // Without file descriptors the next accept would fail at once, and so on.
+  void AcceptLater() {
+    accepting_ = true;
+    pause_.expires_after(kAcceptPause);
+    pause_.async_wait([this](beast::error_code error) {
+      accepting_ = false;
+      if (!error) Accept();
     });
   }
 
@@ -219,6 +230,7 @@ class HttpServer::Impl {
   std::string address_;
   asio::io_context context_{1};
   tcp::acceptor acceptor_;
+  asio::steady_timer pause_;
   std::thread thread_;
 };
 

@@ -69,6 +69,10 @@ std::string MethodLabel(const Job& job) {
   return parts.empty() ? "rtn" : fmt::format("{}", fmt::join(parts, "+"));
 }
 
+std::string FailureLabel(int type) {
+  return Lower(ShortEnumName(teq::v1::FailureClass_descriptor(), type));
+}
+
 std::string PhaseLabel(PerplexitySample::Phase phase) {
   return Lower(ShortEnumName(PerplexitySample::Phase_descriptor(), phase));
 }
@@ -77,6 +81,11 @@ std::string PhaseLabel(PerplexitySample::Phase phase) {
 bool WasPublishing(const JobRecord& before) {
   return before.job.state() == Job::STATE_PUBLISHING ||
          before.job.progress().stage() == teq::v1::STAGE_PUBLISH;
+}
+
+template <typename Message>
+bool Differs(const Message& a, const Message& b) {
+  return a.SerializeAsString() != b.SerializeAsString();
 }
 
 bool LeaseExpired(const queue::JobChange& change) {
@@ -158,6 +167,12 @@ Metrics::Metrics(MetricsOptions options, MetricsDeps deps)
   Gauge(registry_, "teq_build_info", "1; the label says which version runs.")
       .Add({{"version", TEQ_VERSION}})
       .Set(1);
+  // A rate misses the step from no series to 1.
+  for (int type = teq::v1::FailureClass_MIN; type <= teq::v1::FailureClass_MAX; ++type) {
+    if (type == teq::v1::FAILURE_CLASS_UNSPECIFIED) continue;
+    attempt_failures_.Add({{"class", FailureLabel(type)}});
+    retries_.Add({{"class", FailureLabel(type)}});
+  }
 }
 
 absl::Status Metrics::Restore() {
@@ -241,6 +256,7 @@ void Metrics::OnChange(const queue::JobChange& change) {
     AnnounceEnd(after);
   }
   if (before == Job::STATE_QUEUED && state == Job::STATE_RUNNING) {
+    AnnounceEnd(after);  // of one that was submitted to an earlier process
     queue_wait_.Observe(
         absl::ToDoubleSeconds(after.lease.granted - store::FromTimestamp(after.job.queue_time())));
   }
@@ -253,9 +269,18 @@ void Metrics::OnChange(const queue::JobChange& change) {
     known->second.end = store::IsFinished(state) ? store::FromTimestamp(after.job.end_time())
                                                  : absl::InfiniteFuture();
   }
+  // Not from the events, of which a job has no more than so many.
+  if (change.before != nullptr) {
+    const Job& was = change.before->job;
+    if (Differs(after.job.latest_metrics(), was.latest_metrics()) &&
+        after.job.has_latest_metrics()) {
+      SetSample(SeriesOf(after), after.job.latest_metrics());
+    }
+    if (Differs(after.job.progress(), was.progress()) && after.job.has_progress()) {
+      SetProgress(SeriesOf(after), after.job.progress());
+    }
+  }
   for (const teq::v1::JobEvent& event : change.events) {
-    if (event.has_sample()) SetSample(SeriesOf(after), event.sample());
-    if (event.has_progress()) SetProgress(SeriesOf(after), event.progress());
     if (event.has_perplexity()) {
       SetPerplexity(SeriesOf(after), event.perplexity());
       SetGate(SeriesOf(after), after.job);
@@ -272,8 +297,7 @@ void Metrics::CountFailure(const queue::JobChange& change) {
   if (change.before == nullptr || change.failure_class == teq::v1::FAILURE_CLASS_UNSPECIFIED) {
     return;
   }
-  const std::string type =
-      Lower(ShortEnumName(teq::v1::FailureClass_descriptor(), change.failure_class));
+  const std::string type = FailureLabel(change.failure_class);
   attempt_failures_.Add({{"class", type}}).Increment();
   if (WasPublishing(*change.before)) export_failures_.Increment();
   if (change.before->job.state() == Job::STATE_RUNNING &&

@@ -80,7 +80,8 @@ absl::StatusOr<Position> ReadPageToken(const teq::v1::ListArtifactsRequest& requ
   const std::string prefix = ListDigest(request) + ":";
   if (!payload || !payload->starts_with(prefix) ||
       std::sscanf(payload->c_str() + prefix.size(), "%ld:%d", &position.key, &position.index) !=
-          2) {
+          2 ||
+      position.index < 0) {
     return InvalidField("INVALID_PAGE_TOKEN", "page_token",
                         "not the token of a page of this list; take next_page_token of the page "
                         "before, and keep parent");

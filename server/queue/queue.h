@@ -118,8 +118,8 @@ class Queue {
       const teq::v1::ReleaseLeaseRequest& request);
 
   /// Ends what time has ended: leases, waits, old request ids. To be called every second or so.
-  /// When it was not called for long (the process was stopped, or the clock jumped) it extends
-  /// every lease instead.
+  /// When it was not called for long (the process was stopped, or the clock jumped), or the store
+  /// could not write since, it extends every lease instead.
   [[nodiscard]] absl::Status Reap();
 
  private:
@@ -127,6 +127,8 @@ class Queue {
 
   template <typename T>
   absl::StatusOr<T> Write(const std::function<absl::StatusOr<T>(Unit&)>& change);
+  template <typename T>
+  absl::StatusOr<T> WriteLocked(const std::function<absl::StatusOr<T>(Unit&)>& change);
 
   absl::StatusOr<teq::v1::Job> CheckNewJob(const teq::v1::CreateJobRequest& request,
                                            const std::string& project) const;
@@ -146,6 +148,8 @@ class Queue {
   absl::StatusOr<teq::v1::Job> CompleteIn(Unit& unit, const teq::v1::CompleteLeaseRequest& request);
   absl::Status ReapIn(Unit& unit);
   absl::Status ExtendLeases(Unit& unit);
+  /// Whether workers may have had no chance to extend their leases.
+  bool LeasesMayHaveBeenHeld(absl::Time now) const;
   void RecordProgress(JobEdit& edit, const teq::v1::HeartbeatRequest& request) const;
   teq::v1::Lease MakeLease(const store::JobRecord& record) const;
   absl::Duration HeartbeatInterval() const { return options_.lease_duration / 3; }
@@ -158,6 +162,7 @@ class Queue {
 
   std::mutex mutex_;  // held from a transaction's begin until the observers know of it
   absl::Time last_reap_ = absl::InfinitePast();
+  bool store_failed_ = false;  // since the last reap that was committed
   absl::Time last_forget_ = absl::InfinitePast();
 };
 

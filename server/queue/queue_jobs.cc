@@ -3,6 +3,7 @@
 #include <map>
 
 #include "fmt/format.h"
+#include "google/protobuf/util/message_differencer.h"
 #include "proto/spec/json.h"
 #include "proto/spec/validate.h"
 #include "server/queue/filter.h"
@@ -330,14 +331,20 @@ absl::StatusOr<Job> Queue::UpdateJob(const teq::v1::UpdateJobRequest& request) {
   return Write<Job>([&](Unit& unit) -> absl::StatusOr<Job> {
     TEQ_ASSIGN_OR_RETURN(JobRecord record, FindJob(unit.transaction(), request.job().name()));
     TEQ_RETURN_IF_ERROR(CheckEtag(record, request.job().etag()));
+    const bool has_room = record.last_sequence < options_.limits.events_per_job;
     JobEdit edit = unit.Edit(std::move(record));
     if (Updates(request, "priority")) edit.job().set_priority(request.job().priority());
     if (Updates(request, "labels")) *edit.job().mutable_labels() = request.job().labels();
+    if (google::protobuf::util::MessageDifferencer::Equals(edit.job(), edit.before().job)) {
+      return edit.job();
+    }
     edit.Revise();
-    JobEvent event;
-    event.mutable_attribute_change()->set_priority(edit.job().priority());
-    *event.mutable_attribute_change()->mutable_labels() = edit.job().labels();
-    edit.Record(std::move(event));
+    if (has_room) {
+      JobEvent event;
+      event.mutable_attribute_change()->set_priority(edit.job().priority());
+      *event.mutable_attribute_change()->mutable_labels() = edit.job().labels();
+      edit.Record(std::move(event));
+    }
     return unit.Save(std::move(edit));
   });
 }

@@ -107,7 +107,9 @@ std::vector<Device> DevicesOf(const WorkerRecord& worker) {
 teq::v1::Report Summary(teq::v1::Report report) {
   report.clear_layers();
   report.clear_scale_groups();
-  if (report.has_training()) report.mutable_training()->clear_loss_curve();
+  if (!report.has_training()) return report;
+  report.mutable_training()->clear_loss_curve();
+  for (auto& block : *report.mutable_training()->mutable_blocks()) block.clear_loss_curve();
   return report;
 }
 
@@ -266,8 +268,9 @@ void Queue::RecordProgress(JobEdit& edit, const HeartbeatRequest& request) const
   const bool room = edit.record().last_sequence < options_.limits.events_per_job;
   if (request.has_progress() &&
       request.progress().SerializeAsString() != edit.job().progress().SerializeAsString()) {
+    const bool is_stage = request.progress().stage() != edit.job().progress().stage();
     *edit.job().mutable_progress() = request.progress();
-    if (room) edit.Record(EventOf(request.progress()));
+    if (room || is_stage) edit.Record(EventOf(request.progress()));
   }
   for (const teq::v1::MetricSample& sample : request.samples()) {
     *edit.job().mutable_latest_metrics() = sample;
@@ -415,12 +418,17 @@ absl::Status Queue::Reap() {
       .status();
 }
 
+bool Queue::LeasesMayHaveBeenHeld(absl::Time now) const {
+  const absl::Duration since = now - last_reap_;
+  const bool stalled = since > options_.lease_duration / 2 || since < absl::ZeroDuration();
+  return (stalled && last_reap_ != absl::InfinitePast()) || store_failed_;
+}
+
 absl::Status Queue::ReapIn(Unit& unit) {
   store::Transaction& transaction = unit.transaction();
-  const absl::Duration since = unit.now() - last_reap_;
-  const bool stalled = since > options_.lease_duration / 2 || since < absl::ZeroDuration();
-  if (stalled && last_reap_ != absl::InfinitePast()) TEQ_RETURN_IF_ERROR(ExtendLeases(unit));
+  if (LeasesMayHaveBeenHeld(unit.now())) TEQ_RETURN_IF_ERROR(ExtendLeases(unit));
   last_reap_ = unit.now();
+  store_failed_ = false;
 
   TEQ_ASSIGN_OR_RETURN(std::vector<JobRecord> due, transaction.FindDue(unit.now(), kReapBatch));
   for (JobRecord& record : due) {

@@ -72,6 +72,14 @@ class Queue::Unit {
 template <typename T>
 absl::StatusOr<T> Queue::Write(const std::function<absl::StatusOr<T>(Unit&)>& change) {
   const std::lock_guard lock(mutex_);
+  absl::StatusOr<T> result = WriteLocked(change);
+  const std::string reason = result.ok() ? "" : ErrorReason(result.status());
+  if (reason == "STORE_FULL" || reason == "STORE_UNAVAILABLE") store_failed_ = true;
+  return result;
+}
+
+template <typename T>
+absl::StatusOr<T> Queue::WriteLocked(const std::function<absl::StatusOr<T>(Unit&)>& change) {
   TEQ_ASSIGN_OR_RETURN(const std::unique_ptr<store::Transaction> transaction, deps_.store->Begin());
   Unit unit(*transaction, absl::FromUnixMicros(absl::ToUnixMicros(deps_.clock->Now())),
             options_.lease_duration);

@@ -28,9 +28,12 @@ bool IsLost(const absl::Status& status) {
   return ErrorReason(status) == "LEASE_LOST" || absl::IsAborted(status) || absl::IsNotFound(status);
 }
 
+// A server whose disk is full can end no lease and grant none: it is as good as away.
+bool CannotWrite(const absl::Status& status) { return ErrorReason(status) == "STORE_FULL"; }
+
 // A call that ended so may succeed later, unlike one that the server refuses.
 bool IsTransient(const absl::Status& status) {
-  return IsUnreachable(status) || absl::IsInternal(status);
+  return IsUnreachable(status) || CannotWrite(status) || absl::IsInternal(status);
 }
 
 teq::v1::FailureClass ClassOf(const absl::Status& publish_error) {
@@ -394,7 +397,7 @@ Actions LeaseMachine::OnHeartbeat(const absl::StatusOr<teq::v1::HeartbeatRespons
       Lose();
       return Take();
     }
-    answers_with_errors_ = !IsUnreachable(response.status());
+    answers_with_errors_ = !IsUnreachable(response.status()) && !CannotWrite(response.status());
     heartbeat_due_ = now + Backoff(++heartbeat_failures_);
     return Take();
   }

@@ -42,7 +42,10 @@ class ServerTest : public ::testing::Test {
     auto server = Server::Start(NewConfig(), log_);
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
-    channel_ = grpc::CreateChannel(server_->grpc_address(), grpc::InsecureChannelCredentials());
+    grpc::ChannelArguments arguments;
+    arguments.SetMaxReceiveMessageSize(64 << 20);
+    channel_ = grpc::CreateCustomChannel(server_->grpc_address(),
+                                         grpc::InsecureChannelCredentials(), arguments);
     jobs_ = teq::v1::JobService::NewStub(channel_);
     workers_ = teq::v1::WorkerService::NewStub(channel_);
   }
@@ -167,14 +170,58 @@ TEST_F(ServerTest, SecondServerOnTheSameDataIsRefused) {
   EXPECT_EQ(ErrorReason(Server::Start(NewConfig(), log_).status()), "DATA_DIRECTORY_IN_USE");
 }
 
-TEST_F(ServerTest, MessagesBeyondFourMebibytesAreRefused) {
+TEST_F(ServerTest, MessagesBeyond64MebibytesAreRefused) {
   Start();
   auto request = NewJob("a");
-  (*request.mutable_job()->mutable_labels())["a"] = std::string(size_t{5} << 20, 'x');
+  (*request.mutable_job()->mutable_labels())["a"] = std::string(size_t{65} << 20, 'x');
   grpc::ClientContext context;
   Job job;
   EXPECT_EQ(jobs_->CreateJob(&context, request, &job).error_code(),
             grpc::StatusCode::RESOURCE_EXHAUSTED);
+}
+
+// As of a mixture with a hundred thousand layers of experts.
+TEST_F(ServerTest, ALargeReportIsDeliveredAndReadAgain) {
+  Start();
+  Job job;
+  grpc::ClientContext create;
+  ASSERT_TRUE(jobs_->CreateJob(&create, NewJob("a"), &job).ok());
+  teq::v1::RegisterWorkerRequest worker;
+  worker.set_worker_id("w-1");
+  worker.set_boot_id("boot");
+  grpc::ClientContext registration;
+  teq::v1::RegisterWorkerResponse session;
+  ASSERT_TRUE(workers_->RegisterWorker(&registration, worker, &session).ok());
+  teq::v1::AcquireLeaseRequest poll;
+  poll.set_worker_session(session.worker_session());
+  grpc::ClientContext acquire;
+  teq::v1::AcquireLeaseResponse answer;
+  ASSERT_TRUE(workers_->AcquireLease(&acquire, poll, &answer).ok());
+  teq::v1::CompleteLeaseRequest complete;
+  complete.set_lease_token(answer.lease().lease_token());
+  complete.set_fence(answer.lease().fence());
+  complete.mutable_success()->set_manifest_sha256(std::string(64, 'a'));
+  teq::v1::Report& report = *complete.mutable_success()->mutable_report();
+  for (int i = 0; i < 100'000; ++i) report.add_layers()->set_name(std::string(100, 'x'));
+  for (int i = 0; i < 1000; ++i) report.mutable_training()->add_blocks()->add_loss_curve();
+  ASSERT_GT(complete.ByteSizeLong(), size_t{8} << 20);
+  grpc::ClientContext completion;
+  teq::v1::CompleteLeaseResponse completed;
+  const grpc::Status status = workers_->CompleteLease(&completion, complete, &completed);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+
+  grpc::ClientContext get;
+  teq::v1::GetJobRequest name;
+  name.set_name(job.name());
+  const grpc::Status got = jobs_->GetJob(&get, name, &job);
+  ASSERT_TRUE(got.ok()) << got.error_message();
+  EXPECT_EQ(job.report().SerializeAsString(), report.SerializeAsString());
+  grpc::ClientContext list;
+  teq::v1::ListJobsRequest all;
+  all.set_parent("projects/-");
+  teq::v1::ListJobsResponse listed;
+  ASSERT_TRUE(jobs_->ListJobs(&list, all, &listed).ok());
+  EXPECT_LT(listed.ByteSizeLong(), size_t{100} << 10);
 }
 
 TEST_F(ServerTest, EveryStateOfAJobIsLoggedWithItsTrace) {

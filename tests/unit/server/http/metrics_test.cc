@@ -304,6 +304,7 @@ TEST_F(MetricsTest, FailuresWhilePublishingAreCountedOfTheirOwn) {
   ASSERT_TRUE(Fail(Acquire(session), teq::v1::FAILURE_CLASS_USER_ERROR).ok());
   const std::string text = Render();
   EXPECT_THAT(text, HasSubstr("teq_export_failures_total 1\n"));
+  EXPECT_THAT(text, HasSubstr("teq_attempt_failures_total{class=\"infrastructure\"} 0\n"));
   EXPECT_THAT(text, HasSubstr("teq_attempt_failures_total{class=\"transient\"} 1\n"));
   EXPECT_THAT(text, HasSubstr("teq_attempt_failures_total{class=\"user_error\"} 1\n"));
 }

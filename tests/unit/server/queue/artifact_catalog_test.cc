@@ -2,6 +2,7 @@
 
 #include "gmock/gmock.h"
 #include "proto/spec/error.h"
+#include "server/queue/token.h"
 #include "tests/unit/server/harness.h"
 
 namespace teq::queue {
@@ -126,6 +127,20 @@ TEST_F(ArtifactCatalogTest, PageDoesNotShiftWhenAJobSucceedsMeanwhile) {
   Published("c", {"GPTQ"});
   request.set_page_token(first.next_page_token());
   EXPECT_EQ(Catalog().List(request)->artifacts(0).name(), "projects/p/jobs/b/artifacts/gptq");
+}
+
+// Whoever calls can make a token.
+TEST_F(ArtifactCatalogTest, ATokenOfAPlaceBeforeTheFirstIsRefused) {
+  Published("a", {"AWQ", "GPTQ"});
+  teq::v1::ListArtifactsRequest request;
+  request.set_parent("projects/p/jobs/-");
+  request.set_page_size(1);
+  std::string payload = *DecodeToken(Catalog().List(request)->next_page_token());
+  request.set_page_token(EncodeToken(payload));
+  EXPECT_TRUE(Catalog().List(request).ok());
+  payload.replace(payload.rfind(':') + 1, std::string::npos, "-1000000");
+  request.set_page_token(EncodeToken(payload));
+  EXPECT_EQ(ErrorReason(Catalog().List(request).status()), "INVALID_PAGE_TOKEN");
 }
 
 TEST_F(ArtifactCatalogTest, TokensOfOtherListsAndBadSizesAreRefused) {

@@ -18,6 +18,42 @@ constexpr absl::Duration kLease = absl::Seconds(30);
 
 std::string Reason(const Job& job) { return ErrorReason(FromProto(job.error())); }
 
+/// A store that cannot be written while it is `down`.
+class StoreWithFailures final : public store::JobStore {
+ public:
+  explicit StoreWithFailures(store::JobStore& store) : store_(store) {}
+
+  absl::StatusOr<std::unique_ptr<store::Transaction>> Begin() override {
+    if (down) return Error(absl::StatusCode::kUnavailable, "STORE_UNAVAILABLE", "down");
+    return store_.Begin();
+  }
+  absl::StatusOr<std::optional<store::JobRecord>> Get(const JobName& name) override {
+    return store_.Get(name);
+  }
+  absl::StatusOr<std::vector<store::JobRecord>> List(const store::ListQuery& query) override {
+    return store_.List(query);
+  }
+  absl::StatusOr<std::vector<teq::v1::JobEvent>> ReadEvents(int64_t key, int64_t after,
+                                                            int limit) override {
+    return store_.ReadEvents(key, after, limit);
+  }
+  absl::StatusOr<std::vector<teq::v1::PerplexitySample>> ReadPerplexities(int64_t key) override {
+    return store_.ReadPerplexities(key);
+  }
+  absl::StatusOr<std::vector<store::JobRecord>> ReadLeasedOrEndedAfter(absl::Time time) override {
+    return store_.ReadLeasedOrEndedAfter(time);
+  }
+  absl::StatusOr<store::Statistics> ReadStatistics() override { return store_.ReadStatistics(); }
+  absl::StatusOr<std::vector<store::WorkerRecord>> ReadWorkers(absl::Time since) override {
+    return store_.ReadWorkers(since);
+  }
+
+  bool down = false;
+
+ private:
+  store::JobStore& store_;
+};
+
 class LeaseTest : public teq::testing::QueueTest {
  protected:
   std::vector<teq::v1::JobEvent> Events(const std::string& name) {
@@ -302,6 +338,24 @@ TEST_F(LeaseTest, StalledServerOrJumpingClockCostsNoLease) {
   EXPECT_EQ(Get(job.name()).state(), Job::STATE_RETRY_WAIT) << "the lease ends by the new clock";
 }
 
+// A reap that has nothing to write succeeds where heartbeats fail.
+TEST_F(LeaseTest, AStoreThatCannotBeWrittenCostsNoLease) {
+  const Job job = Create(NewJob("a"));
+  const Lease lease = Acquire(Register("w1"));
+  StoreWithFailures store(*store_);
+  queue_ = std::make_unique<Queue>(
+      QueueOptions{}, QueueDeps{.store = &store, .clock = &clock_, .random = &random_});
+  for (int second = 0; second < 60; ++second) {
+    store.down = true;
+    EXPECT_EQ(ErrorReason(Beat(lease, 1).status()), "STORE_UNAVAILABLE");
+    store.down = false;
+    Pass(absl::Seconds(1));
+  }
+  EXPECT_EQ(Get(job.name()).state(), Job::STATE_RUNNING);
+  Pass(kLease);
+  EXPECT_EQ(Get(job.name()).state(), Job::STATE_RETRY_WAIT) << "then silence counts again";
+}
+
 TEST_F(LeaseTest, NewBootEndsTheOlderSessionAndItsLease) {
   const Job job = Create(NewJob("a"));
   const std::string old_session = Register("w1", "boot-1");
@@ -436,14 +490,23 @@ TEST_F(LeaseTest, JobWithTooManyEventsKeepsOnlyWhatMatters) {
     beat.set_fence(lease.fence());
     beat.set_sequence(i);
     beat.add_samples()->set_step(i);
+    // The stage is another in the last.
+    beat.mutable_progress()->set_stage(i < 5 ? teq::v1::STAGE_TRANSFORM : teq::v1::STAGE_ROUND);
+    beat.mutable_progress()->set_done(i);
     ASSERT_TRUE(queue_->Heartbeat(beat).ok());
   }
   EXPECT_EQ(Get(job.name()).latest_metrics().step(), 5);
+  teq::v1::UpdateJobRequest update;
+  update.mutable_job()->set_name(job.name());
+  update.mutable_job()->set_priority(3);
+  EXPECT_EQ(queue_->UpdateJob(update)->priority(), 3);
   ASSERT_TRUE(Succeed(lease, Sha('a')).ok());
   const auto events = Events(job.name());
-  ASSERT_EQ(events.size(), 4U);
-  EXPECT_EQ(events[2].sample().step(), 1);
-  EXPECT_EQ(events[3].state_change().to(), Job::STATE_PUBLISHING);
+  ASSERT_EQ(events.size(), 6U);
+  EXPECT_EQ(events[2].progress().stage(), teq::v1::STAGE_TRANSFORM);
+  EXPECT_EQ(events[3].sample().step(), 1);
+  EXPECT_EQ(events[4].progress().stage(), teq::v1::STAGE_ROUND);
+  EXPECT_EQ(events[5].state_change().to(), Job::STATE_PUBLISHING);
 }
 
 TEST_F(LeaseTest, AttemptBeyondMaxRuntimeIsAbandonedAndFails) {

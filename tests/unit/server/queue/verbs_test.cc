@@ -173,7 +173,9 @@ TEST_F(UpdateTest, ChangesPriorityOrLabelsByMaskAndTellsOfIt) {
   EXPECT_TRUE(updated->labels().empty());
   EXPECT_NE(updated->etag(), job.etag());
   request.clear_update_mask();
-  EXPECT_EQ(queue_->UpdateJob(request)->labels().at("team"), "ads");
+  const Job changed = *queue_->UpdateJob(request);
+  EXPECT_EQ(changed.labels().at("team"), "ads");
+  EXPECT_EQ(queue_->UpdateJob(request)->etag(), changed.etag()) << "nothing was left to change";
   const auto record = store_->Get(*ParseJobName(job.name()));
   const auto events = store_->ReadEvents((*record)->key, 1, 10);
   ASSERT_EQ(events->size(), 2U);

@@ -334,6 +334,26 @@ TEST_F(LeaseMachineTest, ServerThatAnswersWithErrorsBeyondTheTimeToLiveHasTakenT
   EXPECT_TRUE(Take<KillEngine>());
 }
 
+// Such a server can give the lease to nobody else.
+TEST_F(LeaseMachineTest, AServerWithAFullDiskIsAsGoodAsAway) {
+  Begin();
+  answer_ = absl::StatusOr<v1::HeartbeatResponse>(
+      Error(absl::StatusCode::kResourceExhausted, "STORE_FULL", "no space"));
+  Pass(300);
+  EXPECT_FALSE(Take<KillEngine>());
+  EXPECT_FALSE(machine_->outcome());
+}
+
+TEST_F(LeaseMachineTest, ACommitThatTheServersDiskHasNoRoomForIsRepeated) {
+  Begin();
+  Commit();
+  Complete(Error(absl::StatusCode::kResourceExhausted, "STORE_FULL", "no space"));
+  EXPECT_FALSE(Take<RemoveAttempt>());
+  Take<SendComplete>();
+  Pass(25);
+  EXPECT_TRUE(Take<SendComplete>()->request.has_success());
+}
+
 TEST_F(LeaseMachineTest, TimeToLiveRunsFromWhenTheRequestWasSent) {
   Begin();
   Pass(10);
