@@ -138,9 +138,10 @@ class BadInputTest(programs.HouseTest):
 
     # The job.
 
-    def test_group_size_that_does_not_divide_names_layers_and_override(self):
+    def test_group_size_that_does_not_divide_names_layers_and_remedy(self):
         self.job["recipe"]["weights"]["group_size"] = 48
-        self.refuse("GROUP_SIZE_MISMATCH", "48", "model.layers.0.self_attn.q_proj", "skip: true")
+        self.refuse("GROUP_SIZE_MISMATCH", "48", "model.layers.0.self_attn.q_proj",
+                    "-1 for whole rows")
 
     def test_zero_points_that_do_not_fill_words(self):
         config = {**models.TINY_CONFIG, "num_key_value_heads": 1}
