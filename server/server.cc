@@ -12,6 +12,7 @@
 #include <thread>
 #include <utility>
 
+#include "client/api/channel.h"
 #include "client/model_info/plan.h"
 #include "client/side_port/address.h"
 #include "client/side_port/http_server.h"
@@ -35,9 +36,6 @@
 namespace teq::server {
 namespace {
 
-// A report with every expert's layers and every block's losses is larger than gRPC's 4 MiB; what
-// jobs may ask for is bounded by limits.spec_bytes. An engine can send its agent no more than this.
-constexpr int kMaxMessageBytes = 64 << 20;
 constexpr auto kReapInterval = std::chrono::milliseconds(500);
 
 /// What the model's headers tell at submission. A model that this machine does not see, or that
@@ -153,7 +151,8 @@ class Server::Impl {
     TEQ_ASSIGN_OR_RETURN(http::HostPort address, http::ParseHostPort(config_.listen));
     grpc::ServerBuilder builder;
     SetChannelArguments(builder);
-    builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
+    // What jobs may ask for is bounded by limits.spec_bytes.
+    builder.SetMaxReceiveMessageSize(client::kMaxMessageBytes);
     int port = 0;
     builder.AddListeningPort(address.ToString(), grpc::InsecureServerCredentials(), &port);
     std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> creators;

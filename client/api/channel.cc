@@ -46,8 +46,7 @@ std::shared_ptr<grpc::Channel> Connect(const std::string& address, Retries retri
   // A server that restarts is found again within seconds.
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 200);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 5'000);
-  // A report has one point of the loss curve for every step.
-  arguments.SetMaxReceiveMessageSize(64 * 1024 * 1024);
+  arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
   // Plaintext is for loopback and sockets; a proxy of the environment must not see it.
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);

@@ -150,6 +150,10 @@ class Queue {
   absl::Status ExtendLeases(Unit& unit);
   /// Whether workers may have had no chance to extend their leases.
   bool LeasesMayHaveBeenHeld(absl::Time now) const;
+  /// For events that a job can do without.
+  bool HasRoomForEvents(const store::JobRecord& record) const {
+    return record.last_sequence < options_.limits.events_per_job;
+  }
   void RecordProgress(JobEdit& edit, const teq::v1::HeartbeatRequest& request) const;
   teq::v1::Lease MakeLease(const store::JobRecord& record) const;
   absl::Duration HeartbeatInterval() const { return options_.lease_duration / 3; }

@@ -331,7 +331,6 @@ absl::StatusOr<Job> Queue::UpdateJob(const teq::v1::UpdateJobRequest& request) {
   return Write<Job>([&](Unit& unit) -> absl::StatusOr<Job> {
     TEQ_ASSIGN_OR_RETURN(JobRecord record, FindJob(unit.transaction(), request.job().name()));
     TEQ_RETURN_IF_ERROR(CheckEtag(record, request.job().etag()));
-    const bool has_room = record.last_sequence < options_.limits.events_per_job;
     JobEdit edit = unit.Edit(std::move(record));
     if (Updates(request, "priority")) edit.job().set_priority(request.job().priority());
     if (Updates(request, "labels")) *edit.job().mutable_labels() = request.job().labels();
@@ -339,7 +338,7 @@ absl::StatusOr<Job> Queue::UpdateJob(const teq::v1::UpdateJobRequest& request) {
       return edit.job();
     }
     edit.Revise();
-    if (has_room) {
+    if (HasRoomForEvents(edit.record())) {
       JobEvent event;
       event.mutable_attribute_change()->set_priority(edit.job().priority());
       *event.mutable_attribute_change()->mutable_labels() = edit.job().labels();

@@ -265,7 +265,7 @@ absl::StatusOr<std::optional<Lease>> Queue::AcquireIn(Unit& unit, std::string_vi
 }
 
 void Queue::RecordProgress(JobEdit& edit, const HeartbeatRequest& request) const {
-  const bool room = edit.record().last_sequence < options_.limits.events_per_job;
+  const bool room = HasRoomForEvents(edit.record());
   if (request.has_progress() &&
       request.progress().SerializeAsString() != edit.job().progress().SerializeAsString()) {
     const bool is_stage = request.progress().stage() != edit.job().progress().stage();

@@ -8,6 +8,7 @@
 #include <future>
 #include <sstream>
 
+#include "client/api/channel.h"
 #include "client/api/grpc_status.h"
 #include "client/logs/logger.h"
 #include "gmock/gmock.h"
@@ -42,12 +43,25 @@ class ServerTest : public ::testing::Test {
     auto server = Server::Start(NewConfig(), log_);
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
-    grpc::ChannelArguments arguments;
-    arguments.SetMaxReceiveMessageSize(64 << 20);
-    channel_ = grpc::CreateCustomChannel(server_->grpc_address(),
-                                         grpc::InsecureChannelCredentials(), arguments);
+    channel_ = client::Connect(server_->grpc_address(), client::Retries::kByCaller);
     jobs_ = teq::v1::JobService::NewStub(channel_);
     workers_ = teq::v1::WorkerService::NewStub(channel_);
+  }
+
+  /// The lease of the next job, for a worker w-1 that registers for it.
+  teq::v1::Lease Acquire() {
+    teq::v1::RegisterWorkerRequest worker;
+    worker.set_worker_id("w-1");
+    worker.set_boot_id("boot");
+    grpc::ClientContext registration;
+    teq::v1::RegisterWorkerResponse session;
+    EXPECT_TRUE(workers_->RegisterWorker(&registration, worker, &session).ok());
+    teq::v1::AcquireLeaseRequest request;
+    request.set_worker_session(session.worker_session());
+    grpc::ClientContext poll;
+    teq::v1::AcquireLeaseResponse answer;
+    EXPECT_TRUE(workers_->AcquireLease(&poll, request, &answer).ok());
+    return answer.lease();
   }
 
   /// What the standard health service says of a service.
@@ -186,20 +200,10 @@ TEST_F(ServerTest, ALargeReportIsDeliveredAndReadAgain) {
   Job job;
   grpc::ClientContext create;
   ASSERT_TRUE(jobs_->CreateJob(&create, NewJob("a"), &job).ok());
-  teq::v1::RegisterWorkerRequest worker;
-  worker.set_worker_id("w-1");
-  worker.set_boot_id("boot");
-  grpc::ClientContext registration;
-  teq::v1::RegisterWorkerResponse session;
-  ASSERT_TRUE(workers_->RegisterWorker(&registration, worker, &session).ok());
-  teq::v1::AcquireLeaseRequest poll;
-  poll.set_worker_session(session.worker_session());
-  grpc::ClientContext acquire;
-  teq::v1::AcquireLeaseResponse answer;
-  ASSERT_TRUE(workers_->AcquireLease(&acquire, poll, &answer).ok());
+  const teq::v1::Lease lease = Acquire();
   teq::v1::CompleteLeaseRequest complete;
-  complete.set_lease_token(answer.lease().lease_token());
-  complete.set_fence(answer.lease().fence());
+  complete.set_lease_token(lease.lease_token());
+  complete.set_fence(lease.fence());
   complete.mutable_success()->set_manifest_sha256(std::string(64, 'a'));
   teq::v1::Report& report = *complete.mutable_success()->mutable_report();
   for (int i = 0; i < 100'000; ++i) report.add_layers()->set_name(std::string(100, 'x'));
@@ -230,17 +234,7 @@ TEST_F(ServerTest, EveryStateOfAJobIsLoggedWithItsTrace) {
   create.AddMetadata("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
   Job job;
   ASSERT_TRUE(jobs_->CreateJob(&create, NewJob("a"), &job).ok());
-  grpc::ClientContext registration;
-  teq::v1::RegisterWorkerRequest worker;
-  worker.set_worker_id("w-1");
-  worker.set_boot_id("boot");
-  teq::v1::RegisterWorkerResponse session;
-  ASSERT_TRUE(workers_->RegisterWorker(&registration, worker, &session).ok());
-  grpc::ClientContext poll;
-  teq::v1::AcquireLeaseRequest request;
-  request.set_worker_session(session.worker_session());
-  teq::v1::AcquireLeaseResponse answer;
-  ASSERT_TRUE(workers_->AcquireLease(&poll, request, &answer).ok());
+  Acquire();
   server_.reset();
 
   const std::vector<nlohmann::json> lines = Lines();

@@ -21,6 +21,13 @@
 namespace teq::text {
 namespace {
 
+// Above every id. Ids need not be dense.
+std::int64_t EndOfIds(const Vocabulary& vocabulary) {
+  std::int64_t end = 0;
+  for (const auto& [token, id] : vocabulary) end = std::max<std::int64_t>(end, id + 1LL);
+  return end;
+}
+
 // The stages of a tokenizer.json.
 struct Pipeline {
   AddedTokenFinder raw_tokens;         // looked for in the text as it is
@@ -30,7 +37,6 @@ struct Pipeline {
   std::unique_ptr<const WordModel> model;
   Affixes affixes;
   std::int64_t vocabulary_size = 0;
-  std::int64_t base_vocabulary_size = 0;
 };
 
 absl::Status Normalize(const std::vector<NormalizerStep>& steps, Piece& piece) {
@@ -84,7 +90,9 @@ class JsonTokenizer : public Tokenizer {
   const std::vector<std::int32_t>& prefix() const override { return pipeline_.affixes.prefix; }
   const std::vector<std::int32_t>& suffix() const override { return pipeline_.affixes.suffix; }
   std::int64_t vocabulary_size() const override { return pipeline_.vocabulary_size; }
-  std::int64_t base_vocabulary_size() const override { return pipeline_.base_vocabulary_size; }
+  std::int64_t base_vocabulary_size() const override {
+    return EndOfIds(pipeline_.model->vocabulary());
+  }
 
  private:
   [[nodiscard]] absl::StatusOr<std::vector<Piece>> Cut(std::string text) const {
@@ -136,13 +144,6 @@ absl::StatusOr<Vocabulary> WholeVocabulary(const Vocabulary& model,
                              std::max<std::string_view>(token, known->second), id));
   }
   return all;
-}
-
-// Above every id. Ids need not be dense.
-std::int64_t EndOfIds(const Vocabulary& vocabulary) {
-  std::int64_t end = 0;
-  for (const auto& [token, id] : vocabulary) end = std::max<std::int64_t>(end, id + 1LL);
-  return end;
 }
 
 bool AddsBosByDefault(std::string_view tokenizer_class) {
@@ -227,11 +228,10 @@ absl::StatusOr<Pipeline> ParsePipeline(const JsonPart& root, const TokenizerConf
   }
   TEQ_ASSIGN_OR_RETURN(auto raw_tokens, AddedTokenFinder::Create(std::move(raw)));
   TEQ_ASSIGN_OR_RETURN(auto normalized_tokens, AddedTokenFinder::Create(std::move(normalized)));
-  const std::int64_t base = EndOfIds(model->vocabulary());
   return Pipeline{std::move(raw_tokens), std::move(normalized_tokens),
                   std::move(normalizer), std::move(pre_tokenizer),
                   std::move(model),      std::move(affixes),
-                  EndOfIds(vocabulary),  base};
+                  EndOfIds(vocabulary)};
 }
 
 }  // namespace
