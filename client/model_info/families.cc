@@ -13,10 +13,13 @@
 namespace teq::model_info {
 namespace {
 
-/// What a class takes for keys that config.json leaves out; 0: it follows from others.
+/// What a class takes for keys that config.json leaves out; 0: it follows from others, or has to be
+/// there.
 struct Defaults {
+  std::int64_t heads = 0;
   std::int64_t kv_heads = 0;
   std::int64_t head_size = 0;
+  std::int64_t vocabulary_size = 0;
   std::int64_t max_positions = 2048;
   const char* norm_key = "rms_norm_eps";
   double norm_epsilon = 1e-6;
@@ -81,7 +84,8 @@ ModelConfig LlamaLike(ConfigReader& config, const Defaults& defaults = {}) {
   model.hidden_size = config.Size("hidden_size");
   model.intermediate_size = config.Size("intermediate_size");
   model.layers = config.Number("num_hidden_layers");
-  model.heads = config.Number("num_attention_heads");
+  model.heads = defaults.heads == 0 ? config.Number("num_attention_heads")
+                                    : config.Number("num_attention_heads", defaults.heads);
   // A null means one for every head; only an absent key means the class's own number.
   model.kv_heads = config.Number("num_key_value_heads",
                                  defaults.kv_heads == 0 || config.Contains("num_key_value_heads")
@@ -90,7 +94,9 @@ ModelConfig LlamaLike(ConfigReader& config, const Defaults& defaults = {}) {
   model.head_size = config.Has("head_dim") || defaults.head_size > 0
                         ? config.Size("head_dim", defaults.head_size)
                         : UsualHeadSize(config, model);
-  model.vocabulary_size = config.Size("vocab_size");
+  model.vocabulary_size = defaults.vocabulary_size == 0
+                              ? config.Size("vocab_size")
+                              : config.Size("vocab_size", defaults.vocabulary_size);
   model.max_positions = config.Size("max_position_embeddings", defaults.max_positions);
   model.norm_epsilon = config.Positive(defaults.norm_key, defaults.norm_epsilon);
   model.attention_scale = InverseRoot(model.head_size);
@@ -239,11 +245,10 @@ ModelConfig Mixtral(ConfigReader& config) {
   return model;
 }
 
-ModelConfig GemmaLike(ConfigReader& config, std::int64_t kv_heads, std::int64_t max_positions) {
-  ModelConfig model = LlamaLike(config, {.kv_heads = kv_heads,
-                                         .head_size = 256,
-                                         .max_positions = max_positions,
-                                         .tied_embeddings = true});
+ModelConfig GemmaLike(ConfigReader& config, Defaults defaults) {
+  defaults.head_size = 256;
+  defaults.tied_embeddings = true;
+  ModelConfig model = LlamaLike(config, defaults);
   model.norm = NormKind::kRmsOnePlus;
   model.activation = Activation::kGeluTanh;
   model.embedding_scale = std::sqrt(static_cast<double>(model.hidden_size));
@@ -252,7 +257,7 @@ ModelConfig GemmaLike(ConfigReader& config, std::int64_t kv_heads, std::int64_t 
 }
 
 ModelConfig Gemma(ConfigReader& config) {
-  ModelConfig model = GemmaLike(config, 16, 8192);
+  ModelConfig model = GemmaLike(config, {.kv_heads = 16, .max_positions = 8192});
   // Early files say "gelu"; their weights were trained with the tanh form.
   config.Require("hidden_activation", "gelu_pytorch_tanh");
   const std::string activation = config.Text("hidden_act", "gelu_pytorch_tanh");
@@ -265,8 +270,9 @@ ModelConfig Gemma(ConfigReader& config) {
 }
 
 /// Gemma 2 and 3: four norms, soft caps, a query scale of their own.
-ModelConfig LaterGemma(ConfigReader& config, std::int64_t max_positions) {
-  ModelConfig model = GemmaLike(config, 4, max_positions);
+ModelConfig LaterGemma(ConfigReader& config, Defaults defaults) {
+  defaults.kv_heads = 4;
+  ModelConfig model = GemmaLike(config, defaults);
   model.activation =
       config.ReadActivation({"hidden_activation", "hidden_act"}, "gelu_pytorch_tanh");
   model.names.mlp_norm = "layers.{}.pre_feedforward_layernorm";
@@ -283,7 +289,7 @@ double SoftCap(ConfigReader& config, const char* key, double fallback) {
 }
 
 ModelConfig Gemma2(ConfigReader& config) {
-  ModelConfig model = LaterGemma(config, 8192);
+  ModelConfig model = LaterGemma(config, {.max_positions = 8192});
   model.attention_softcap = SoftCap(config, "attn_logit_softcapping", 50);
   model.logit_softcap = SoftCap(config, "final_logit_softcapping", 30);
   AddRotary(config, model);
@@ -316,7 +322,9 @@ void AddGemma3Rotary(ConfigReader& config, ModelConfig& model) {
 }
 
 ModelConfig Gemma3(ConfigReader& config) {
-  ModelConfig model = LaterGemma(config, 131072);
+  // The text_config of Gemma 3 4B leaves out even these.
+  ModelConfig model =
+      LaterGemma(config, {.heads = 8, .vocabulary_size = 262208, .max_positions = 131072});
   AddQueryKeyNorms(model);
   model.attention_softcap = SoftCap(config, "attn_logit_softcapping", 0);
   model.logit_softcap = SoftCap(config, "final_logit_softcapping", 0);
@@ -691,8 +699,16 @@ constexpr std::array kFamilies = {
     Family{"stablelm", StableLm},
 };
 
+// Each keeps its decoder below language_model, in its own order with the decoder's prefix.
+constexpr std::array kComposites = {
+    Composite{"gemma3", "gemma3_text"},
+    Composite{"mistral3", "mistral"},
+};
+
 }  // namespace
 
 std::span<const Family> Families() { return kFamilies; }
+
+std::span<const Composite> Composites() { return kComposites; }
 
 }  // namespace teq::model_info

@@ -18,4 +18,14 @@ struct Family {
 /// All families that are known.
 [[nodiscard]] std::span<const Family> Families();
 
+/// A model of more than text: its config.json's model_type, and that of the decoder which
+/// text_config describes. The model's other parts are published as they are stored.
+struct Composite {
+  std::string_view model_type;
+  std::string_view decoder;
+};
+
+/// All composites that are known.
+[[nodiscard]] std::span<const Composite> Composites();
+
 }  // namespace teq::model_info

@@ -1,5 +1,7 @@
 #include "client/model_info/layout.h"
 
+#include <set>
+
 #include "fmt/format.h"
 #include "fmt/ranges.h"
 #include "proto/spec/error.h"
@@ -222,18 +224,26 @@ std::vector<std::string> NormModules(const ModelConfig& config, std::int64_t blo
   return modules;
 }
 
+std::string HeadName(const ModelConfig& config) {
+  return fmt::format("{}{}", config.head_prefix, config.names.head);
+}
+
 void MatchPrefix(const CheckpointIndex& index, ModelConfig& config) {
   const std::string embedding = fmt::format("{}.weight", config.names.embedding);
-  if (!index.tensors.contains(config.prefix + embedding) && index.tensors.contains(embedding)) {
-    config.prefix.clear();
+  const std::string other = config.is_part ? "model.language_model." : "";
+  if (index.tensors.contains(config.prefix + embedding) ||
+      !index.tensors.contains(other + embedding)) {
+    return;
   }
+  config.prefix = other;
+  config.head_prefix.clear();
 }
 
 absl::StatusOr<VocabularyTensors> FindVocabularyTensors(const ModelConfig& config,
                                                         const CheckpointIndex& index) {
   VocabularyTensors names = UsualVocabularyTensors(config);
   if (config.tied_embeddings && !index.tensors.contains(names.embedding)) {
-    const std::string head = fmt::format("{}.weight", config.names.head);
+    const std::string head = HeadName(config) + ".weight";
     if (index.tensors.contains(head)) names = {head, head};
   }
   for (const std::string& name : {names.embedding, names.head}) {
@@ -246,8 +256,7 @@ absl::StatusOr<VocabularyTensors> FindVocabularyTensors(const ModelConfig& confi
 
 VocabularyTensors UsualVocabularyTensors(const ModelConfig& config) {
   const std::string embedding = ModuleName(config, config.names.embedding) + ".weight";
-  return {embedding,
-          config.tied_embeddings ? embedding : fmt::format("{}.weight", config.names.head)};
+  return {embedding, config.tied_embeddings ? embedding : HeadName(config) + ".weight"};
 }
 
 std::vector<ExpectedTensor> ExpectedTensors(const ModelConfig& config,
@@ -256,7 +265,7 @@ std::vector<ExpectedTensor> ExpectedTensors(const ModelConfig& config,
   std::vector<ExpectedTensor> tensors = {{vocabulary.embedding, matrix}};
   if (vocabulary.head != vocabulary.embedding) tensors.push_back({vocabulary.head, matrix});
   if (config.head_bias) {
-    tensors.push_back({fmt::format("{}.bias", config.names.head), {config.vocabulary_size}});
+    tensors.push_back({HeadName(config) + ".bias", {config.vocabulary_size}});
   }
   AddEnds(config, tensors);
   for (std::int64_t block = 0; block < config.layers; ++block) {
@@ -277,6 +286,27 @@ absl::Status CheckTensors(const ModelConfig& config, const CheckpointIndex& inde
     TEQ_RETURN_IF_ERROR(CheckTensor(index, tensor));
   }
   return absl::OkStatus();
+}
+
+std::vector<std::string> TensorsOfOtherParts(const ModelConfig& config,
+                                             const CheckpointIndex& index) {
+  if (!config.is_part) return {};
+  std::vector<std::string> names;
+  for (const auto& [name, tensor] : index.tensors) {
+    if (name.starts_with(config.prefix) || name.starts_with(HeadName(config) + ".")) continue;
+    names.push_back(name);
+  }
+  return names;
+}
+
+std::vector<std::string> OtherParts(const std::vector<std::string>& tensors) {
+  constexpr std::string_view kBase = "model.";
+  std::set<std::string> parts;
+  for (const std::string& tensor : tensors) {
+    const std::size_t begin = tensor.starts_with(kBase) ? kBase.size() : 0;
+    parts.insert(tensor.substr(begin, tensor.find('.', begin) - begin));
+  }
+  return {parts.begin(), parts.end()};
 }
 
 std::int64_t CountParameters(const ModelConfig& config) {

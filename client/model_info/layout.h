@@ -74,8 +74,12 @@ inline constexpr std::size_t kNormPlaces = 6;
 [[nodiscard]] std::string ModuleName(const ModelConfig& config, std::string_view pattern,
                                      std::int64_t block = 0, std::int64_t part = 0);
 
+/// The head's whole name.
+[[nodiscard]] std::string HeadName(const ModelConfig& config);
+
 /// Fits the config to a checkpoint that left the prefix out of its names, as those saved from a
-/// family's base model do.
+/// family's base model do, or that has the other order of a part's (language_model.model. and
+/// model.language_model.).
 void MatchPrefix(const CheckpointIndex& index, ModelConfig& config);
 
 /// Where the embedding and the head lie: a tied matrix may be stored under either name.
@@ -104,6 +108,14 @@ struct ExpectedTensor {
 /// Checks that the checkpoint holds every tensor the model needs, in the right shape and as F32,
 /// F16 or BF16. INVALID_CHECKPOINT names tensor, shape found and shape needed.
 [[nodiscard]] absl::Status CheckTensors(const ModelConfig& config, const CheckpointIndex& index);
+
+/// The tensors of a model's other parts than its decoder, by name: a vision tower, a projector.
+/// None where the decoder is the model.
+[[nodiscard]] std::vector<std::string> TensorsOfOtherParts(const ModelConfig& config,
+                                                           const CheckpointIndex& index);
+
+/// The modules that these lie in, as "vision_tower", each once.
+[[nodiscard]] std::vector<std::string> OtherParts(const std::vector<std::string>& tensors);
 
 /// Parameters of the model, a tied matrix counted once.
 [[nodiscard]] std::int64_t CountParameters(const ModelConfig& config);

@@ -15,24 +15,26 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-absl::StatusOr<const Family*> FindFamily(ConfigReader& config) {
-  const std::string model_type = config.Text("model_type", "");
-  TEQ_RETURN_IF_ERROR(config.status());
+/// A row of Families or Composites.
+template <typename Row>
+const Row* FindRow(std::span<const Row> rows, std::string_view model_type) {
+  const auto found = std::ranges::find(rows, model_type, &Row::model_type);
+  return found == rows.end() ? nullptr : &*found;
+}
+
+absl::Status UnknownArchitecture(const ConfigReader& config, std::string_view model_type) {
   std::vector<std::string_view> known;
-  for (const Family& family : Families()) {
-    if (family.model_type == model_type) return &family;
-    known.push_back(family.model_type);
-  }
-  // Gemma 3 from 4B, Mistral Small 3.1.
-  if (config.Has("text_config")) {
-    return Error(absl::StatusCode::kInvalidArgument, "UNKNOWN_ARCHITECTURE",
-                 fmt::format("{}: model_type \"{}\" is a model of more than text, with its decoder "
-                             "under text_config; give that decoder as a checkpoint of its own",
-                             config.where(), model_type));
-  }
+  for (const Family& family : Families()) known.push_back(family.model_type);
+  for (const Composite& composite : Composites()) known.push_back(composite.model_type);
   return Error(absl::StatusCode::kInvalidArgument, "UNKNOWN_ARCHITECTURE",
                fmt::format("{}: model_type \"{}\" is not known; known: {}", config.where(),
                            model_type, fmt::join(known, ", ")));
+}
+
+void RefuseQuantized(ConfigReader& config) {
+  if (!config.Has("quantization_config")) return;
+  config.Unsupported(
+      "the checkpoint is already quantized (quantization_config); give the original one");
 }
 
 // Far above any published file. An object's keys are looked up one by one, and nested values by
@@ -71,22 +73,50 @@ void CheckConsistency(const ModelConfig& model, ConfigReader& config) {
   }
 }
 
+absl::StatusOr<ModelConfig> ReadDecoder(const Family& family, ConfigReader& config) {
+  RefuseQuantized(config);
+  RequirePlainDecoder(config);
+  ModelConfig model = family.describe(config);
+  CheckConsistency(model, config);
+  TEQ_RETURN_IF_ERROR(config.Finish());
+  model.model_type = family.model_type;
+  if (model.embedding_size == 0) model.embedding_size = model.hidden_size;
+  return model;
+}
+
+absl::StatusOr<ModelConfig> ReadComposite(const Composite& composite, ConfigReader& config) {
+  RefuseQuantized(config);
+  // What becomes of images, and where they stand in a text.
+  config.Ignore({"vision_config", "mm_tokens_per_image", "boi_token_index", "eoi_token_index",
+                 "image_token_index", "boi_token_id", "eoi_token_id", "image_token_id",
+                 "image_seq_length", "multimodal_projector_bias", "projector_hidden_act",
+                 "spatial_merge_size", "vision_feature_layer"});
+  const Json& text = config.Object("text_config");
+  TEQ_RETURN_IF_ERROR(config.status());
+  ConfigReader text_config(text, config.where() + ": text_config");
+  text_config.Require("model_type", composite.decoder);
+  TEQ_ASSIGN_OR_RETURN(ModelConfig model,
+                       ReadDecoder(*FindRow(Families(), composite.decoder), text_config));
+  config.Require("tie_word_embeddings", model.tied_embeddings);
+  TEQ_RETURN_IF_ERROR(config.Finish());
+  model.is_part = true;
+  model.head_prefix = "language_model.";
+  model.prefix.insert(0, model.head_prefix);
+  return model;
+}
+
 }  // namespace
 
 absl::StatusOr<ModelConfig> ParseModelConfig(const Json& json, const std::string& where) {
   if (!json.is_object()) return InvalidConfig(where, "it must be a JSON object");
   ConfigReader reader(json, where);
-  TEQ_ASSIGN_OR_RETURN(const Family* family, FindFamily(reader));
-  if (reader.Has("quantization_config")) {
-    reader.Unsupported(
-        "the checkpoint is already quantized (quantization_config); give the original one");
-  }
-  RequirePlainDecoder(reader);
-  ModelConfig model = family->describe(reader);
-  CheckConsistency(model, reader);
-  TEQ_RETURN_IF_ERROR(reader.Finish());
-  model.model_type = family->model_type;
-  if (model.embedding_size == 0) model.embedding_size = model.hidden_size;
+  const std::string model_type = reader.Text("model_type", "");
+  TEQ_RETURN_IF_ERROR(reader.status());
+  const Family* family = FindRow(Families(), model_type);
+  const Composite* composite = FindRow(Composites(), model_type);
+  if (family == nullptr && composite == nullptr) return UnknownArchitecture(reader, model_type);
+  TEQ_ASSIGN_OR_RETURN(ModelConfig model, family != nullptr ? ReadDecoder(*family, reader)
+                                                            : ReadComposite(*composite, reader));
   model.source = json;
   return model;
 }

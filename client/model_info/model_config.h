@@ -107,6 +107,10 @@ struct ModelConfig {
   Names names;
   // Before every name but the head's, such as "transformer."; a checkpoint may leave it out.
   std::string prefix;
+  std::string head_prefix;
+  // The decoder of a model of more than text (Gemma 3 from 4B, Mistral Small 3.1), whose other
+  // parts are published as they are stored.
+  bool is_part = false;
 
   std::int64_t hidden_size = 0;
   std::int64_t embedding_size = 0;  // of the vocabulary's rows; projected where it is not hidden's

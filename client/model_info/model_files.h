@@ -10,8 +10,9 @@ inline constexpr std::string_view kWeightsFile = "model.safetensors";
 inline constexpr std::string_view kWeightsIndexFile = "model.safetensors.index.json";
 
 /// What a checkpoint directory may hold beside config.json and weights that loaders and lawyers
-/// need, and that is published as it is: how to turn text into ids, how to generate, licences.
-inline constexpr std::array<std::string_view, 16> kCompanionFiles = {"tokenizer.json",
+/// need, and that is published as it is: how to turn text and images into a model's input, how to
+/// generate, licences.
+inline constexpr std::array<std::string_view, 18> kCompanionFiles = {"tokenizer.json",
                                                                      "tokenizer.model",
                                                                      "tokenizer_config.json",
                                                                      "special_tokens_map.json",
@@ -19,6 +20,8 @@ inline constexpr std::array<std::string_view, 16> kCompanionFiles = {"tokenizer.
                                                                      "generation_config.json",
                                                                      "chat_template.jinja",
                                                                      "chat_template.json",
+                                                                     "preprocessor_config.json",
+                                                                     "processor_config.json",
                                                                      "vocab.json",
                                                                      "merges.txt",
                                                                      "spiece.model",

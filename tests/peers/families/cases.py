@@ -812,6 +812,75 @@ CLASSIC_CASES = [
     ),
 ]
 
+COMPOSITE_CASES = [
+    Case(
+        "gemma3",
+        "A decoder under text_config, which leaves out what is the class's own (8 heads of 16 "
+        "here), tied, beside a vision tower.",
+        {
+            "architectures": ["Gemma3ForConditionalGeneration"],
+            "boi_token_index": 90,
+            "eoi_token_index": 91,
+            "eos_token_id": [1, 2],
+            "image_token_index": 92,
+            "initializer_range": 0.02,
+            "mm_tokens_per_image": 4,
+            "model_type": "gemma3",
+            "text_config": {
+                "head_dim": 16,
+                "hidden_size": 32,
+                "intermediate_size": 64,
+                "model_type": "gemma3_text",
+                "num_hidden_layers": 2,
+                "query_pre_attn_scalar": 16,
+                "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+                "sliding_window": 16,
+                "sliding_window_pattern": 2,
+                "vocab_size": 96,
+            },
+            "torch_dtype": "float16",
+            "transformers_version": "4.50.0.dev0",
+            "vision_config": {"hidden_size": 16, "model_type": "siglip_vision_model"},
+        },
+        embedding=0.5,
+    ),
+    Case(
+        "mistral3",
+        "Mistral under text_config, not tied: the head lies beside the decoder.",
+        {
+            "architectures": ["Mistral3ForConditionalGeneration"],
+            "image_token_index": 10,
+            "model_type": "mistral3",
+            "multimodal_projector_bias": False,
+            "projector_hidden_act": "gelu",
+            "spatial_merge_size": 2,
+            "text_config": without(
+                modern(
+                    "mistral",
+                    "MistralForCausalLM",
+                    head_dim=16,
+                    rope_theta=1000.0,
+                    sliding_window=None,
+                ),
+                "architectures",
+                "tie_word_embeddings",
+                "torch_dtype",
+                "transformers_version",
+            ),
+            "torch_dtype": "float16",
+            "transformers_version": "4.50.0.dev0",
+            "vision_config": {"hidden_size": 16, "model_type": "pixtral"},
+            "vision_feature_layer": -1,
+        },
+    ),
+]
+
 CASES = (
-    LLAMA_CASES + GEMMA_CASES + PHI_CASES + STABLELM_CASES + EXPERT_CASES + CLASSIC_CASES
+    LLAMA_CASES
+    + GEMMA_CASES
+    + PHI_CASES
+    + STABLELM_CASES
+    + EXPERT_CASES
+    + CLASSIC_CASES
+    + COMPOSITE_CASES
 )

@@ -88,6 +88,7 @@ DEFAULTS: dict[str, Config] = {
     },
     "gemma3_text": {
         **_GEMMA,
+        "num_attention_heads": 8,
         "num_key_value_heads": 4,
         "query_pre_attn_scalar": 256,
         "sliding_window": 4096,

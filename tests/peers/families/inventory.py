@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from composite import decoder_config, with_other_parts
 from defaults import Config, complete, head_size, kv_heads
 from experts import is_sparse
 from weights import TensorSpec
@@ -355,5 +356,6 @@ def tensor_specs(
 ) -> dict[str, TensorSpec]:
     """Exactly the tensors that a checkpoint of this config holds."""
     inv = Inventory(embedding, router)
-    INVENTORIES[config["model_type"]](inv, complete(config))
-    return inv.specs
+    decoder = decoder_config(config)
+    INVENTORIES[decoder["model_type"]](inv, complete(decoder))
+    return inv.specs if decoder is config else with_other_parts(inv.specs)

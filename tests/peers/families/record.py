@@ -16,6 +16,7 @@ import torch
 
 import experts
 from cases import CASES, Case
+from composite import decoder_config
 from inventory import tensor_specs
 from reference import logits
 from weights import TensorSpec, fnv1a64, make_tensors, splitmix64
@@ -29,7 +30,7 @@ ROUTER_MARGIN = 5e-3
 def input_ids(case: Case, attempt: int) -> list[int]:
     """Token ids that depend on the case's name; another list for every attempt."""
     numbers = splitmix64(fnv1a64(f"{case.name} ids {attempt}"), LENGTH)
-    return [int(number) % case.config["vocab_size"] for number in numbers]
+    return [int(number) % decoder_config(case.config)["vocab_size"] for number in numbers]
 
 
 def compute(case: Case, specs: dict[str, TensorSpec]) -> tuple[list[int], torch.Tensor]:

@@ -14,6 +14,7 @@ import torch
 
 import classic
 import gated
+from composite import decoder_config, decoder_tensors
 from defaults import Config, complete
 from weights import Weights
 
@@ -48,11 +49,12 @@ FAMILIES: dict[str, Family] = {
 def logits(
     config: Config, tensors: dict[str, torch.Tensor], ids: Sequence[int]
 ) -> torch.Tensor:
-    """Logits [T, vocab]; raises if a tensor of the checkpoint has no part in them."""
-    weights = Weights(tensors)
-    family = FAMILIES[config["model_type"]]
+    """Logits [T, vocab]; raises if a tensor of the checkpoint's decoder has no part in them."""
+    weights = Weights(decoder_tensors(config, tensors))
+    decoder = decoder_config(config)
+    family = FAMILIES[decoder["model_type"]]
     with torch.no_grad():
-        result = family(complete(config), weights, torch.tensor(list(ids)))
+        result = family(complete(decoder), weights, torch.tensor(list(ids)))
     if weights.unused():
         raise ValueError(f"tensors without a part in the result: {weights.unused()}")
     return result

@@ -123,7 +123,7 @@ absl::StatusOr<Decoder> OpenDecoder(const ModelConfig& config,
     TEQ_ASSIGN_OR_RETURN(decoder.head, loader->ReadStored(vocabulary.head));
   }
   if (config.head_bias) {
-    TEQ_ASSIGN_OR_RETURN(decoder.head_bias, loader->Read(std::string(config.names.head) + ".bias"));
+    TEQ_ASSIGN_OR_RETURN(decoder.head_bias, loader->Read(model_info::HeadName(config) + ".bias"));
   }
   TEQ_ASSIGN_OR_RETURN(decoder.positions, loader->ReadModule(config.names.positions));
   TEQ_ASSIGN_OR_RETURN(decoder.project_in, loader->ReadModule(config.names.project_in));

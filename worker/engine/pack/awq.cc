@@ -46,12 +46,17 @@ std::vector<std::pair<std::string, torch::Tensor>> AwqTensors(const std::string&
 nlohmann::ordered_json AwqConfig(const PackableModel& model) {
   const auto quantized = std::find_if(model.plan.begin(), model.plan.end(),
                                       [](const auto& planned) { return planned.grid.quantized; });
-  return {{"quant_method", "awq"},
-          {"bits", 4},
-          {"group_size", quantized->grid.group_size},
-          {"zero_point", true},
-          {"version", "gemm"},
-          {"modules_to_not_convert", FloatLinears(model)}};
+  // Older loaders look for these anywhere in a module's name, newer ones at its ends.
+  nlohmann::ordered_json floats = nlohmann::ordered_json::array();
+  for (const std::string& name : FloatLinears(model)) {
+    floats.push_back(NameInPart(model.config, name));
+  }
+  for (const std::string& part : model.other_parts) {
+    floats.push_back(part);
+    floats.push_back("model." + part);
+  }
+  return {{"quant_method", "awq"}, {"bits", 4},         {"group_size", quantized->grid.group_size},
+          {"zero_point", true},    {"version", "gemm"}, {"modules_to_not_convert", floats}};
 }
 
 absl::StatusOr<std::map<std::string, std::string>> WriteAwqDirectory(

@@ -18,6 +18,8 @@ using checkpoint::TensorEntry;
 using Json = nlohmann::ordered_json;
 using Digests = std::map<std::string, std::string>;  // sha256 by file name
 
+constexpr const char* kAnyPrefix = "^(?:.*\\.)?";
+
 std::string_view TypeName(torch::ScalarType type) {
   return type == torch::kBFloat16 ? "bfloat16" : "float16";
 }
@@ -40,9 +42,19 @@ absl::Status CopyCompanions(const PackableModel& model, const std::filesystem::p
 absl::Status WriteConfig(const PackableModel& model, const Json& quantization,
                          const std::filesystem::path& directory, Digests& digests) {
   Json config = model.config.source;
+  const std::string_view type = TypeName(FloatType(model));
+  config["torch_dtype"] = type;
   // The newer name counts where both are there.
-  if (config.contains("dtype")) config["dtype"] = TypeName(FloatType(model));
-  config["torch_dtype"] = TypeName(FloatType(model));
+  if (config.contains("dtype")) config["dtype"] = type;
+  if (model.config.is_part) {
+    Json& decoder = config["text_config"];
+    for (const char* key : {"torch_dtype", "dtype"}) {
+      if (decoder.contains(key)) decoder[key] = type;
+    }
+  }
+  // Names Python files that are not published; the families that are known need none.
+  config.erase("auto_map");
+  config.erase("quantization_config");  // some sources have a null
   if (!quantization.is_null()) config["quantization_config"] = quantization;
   return WriteText(directory / "config.json", config.dump(2) + "\n", digests);
 }
@@ -157,8 +169,10 @@ class ShardWriter {
 absl::Status WriteWeights(const PackableModel& model, const LayerTensors& layer_tensors,
                           const std::filesystem::path& directory, Digests& digests) {
   std::vector<TensorEntry> entries;
-  for (const auto& [name, tensor] : model.floats) {
-    entries.push_back(checkpoint::EntryOf(name, tensor));
+  for (const auto* tensors : {&model.floats, &model.other_tensors}) {
+    for (const auto& [name, tensor] : *tensors) {
+      entries.push_back(checkpoint::EntryOf(name, tensor));
+    }
   }
   LayerEntries layer_entries(model, layer_tensors);
   for (const auto& [layer, quantized] : model.layers) {
@@ -167,7 +181,9 @@ absl::Status WriteWeights(const PackableModel& model, const LayerTensors& layer_
   }
   // The header of a file comes first and says what is in it; so all that is known by now.
   ShardWriter writer(directory, Shards(entries, model.shard_bytes), digests);
-  for (const auto& [name, tensor] : model.floats) TEQ_RETURN_IF_ERROR(writer.Add(tensor));
+  for (const auto* tensors : {&model.floats, &model.other_tensors}) {
+    for (const auto& [name, tensor] : *tensors) TEQ_RETURN_IF_ERROR(writer.Add(tensor));
+  }
   for (const auto& [layer, quantized] : model.layers) {
     TEQ_ASSIGN_OR_RETURN(const auto tensors, layer_tensors(layer, quantized));
     for (const auto& [name, tensor] : tensors) TEQ_RETURN_IF_ERROR(writer.Add(tensor));
@@ -187,7 +203,7 @@ torch::ScalarType FloatType(const PackableModel& model) {
 }
 
 std::vector<std::string> FloatLinears(const PackableModel& model) {
-  std::vector<std::string> names = {std::string(model.config.names.head)};
+  std::vector<std::string> names = {model_info::HeadName(model.config)};
   for (const std::string_view outer :
        {model.config.names.project_in, model.config.names.project_out}) {
     if (!outer.empty()) names.push_back(model_info::ModuleName(model.config, outer));
@@ -199,12 +215,26 @@ std::vector<std::string> FloatLinears(const PackableModel& model) {
 }
 
 std::string ModulePattern(const model_info::ModelConfig& config, std::string_view name) {
-  std::string pattern = config.prefix.empty() ? "^(?:.*\\.)?" : "^";
-  for (const char c : name) {
+  std::string pattern = config.is_part || config.prefix.empty() ? kAnyPrefix : "^";
+  // Not the vision tower's, whose layers may have the same names.
+  if (config.is_part && name != model_info::HeadName(config)) {
+    pattern += "language_model\\.(?:model\\.)?";
+  }
+  for (const char c : NameInPart(config, name)) {
     if (c == '.') pattern += '\\';
     pattern += c;
   }
   return pattern + "$";
+}
+
+std::string PartPattern(std::string_view part) {
+  return fmt::format("{}{}(?:\\..*)?$", kAnyPrefix, part);
+}
+
+std::string_view NameInPart(const model_info::ModelConfig& config, std::string_view name) {
+  if (!config.is_part) return name;
+  if (name == model_info::HeadName(config)) return config.names.head;
+  return name.substr(config.prefix.size());
 }
 
 absl::StatusOr<std::map<std::string, std::string>> WriteCheckpointDirectory(

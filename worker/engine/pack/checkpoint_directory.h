@@ -44,8 +44,16 @@ using LayerTensors =
 [[nodiscard]] std::vector<std::string> FloatLinears(const PackableModel& model);
 
 /// A regular expression that matches exactly the module `name` of a loaded model. Where the
-/// checkpoint leaves out its family's prefix, the loaded model's names have it.
+/// checkpoint leaves out its family's prefix, the loaded model's names have it. Before the names of
+/// a larger model's decoder, loaders write language_model and model in both orders.
 [[nodiscard]] std::string ModulePattern(const model_info::ModelConfig& config,
                                         std::string_view name);
+
+/// One that matches all modules of another part of a loaded model than its decoder.
+[[nodiscard]] std::string PartPattern(std::string_view part);
+
+/// What the names that loaders give a module of a larger model's decoder end in; else `name`.
+[[nodiscard]] std::string_view NameInPart(const model_info::ModelConfig& config,
+                                          std::string_view name);
 
 }  // namespace teq::pack

@@ -20,7 +20,7 @@ bool Same(const LayerGrid& a, const LayerGrid& b) {
 /// The layers of one grid.
 struct Group {
   LayerGrid grid;
-  std::vector<std::string> layers;
+  std::vector<const model_info::LinearLayer*> layers;
 };
 
 std::vector<Group> GroupsOf(const std::vector<model_info::PlannedLayer>& plan) {
@@ -30,14 +30,27 @@ std::vector<Group> GroupsOf(const std::vector<model_info::PlannedLayer>& plan) {
     auto group = std::find_if(groups.begin(), groups.end(),
                               [&](const Group& known) { return Same(known.grid, planned.grid); });
     if (group == groups.end()) group = groups.insert(group, {planned.grid, {}});
-    group->layers.push_back(planned.layer.name);
+    group->layers.push_back(&planned.layer);
   }
   return groups;
 }
 
 /// What a loader compares with a module's name.
 std::string Target(const model_info::ModelConfig& config, const std::string& name) {
-  return config.prefix.empty() ? "re:" + ModulePattern(config, name) : name;
+  // The head's name has no prefix to be left out.
+  const bool fixed = !config.prefix.empty() || name == config.names.head;
+  return fixed && !config.is_part ? name : "re:" + ModulePattern(config, name);
+}
+
+/// vLLM asks for the scheme of all experts by the name that most families give the first one's
+/// layers. Empty: it asks for this layer by its own name, or not for it.
+std::string NameForServers(const model_info::LinearLayer& layer) {
+  if (layer.expert != 0) return {};
+  const std::string_view usual = layer.role == model_info::Role::kGate ? "gate_proj"
+                                 : layer.role == model_info::Role::kUp ? "up_proj"
+                                                                       : "down_proj";
+  const std::string expert = layer.name.substr(0, layer.name.rfind('.') + 1);
+  return layer.name == expert + std::string(usual) ? "" : expert + std::string(usual);
 }
 
 Json Scheme(const LayerGrid& grid, const Json& targets) {
@@ -79,15 +92,20 @@ Json CompressedTensorsConfig(const PackableModel& model) {
   Json schemes = Json::object();
   for (const Group& group : groups) {
     Json targets = Json::array();
-    for (const std::string& layer : group.layers) targets.push_back(Target(model.config, layer));
+    for (const model_info::LinearLayer* layer : group.layers) {
+      targets.push_back(Target(model.config, layer->name));
+      if (const std::string name = NameForServers(*layer); !name.empty()) {
+        targets.push_back(Target(model.config, name));
+      }
+    }
     if (groups.size() == 1) targets = {"Linear"};
     schemes[fmt::format("group_{}", schemes.size())] = Scheme(group.grid, targets);
   }
   Json ignore = Json::array();
   for (const std::string& layer : FloatLinears(model)) {
-    // The head's name has no prefix to be left out.
-    ignore.push_back(layer == model.config.names.head ? layer : Target(model.config, layer));
+    ignore.push_back(Target(model.config, layer));
   }
+  for (const std::string& part : model.other_parts) ignore.push_back("re:" + PartPattern(part));
   return {{"quant_method", "compressed-tensors"},
           {"format", "pack-quantized"},
           {"quantization_status", "compressed"},

@@ -165,7 +165,7 @@ class Collector {
 
 /// A tied matrix is stored once, under the embedding's or the head's name.
 absl::Status AddVocabularyMatrices(const ModelConfig& config, Collector& collector) {
-  const std::string head(config.names.head);
+  const std::string head = model_info::HeadName(config);
   TEQ_RETURN_IF_ERROR(
       collector.AddModule(model_info::ModuleName(config, config.names.embedding), "token_embd"));
   return collector.AddModule(head, config.tied_embeddings ? "token_embd" : "output");

@@ -1,5 +1,7 @@
 #include "worker/engine/pack/gptq.h"
 
+#include <map>
+#include <optional>
 #include <tuple>
 
 #include "client/objects/publication.h"
@@ -29,6 +31,49 @@ Grid MostCommonGrid(const std::vector<model_info::PlannedLayer>& plan) {
   return best;
 }
 
+/// Matches the module, and the one that servers such as vLLM load it in beside others: they ask a
+/// rule for that name alone.
+std::string RulePattern(const model_info::ModelConfig& config,
+                        const model_info::LinearLayer& layer) {
+  std::string pattern = ModulePattern(config, layer.name);
+  pattern.pop_back();  // the end
+  if (layer.expert >= 0) {
+    // All experts are one module.
+    pattern.insert(pattern.rfind(fmt::format("\\.{}\\.", layer.expert)), "(?:");
+    return pattern + ")?$";
+  }
+  const std::optional<model_info::Role> role = model_info::LoadedRole(layer);
+  if (role == layer.role) return pattern + "$";
+  const std::size_t name = pattern.rfind('.') + 1;
+  return fmt::format("{}(?:{}|{})$", pattern.substr(0, name), pattern.substr(name),
+                     role == model_info::Role::kQueryKeyValue ? "qkv_proj" : "gate_up_proj");
+}
+
+/// The modules of a block that are rounded, by their names in it: transformers follows no rules,
+/// and takes all linear layers of a block for rounded where it is not told these. Null where all
+/// are, or where such a list cannot say which.
+Json RoundedInEveryBlock(const PackableModel& model) {
+  // An expert's name is not the one under which servers load all of them, and a larger model's
+  // other parts have modules of the same names.
+  if (model.config.experts.count > 0 || model.config.is_part) return {};
+  std::map<std::string, bool> rounded;  // by name in a block
+  bool has_float = false;
+  for (const auto& planned : model.plan) {
+    const std::string block = fmt::format(".{}.", planned.layer.block);
+    const std::string name =
+        planned.layer.name.substr(planned.layer.name.find(block) + block.size());
+    const bool is_rounded = planned.grid.quantized;
+    if (rounded.try_emplace(name, is_rounded).first->second != is_rounded) return {};
+    has_float = has_float || !is_rounded;
+  }
+  if (!has_float) return {};
+  Json names = Json::array();
+  for (const auto& [name, is_rounded] : rounded) {
+    if (is_rounded) names.push_back(name);
+  }
+  return Json::array({names});
+}
+
 }  // namespace
 
 std::vector<std::pair<std::string, torch::Tensor>> GptqTensors(const std::string& layer,
@@ -47,8 +92,11 @@ Json GptqConfig(const PackableModel& model) {
   const Grid general = MostCommonGrid(model.plan);
   const auto [bits, group_size, symmetric] = general;
   Json dynamic = Json::object();
+  for (const std::string& part : model.other_parts) {
+    dynamic["-:" + PartPattern(part)] = Json::object();
+  }
   for (const auto& planned : model.plan) {
-    const std::string pattern = ModulePattern(model.config, planned.layer.name);
+    const std::string pattern = RulePattern(model.config, planned.layer);
     if (!planned.grid.quantized) {
       dynamic["-:" + pattern] = Json::object();
     } else if (Key(planned.grid) != general) {
@@ -72,6 +120,9 @@ Json GptqConfig(const PackableModel& model) {
                  {"model_file_base_name", "model"},
                  {"meta", {{"quantizer", {fmt::format("teqd:{}", TEQ_VERSION)}}}}};
   if (!dynamic.empty()) config["dynamic"] = dynamic;
+  if (const Json names = RoundedInEveryBlock(model); !names.is_null()) {
+    config["modules_in_block_to_quantize"] = names;
+  }
   return config;
 }
 

@@ -27,7 +27,8 @@ constexpr FormatText kTexts[] = {
     {teq::v1::FORMAT_GPTQ, "GPTQ (v1)", "transformers", "gptq",
      "vLLM and SGLang serve this directory as it is (`vllm serve DIRECTORY`); transformers loads "
      "it "
-     "with the package `gptqmodel`."},
+     "with the package `gptqmodel` where quantize_config.json has no `dynamic` rules, or has "
+     "`modules_in_block_to_quantize` for those that keep layers float: of rules it knows nothing."},
     {teq::v1::FORMAT_AWQ, "AWQ (gemm)", "transformers", "awq",
      "vLLM, SGLang and TGI serve this directory as it is (`vllm serve DIRECTORY`); transformers "
      "loads it with an AWQ package."},

@@ -22,6 +22,9 @@ struct PackableModel {
   std::map<std::string, quant::Quantized> layers;  // by module name
   std::vector<std::pair<std::string, torch::Tensor>>
       floats;  // all other tensors, in their published type
+  // The model's other parts than its decoder (model_info::OtherParts), and their tensors as stored.
+  std::vector<std::string> other_parts;
+  std::vector<std::pair<std::string, torch::Tensor>> other_tensors;
   // Weights are divided into files of about this size, by default Hugging Face's own.
   std::uint64_t shard_bytes = 5'000'000'000;
 };

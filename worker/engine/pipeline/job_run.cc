@@ -38,11 +38,19 @@ absl::Status CheckVocabulary(const text::Tokenizer& tokenizer,
                            tokenizer.base_vocabulary_size(), config.vocabulary_size));
 }
 
-}  // namespace
-
-torch::ScalarType PublishedType(torch::ScalarType source) {
-  return source == torch::kFloat32 ? torch::kFloat16 : source;
+/// What loaders make of a model's float32 tensors, as they give all of a model one type: that of
+/// its other values; float16 where it has none.
+torch::ScalarType Float32PublishedAs(const model_info::CheckpointIndex& index) {
+  std::uint64_t half = 0;
+  std::uint64_t bfloat = 0;
+  for (const auto& [name, tensor] : index.tensors) {
+    if (tensor.dtype == model_info::DType::kF16) half += tensor.bytes;
+    if (tensor.dtype == model_info::DType::kBF16) bfloat += tensor.bytes;
+  }
+  return bfloat > half ? torch::kBFloat16 : torch::kFloat16;
 }
+
+}  // namespace
 
 absl::Status JobRun::ToSealedContent() {
   report_.set_job(start_.job());
@@ -186,6 +194,7 @@ absl::Status JobRun::LoadModel() {
   const std::string first_norm =
       model_info::NormModules(config_, 0, model_info::NormPlace::kAttention).front();
   TEQ_ASSIGN_OR_RETURN(const Tensor norm, checkpoint_->Read(first_norm + ".weight"));
+  float32_type_ = Float32PublishedAs(checkpoint_->index());
   norm_type_ = PublishedType(norm.scalar_type());
   if (transforms()) groups_ = transform::ScaleGroups(config_, grids_);
   parameters_ = transform::PlainParameters(groups_, grids_, FloatOptions());

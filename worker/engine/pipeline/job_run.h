@@ -38,9 +38,6 @@
 
 namespace teq::pipeline {
 
-/// Float32 sources publish as float16; others keep their type.
-[[nodiscard]] torch::ScalarType PublishedType(torch::ScalarType source);
-
 /// One job's way through the stages. Each stage reads what those before it left in the members.
 /// Used once, from one thread.
 class JobRun {
@@ -115,6 +112,11 @@ class JobRun {
                          const transform::BlockScales& scales, quant::Quantized quantized);
   absl::Status KeepChanged(const model::Block& folded, const transform::BlockGrids& grids);
   absl::Status KeepSource();
+  absl::Status KeepOtherParts();
+  /// The type in which a tensor is published.
+  [[nodiscard]] torch::ScalarType PublishedType(torch::ScalarType source) const {
+    return source == torch::kFloat32 ? float32_type_ : source;
+  }
   absl::Status KeepFloat(const std::string& name, const torch::Tensor& value);
   absl::Status Pack();
   absl::Status Verify();
@@ -175,7 +177,8 @@ class JobRun {
   std::vector<transform::BlockSensitivities> sensitivities_;  // none without target_bits
   std::vector<transform::ScaleGroup> groups_;                 // none without a transform
   transform::Parameters parameters_;
-  torch::ScalarType norm_type_ = torch::kFloat16;  // as the norms are published
+  torch::ScalarType float32_type_ = torch::kFloat16;  // as float32 tensors are published
+  torch::ScalarType norm_type_ = torch::kFloat16;     // as the norms are
   pack::PackableModel packable_;
   std::int64_t clamped_zeros_ = 0;
   std::vector<Output> outputs_;

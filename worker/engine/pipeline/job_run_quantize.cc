@@ -368,6 +368,27 @@ absl::Status JobRun::KeepSource() {
     TEQ_ASSIGN_OR_RETURN(const Tensor tensor, checkpoint_->Read(name));
     TEQ_RETURN_IF_ERROR(KeepFloat(name, tensor));
   }
+  return KeepOtherParts();
+}
+
+/// What the model has beside its decoder stays as it is.
+absl::Status JobRun::KeepOtherParts() {
+  const std::vector<std::string> names =
+      model_info::TensorsOfOtherParts(config_, checkpoint_->index());
+  if (names.empty()) return absl::OkStatus();
+  packable_.other_parts = model_info::OtherParts(names);
+  for (const std::string& name : names) {
+    TEQ_ASSIGN_OR_RETURN(packable_.other_tensors.emplace_back(name, Tensor()).second,
+                         checkpoint_->Read(name));
+  }
+  const std::string parts = fmt::format("{}", fmt::join(packable_.other_parts, ", "));
+  report_.add_notes(
+      fmt::format("{}: {} tensors are published as they are stored", parts, names.size()));
+  for (const Output& output : outputs_) {
+    if (!output.format->decoder_only) continue;
+    report_.add_notes(
+        fmt::format("{}: has the decoder alone, without {}", output.format->directory, parts));
+  }
   return absl::OkStatus();
 }
 

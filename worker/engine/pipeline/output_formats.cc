@@ -1,5 +1,6 @@
 #include "worker/engine/pipeline/output_formats.h"
 
+#include <cstring>
 #include <set>
 #include <string_view>
 
@@ -57,7 +58,8 @@ constexpr OutputFormat kFormats[] = {
      .directory = "gguf",
      .write = pack::WriteGgufDirectory,
      .read = verify::ReadGgufDirectory,
-     .slack = HalfOfOffset},
+     .slack = HalfOfOffset,
+     .decoder_only = true},
     {.format = teq::v1::FORMAT_DEQUANTIZED,
      .directory = "dequantized",
      .write = pack::WriteDequantizedDirectory,
@@ -103,6 +105,19 @@ absl::StatusOr<bool> CompareFloat(const OutputFormat& format, const std::string&
   return Differs(fmt::format("tensor {} does not read back as it was written", name));
 }
 
+/// The same for one of another part of the model, which may hold anything, such as no numbers.
+absl::Status CompareOther(const verify::PackedModel& packed, const std::string& name,
+                          const Tensor& value) {
+  const auto found = packed.tensors.find(name);
+  if (found == packed.tensors.end()) return Differs(fmt::format("tensor {} is missing", name));
+  TEQ_ASSIGN_OR_RETURN(const Tensor read, found->second());
+  if (read.scalar_type() == value.scalar_type() && read.sizes() == value.sizes() &&
+      std::memcmp(read.data_ptr(), value.data_ptr(), value.nbytes()) == 0) {
+    return absl::OkStatus();
+  }
+  return Differs(fmt::format("tensor {} does not read back as it was written", name));
+}
+
 absl::StatusOr<ReadBack> Compare(const OutputFormat& format, const pack::PackableModel& model,
                                  verify::PackedModel packed) {
   ReadBack back{.packed = std::move(packed)};
@@ -112,7 +127,7 @@ absl::StatusOr<ReadBack> Compare(const OutputFormat& format, const pack::Packabl
                          CompareLayer(format, name, rounded, published, back.packed));
     back.exact = back.exact && exact;
   }
-  const std::string head = fmt::format("{}.weight", model.config.names.head);
+  const std::string head = model_info::HeadName(model.config) + ".weight";
   const std::string embedding =
       model_info::ModuleName(model.config, model.config.names.embedding) + ".weight";
   std::set<std::string_view> floats;
@@ -121,6 +136,12 @@ absl::StatusOr<ReadBack> Compare(const OutputFormat& format, const pack::Packabl
     TEQ_ASSIGN_OR_RETURN(const Tensor found, TensorOf(back.packed, model.config, name));
     TEQ_ASSIGN_OR_RETURN(const bool exact, CompareFloat(format, name, value, found));
     back.exact = back.exact && exact;
+  }
+  if (!format.decoder_only) {
+    for (const auto& [name, value] : model.other_tensors) {
+      floats.insert(name);
+      TEQ_RETURN_IF_ERROR(CompareOther(back.packed, name, value));
+    }
   }
   // A tied matrix may be read back under both of its names.
   if (model.config.tied_embeddings) {

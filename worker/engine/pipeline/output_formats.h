@@ -40,6 +40,9 @@ struct OutputFormat {
 
   /// Matrices that are not rounded are stored as float16 whatever their type is.
   bool half_matrices = false;
+
+  /// Of a larger model it holds the decoder alone.
+  bool decoder_only = false;
 };
 
 /// INVALID_ARGUMENT, UNSUPPORTED_FORMAT, for one that this engine does not write.

@@ -39,13 +39,17 @@ absl::Status CheckType(const Json& config, model_info::DType type) {
 absl::StatusOr<PackedModel> Read(const std::filesystem::path& directory,
                                  const model_info::ModelConfig& config) {
   TEQ_ASSIGN_OR_RETURN(const Json json, ReadJson(directory / "config.json"));
-  if (json.contains("quantization_config")) {
+  if (!json.value("quantization_config", Json()).is_null()) {
     return Bad("config.json: has a quantization_config, but the weights are plain");
   }
   TEQ_ASSIGN_OR_RETURN(const checkpoint::Checkpoint checkpoint, OpenPublished(directory));
   TEQ_RETURN_IF_ERROR(model_info::CheckTensors(config, checkpoint.index()));
   PackedModel model;
+  for (const std::string& name : model_info::TensorsOfOtherParts(config, checkpoint.index())) {
+    model.tensors[name] = [checkpoint, name] { return checkpoint.Read(name); };
+  }
   for (const auto& [name, info] : checkpoint.index().tensors) {
+    if (model.tensors.contains(name)) continue;
     model.tensors[name] = [checkpoint, directory, name = name]() -> absl::StatusOr<torch::Tensor> {
       TEQ_ASSIGN_OR_RETURN(torch::Tensor tensor, checkpoint.Read(name));
       const absl::Status finite = CheckFinite(name, tensor);

@@ -256,8 +256,8 @@ class ModelReader : public std::enable_shared_from_this<ModelReader> {
     if (in_block && (block < 0 || block >= config_.layers)) return Bad("is of no block");
     const std::string_view pattern = in_block ? PatternOf(config_, part) : EndPattern(base);
     if (pattern.empty()) return Bad("is no part of the model");
-    const std::string module =
-        base == "output" ? std::string(pattern) : model_info::ModuleName(config_, pattern, block);
+    const std::string module = base == "output" ? model_info::HeadName(config_)
+                                                : model_info::ModuleName(config_, pattern, block);
     TEQ_RETURN_IF_ERROR(CheckRows(tensor, part));
     const std::string order(in_block ? part : "");
     if (HoldsCodes(tensor)) return AddLayer(module, suffix, name, order);
@@ -272,7 +272,7 @@ class ModelReader : public std::enable_shared_from_this<ModelReader> {
     };
     model_.tensors[module + suffix] = read;
     if (base == "token_embd" && config_.tied_embeddings) {
-      model_.tensors[std::string(config_.names.head) + suffix] = read;
+      model_.tensors[model_info::HeadName(config_) + suffix] = read;
     }
     return absl::OkStatus();
   }

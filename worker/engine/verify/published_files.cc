@@ -23,8 +23,7 @@ std::vector<LinearModule> LinearModules(const model_info::ModelConfig& config) {
   for (const model_info::LinearLayer& layer : model_info::LinearLayers(config)) {
     modules.push_back({layer.name, layer.out, layer.in});
   }
-  modules.push_back(
-      {std::string(config.names.head), config.vocabulary_size, config.embedding_size});
+  modules.push_back({model_info::HeadName(config), config.vocabulary_size, config.embedding_size});
   const auto add = [&](std::string_view pattern, std::int64_t out, std::int64_t in) {
     if (!pattern.empty()) modules.push_back({model_info::ModuleName(config, pattern), out, in});
   };

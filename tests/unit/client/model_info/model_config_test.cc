@@ -233,6 +233,29 @@ TEST(ModelConfigTest, ReadsPublishedConfigs) {
           "rope_local_base_freq": 10000, "rope_scaling": null, "rope_theta": 1000000,
           "sliding_window": 512, "sliding_window_pattern": 6, "torch_dtype": "bfloat16",
           "use_cache": true, "vocab_size": 262144})",
+      // google/gemma-3-4b-it
+      R"({"architectures": ["Gemma3ForConditionalGeneration"], "boi_token_index": 255999,
+          "eoi_token_index": 256000, "eos_token_id": [1, 106], "image_token_index": 262144,
+          "initializer_range": 0.02, "mm_tokens_per_image": 256, "model_type": "gemma3",
+          "text_config": {"hidden_size": 2560, "intermediate_size": 10240,
+          "model_type": "gemma3_text", "num_hidden_layers": 34,
+          "rope_scaling": {"factor": 8.0, "rope_type": "linear"}, "sliding_window": 1024},
+          "torch_dtype": "bfloat16", "transformers_version": "4.50.0.dev0",
+          "vision_config": {"hidden_size": 1152, "image_size": 896, "intermediate_size": 4304,
+          "model_type": "siglip_vision_model", "num_attention_heads": 16,
+          "num_hidden_layers": 27, "patch_size": 14, "vision_use_head": false}})",
+      // mistralai/Mistral-Small-3.1-24B-Instruct-2503
+      R"({"architectures": ["Mistral3ForConditionalGeneration"], "image_token_index": 10,
+          "model_type": "mistral3", "multimodal_projector_bias": false,
+          "projector_hidden_act": "gelu", "spatial_merge_size": 2,
+          "text_config": {"attention_dropout": 0.0, "head_dim": 128, "hidden_act": "silu",
+          "hidden_size": 5120, "initializer_range": 0.02, "intermediate_size": 32768,
+          "max_position_embeddings": 131072, "model_type": "mistral", "num_attention_heads": 32,
+          "num_hidden_layers": 40, "num_key_value_heads": 8, "rms_norm_eps": 1e-05,
+          "rope_theta": 1000000000.0, "sliding_window": null, "use_cache": true,
+          "vocab_size": 131072}, "torch_dtype": "bfloat16",
+          "transformers_version": "4.50.0.dev0", "vision_config": {"hidden_size": 1024,
+          "model_type": "pixtral"}, "vision_feature_layer": -1})",
       // Qwen/Qwen3-Coder-30B-A3B-Instruct
       R"({"architectures": ["Qwen3MoeForCausalLM"], "attention_bias": false,
           "attention_dropout": 0.0, "decoder_sparse_step": 1, "eos_token_id": 151645,
@@ -308,9 +331,45 @@ TEST(ModelConfigTest, RefusesVariantsByName) {
   ExpectError(mixture, "UNSUPPORTED_MODEL", "shared_expert_intermediate_size is 64; only 0");
 }
 
-TEST(ModelConfigTest, AModelOfMoreThanTextIsTold) {
-  const Json gemma = {{"model_type", "gemma3"}, {"text_config", {{"model_type", "gemma3_text"}}}};
-  ExpectError(gemma, "UNKNOWN_ARCHITECTURE", "\"gemma3\" is a model of more than text");
+// Gemma 3 of 4B leaves out what its class has: 8 heads of 256 over 4, 262208 tokens, tied.
+TEST(ModelConfigTest, TheDecoderOfALargerModelIsItsTextConfig) {
+  const Json text = {{"model_type", "gemma3_text"},
+                     {"hidden_size", 2560},
+                     {"intermediate_size", 10240},
+                     {"num_hidden_layers", 34}};
+  Json gemma = {{"model_type", "gemma3"}, {"vision_config", Json::object()}, {"text_config", text}};
+  const auto config = ParseModelConfig(gemma, "config.json");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->model_type, "gemma3_text");
+  EXPECT_EQ(config->heads, 8);
+  EXPECT_EQ(config->kv_heads, 4);
+  EXPECT_EQ(config->head_size, 256);
+  EXPECT_EQ(config->vocabulary_size, 262208);
+  EXPECT_TRUE(config->tied_embeddings);
+  EXPECT_EQ(config->source, gemma);
+
+  gemma["mm_soft_tokens"] = 4;
+  ExpectError(gemma, "UNSUPPORTED_MODEL", "config.json: key \"mm_soft_tokens\" (4) is not known");
+  gemma.erase("mm_soft_tokens");
+  gemma["tie_word_embeddings"] = false;
+  ExpectError(gemma, "UNSUPPORTED_MODEL", "tie_word_embeddings is false; only true");
+  gemma.erase("tie_word_embeddings");
+  gemma["quantization_config"] = {{"quant_method", "gptq"}};
+  ExpectError(gemma, "UNSUPPORTED_MODEL", "already quantized");
+  gemma.erase("quantization_config");
+  gemma["text_config"]["attention_sinks"] = 4;
+  ExpectError(gemma, "UNSUPPORTED_MODEL", "text_config: key \"attention_sinks\" (4) is not known");
+  gemma["text_config"] = {{"model_type", "gemma4_text"}};
+  ExpectError(gemma, "UNSUPPORTED_MODEL", "text_config: model_type is \"gemma4_text\"; only");
+  gemma.erase("text_config");
+  ExpectError(gemma, "INVALID_MODEL_CONFIG", "text_config: hidden_size is missing");
+  gemma["text_config"] = 4;
+  ExpectError(gemma, "INVALID_MODEL_CONFIG", "text_config must be an object");
+}
+
+TEST(ModelConfigTest, OfLargerModelsTheKnownOnesAreNamed) {
+  const Json llava = {{"model_type", "llava"}, {"text_config", {{"model_type", "llama"}}}};
+  ExpectError(llava, "UNKNOWN_ARCHITECTURE", "stablelm, gemma3, mistral3");
 }
 
 TEST(ModelConfigTest, AMissingDirectoryIsNotFound) {

@@ -52,5 +52,13 @@ TEST(AwqConfigTest, NamesTheHeadAndEveryFloatLayer) {
             R"("modules_to_not_convert":["lm_head","model.layers.0.mlp.down_proj"]})");
 }
 
+TEST(AwqConfigTest, OfALargerModelItNamesWhatAllLoadersCallAlike) {
+  PackableModel model = TinyPackable({true, 4, 32, true});
+  Regrid(model, "model.layers.0.mlp.down_proj", {.quantized = false});
+  MakePart(model);
+  EXPECT_EQ(AwqConfig(model)["modules_to_not_convert"].dump(),
+            R"(["lm_head","layers.0.mlp.down_proj","vision_tower","model.vision_tower"])");
+}
+
 }  // namespace
 }  // namespace teq::pack

@@ -126,6 +126,27 @@ TEST_F(CheckpointDirectoryTest, MixedGridsAndFloatLayersReadBack) {
   }
 }
 
+TEST_F(CheckpointDirectoryTest, OtherPartsOfALargerModelReadBackAsTheyWere) {
+  PackableModel model = TinyPackable({true, 4, 32, false});
+  Regrid(model, "model.layers.0.self_attn.o_proj", {.quantized = false});
+  MakePart(model);
+  model.other_tensors.emplace_back("vision_tower.unset", torch::tensor(NAN));
+  for (const teq::v1::Format format :
+       {teq::v1::FORMAT_GPTQ, teq::v1::FORMAT_AWQ, teq::v1::FORMAT_COMPRESSED_TENSORS,
+        teq::v1::FORMAT_DEQUANTIZED}) {
+    const auto back = WriteAndRead(format, model);
+    ASSERT_TRUE(back.ok()) << back.status();
+    if (format != teq::v1::FORMAT_DEQUANTIZED) ExpectSameCodes(back->packed, model);
+    PackableModel other = model;
+    other.other_tensors.front().second = other.other_tensors.front().second + 1;
+    EXPECT_THAT(
+        pipeline::ReadOutput(*pipeline::FindOutputFormat(format).value(), other, directory_)
+            .status()
+            .ToString(),
+        testing::HasSubstr("vision_tower.layers.0.mlp.down_proj.weight does not read back"));
+  }
+}
+
 TEST_F(CheckpointDirectoryTest, SymmetricLayersMayStandBesideOthersInAwq) {
   PackableModel model = TinyPackable({true, 4, 32, false});
   Regrid(model, "model.layers.0.mlp.down_proj", {true, 4, 32, true});

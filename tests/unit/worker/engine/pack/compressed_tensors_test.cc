@@ -92,5 +92,36 @@ TEST(CompressedTensorsConfigTest, NamesWithoutTheirPrefixMatchTheLoadedModelsToo
             R"(["lm_head","re:^(?:.*\\.)?layers\\.0\\.mlp\\.down_proj$"])");
 }
 
+TEST(CompressedTensorsConfigTest, OfALargerModelTheDecoderAloneIsNamed) {
+  PackableModel model = TinyPackable({true, 4, 32, false});
+  Regrid(model, "model.layers.0.mlp.down_proj", {true, 8, 128, true});
+  MakePart(model);
+  const nlohmann::ordered_json config = CompressedTensorsConfig(model);
+  EXPECT_EQ(config["ignore"].dump(),
+            R"(["re:^(?:.*\\.)?lm_head$","re:^(?:.*\\.)?vision_tower(?:\\..*)?$"])");
+  EXPECT_EQ(config["config_groups"]["group_1"]["targets"].dump(),
+            R"(["re:^(?:.*\\.)?language_model\\.(?:model\\.)?layers\\.0\\.mlp\\.down_proj$"])");
+}
+
+// vLLM looks for the experts' scheme under names that Mixtral's files do not have.
+TEST(CompressedTensorsConfigTest, TheFirstExpertIsNamedAsServersAskForIt) {
+  PackableModel model = TinyPackable({true, 4, 32, false});
+  Regrid(model, "model.layers.0.self_attn.o_proj", {true, 8, 128, true});
+  for (model_info::PlannedLayer& planned : model.plan) {
+    const std::string name = planned.layer.name;
+    if (name.ends_with("gate_proj")) planned.layer.name = "model.layers.0.moe.experts.0.w1";
+    if (name.ends_with("up_proj")) planned.layer.name = "model.layers.0.moe.experts.0.w3";
+    if (name.ends_with("down_proj")) planned.layer.name = "model.layers.0.moe.experts.0.down_proj";
+    if (planned.layer.name != name) planned.layer.expert = 0;
+  }
+  const nlohmann::ordered_json groups = CompressedTensorsConfig(model)["config_groups"];
+  EXPECT_THAT(groups["group_0"]["targets"].get<std::vector<std::string>>(),
+              testing::IsSupersetOf(
+                  {"model.layers.0.moe.experts.0.w1", "model.layers.0.moe.experts.0.gate_proj",
+                   "model.layers.0.moe.experts.0.w3", "model.layers.0.moe.experts.0.up_proj",
+                   "model.layers.0.moe.experts.0.down_proj"}));
+  EXPECT_EQ(groups["group_0"]["targets"].size(), 8U);
+}
+
 }  // namespace
 }  // namespace teq::pack

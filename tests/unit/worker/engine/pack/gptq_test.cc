@@ -2,6 +2,10 @@
 
 #include <gmock/gmock.h>
 
+#include <regex>
+
+#include "fmt/format.h"
+
 namespace teq::pack {
 namespace {
 
@@ -44,14 +48,14 @@ TEST(GptqTensorsTest, SymmetricFourBitZeroPointsAreSevens) {
 }
 
 model_info::PlannedLayer Planned(const std::string& name, const LayerGrid& grid) {
-  return {{.name = name, .in = 64, .out = 64}, grid};
+  return {{.name = name, .role = model_info::Role::kDown, .in = 64, .out = 64}, grid};
 }
 
 TEST(GptqConfigTest, OtherGridsAndFloatLayersBecomeDynamicRules) {
   PackableModel model;
   model.config.prefix = "a.";
-  model.plan = {Planned("a.q", {true, 4, 32, false}), Planned("a.k", {true, 4, 32, false}),
-                Planned("a.v", {true, 8, 64, true}), Planned("a.o", {false, 4, 32, false})};
+  model.plan = {Planned("a.0.q", {true, 4, 32, false}), Planned("a.0.k", {true, 4, 32, false}),
+                Planned("a.0.v", {true, 8, 64, true}), Planned("a.0.o", {false, 4, 32, false})};
   const nlohmann::ordered_json config = GptqConfig(model);
   EXPECT_EQ(config["quant_method"], "gptq");
   EXPECT_EQ(config["bits"], 4);
@@ -60,7 +64,88 @@ TEST(GptqConfigTest, OtherGridsAndFloatLayersBecomeDynamicRules) {
   EXPECT_EQ(config["desc_act"], false);
   EXPECT_EQ(config["checkpoint_format"], "gptq");
   EXPECT_EQ(config["dynamic"].dump(),
-            R"({"+:^a\\.v$":{"bits":8,"group_size":64,"sym":true},"-:^a\\.o$":{}})");
+            R"({"+:^a\\.0\\.v$":{"bits":8,"group_size":64,"sym":true},"-:^a\\.0\\.o$":{}})");
+}
+
+/// The start of the rule that decides about a module: "+:", "-:", or "" for none.
+std::string RuleOf(const nlohmann::ordered_json& rules, const std::string& module) {
+  for (const auto& [rule, settings] : rules.items()) {
+    if (std::regex_match(module, std::regex(rule.substr(2)))) return rule.substr(0, 2);
+  }
+  return "";
+}
+
+// Rules are asked in order: the tower's comes before those of layers that are called alike.
+TEST(GptqConfigTest, OtherPartsOfALargerModelStayFloatUnderAllNamesOfLoaders) {
+  PackableModel model;
+  model.config.is_part = true;
+  model.config.prefix = "language_model.model.";
+  model.config.head_prefix = "language_model.";
+  model.config.names.head = "lm_head";
+  model.other_parts = {"vision_tower"};
+  model.plan = {Planned("language_model.model.layers.1.q", {true, 4, 32, false}),
+                Planned("language_model.model.layers.1.k", {true, 4, 32, false}),
+                Planned("language_model.model.layers.1.o", {false, 4, 32, false})};
+  const nlohmann::ordered_json rules = GptqConfig(model)["dynamic"];
+  EXPECT_EQ(rules.begin().key(), R"(-:^(?:.*\.)?vision_tower(?:\..*)?$)");
+  EXPECT_EQ(RuleOf(rules, "vision_tower.encoder.layers.1.o"), "-:");
+  EXPECT_EQ(RuleOf(rules, "model.vision_tower.encoder.layers.1.q"), "-:");
+  EXPECT_EQ(RuleOf(rules, "language_model.model.layers.1.o"), "-:");
+  EXPECT_EQ(RuleOf(rules, "model.language_model.layers.1.o"), "-:");
+  EXPECT_EQ(RuleOf(rules, "model.language_model.layers.1.q"), "");
+  EXPECT_EQ(RuleOf(rules, "model.language_model.layers.11.o"), "");
+}
+
+// vLLM asks for the names of what it loads, which hold several layers.
+TEST(GptqConfigTest, RulesHoldForWhatServersLoadAsOne) {
+  using model_info::Role;
+  const auto planned = [](const std::string& name, Role role, int bits, int expert = -1) {
+    return model_info::PlannedLayer{
+        {.name = name, .role = role, .expert = expert, .in = 64, .out = 64},
+        {bits > 0, bits, 32, false}};
+  };
+  PackableModel model;
+  model.config.prefix = "model.";
+  const std::string block = "model.layers.0.";
+  model.plan = {planned(block + "self_attn.q_proj", Role::kQuery, 8),
+                planned(block + "self_attn.k_proj", Role::kKey, 8),
+                planned(block + "self_attn.v_proj", Role::kValue, 8),
+                planned(block + "mlp.gate_proj", Role::kGate, 0),
+                planned(block + "mlp.up_proj", Role::kUp, 0),
+                planned(block + "mlp.experts.0.w1", Role::kGate, 3, 0),
+                planned("model.layers.1.attention.query_key_value", Role::kQueryKeyValue, 8)};
+  for (int i = 0; i < 9; ++i) {
+    model.plan.push_back(planned(fmt::format("model.layers.1.a{}", i), Role::kDown, 4));
+  }
+  const nlohmann::ordered_json rules = GptqConfig(model)["dynamic"];
+  for (const char* name : {"q_proj", "k_proj", "v_proj", "qkv_proj"}) {
+    EXPECT_EQ(RuleOf(rules, block + "self_attn." + name), "+:") << name;
+  }
+  for (const char* name : {"gate_proj", "up_proj", "gate_up_proj"}) {
+    EXPECT_EQ(RuleOf(rules, block + "mlp." + name), "-:") << name;
+  }
+  EXPECT_EQ(RuleOf(rules, block + "mlp.experts.0.w1"), "+:");
+  EXPECT_EQ(RuleOf(rules, block + "mlp.experts"), "+:");
+  EXPECT_EQ(RuleOf(rules, block + "mlp.experts.1.w1"), "");
+  EXPECT_EQ(RuleOf(rules, "model.layers.1.attention.query_key_value"), "+:");
+  EXPECT_EQ(RuleOf(rules, "model.layers.1.attention.qkv_proj"), "");
+}
+
+TEST(GptqConfigTest, TransformersIsToldWhatIsRoundedInEveryBlock) {
+  PackableModel model;
+  const LayerGrid grid = {true, 4, 32, false};
+  const auto at = [](int block, const std::string& name, const LayerGrid& of) {
+    model_info::PlannedLayer planned = Planned(fmt::format("layers.{}.{}", block, name), of);
+    planned.layer.block = block;
+    return planned;
+  };
+  model.plan = {at(0, "q", grid), at(0, "o", {.quantized = false}), at(1, "q", grid),
+                at(1, "o", {.quantized = false})};
+  EXPECT_EQ(GptqConfig(model)["modules_in_block_to_quantize"].dump(), R"([["q"]])");
+  model.plan.back() = at(1, "o", grid);
+  EXPECT_FALSE(GptqConfig(model).contains("modules_in_block_to_quantize"));
+  model.plan[1] = at(0, "o", grid);
+  EXPECT_FALSE(GptqConfig(model).contains("modules_in_block_to_quantize"));
 }
 
 }  // namespace

@@ -56,4 +56,21 @@ void Regrid(pack::PackableModel& model, const std::string& layer, const LayerGri
   }
 }
 
+void MakePart(pack::PackableModel& model) {
+  const std::string part = "language_model.";
+  model.config.is_part = true;
+  model.config.head_prefix = part;
+  model.config.prefix.insert(0, part);
+  model.config.source = {{"text_config", model.config.source}};
+  for (model_info::PlannedLayer& planned : model.plan) planned.layer.name.insert(0, part);
+  std::map<std::string, quant::Quantized> layers;
+  for (const auto& [name, quantized] : model.layers) layers[part + name] = quantized;
+  model.layers = std::move(layers);
+  for (auto& [name, tensor] : model.floats) name.insert(0, part);
+  model.other_parts = {"vision_tower"};
+  // Called as a layer of the decoder is.
+  model.other_tensors = {{"vision_tower.layers.0.mlp.down_proj.weight", Random({8, 8})},
+                         {"vision_tower.patches.weight", Random({4, 3, 2, 2})}};
+}
+
 }  // namespace teq

@@ -14,4 +14,7 @@ namespace teq {
 /// Gives one layer of it another grid, or leaves it float.
 void Regrid(pack::PackableModel& model, const std::string& layer, const LayerGrid& grid);
 
+/// Makes it the decoder of a larger model, with a vision tower beside it.
+void MakePart(pack::PackableModel& model);
+
 }  // namespace teq

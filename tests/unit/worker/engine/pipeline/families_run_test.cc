@@ -34,7 +34,7 @@ class FamilyRun {
     std::ofstream file(directory_ + "/" + name + ".jsonl");
     for (int line = 0; line < lines; ++line) {
       std::vector<unsigned> ids(kWindow);
-      for (unsigned& id : ids) id = random() % family_.config.at("vocab_size").get<unsigned>();
+      for (unsigned& id : ids) id = random() % static_cast<unsigned>(family_.logits.size(1));
       file << nlohmann::json{{"input_ids", ids}}.dump() << "\n";
     }
   }
@@ -138,7 +138,8 @@ INSTANTIATE_TEST_SUITE_P(All, FamilyRunTest, testing::ValuesIn(FamilyCases()),
                            return name;
                          });
 
-// OPT of 350M has linear layers outside its blocks, Mixtral experts, Falcon fused projections.
+// OPT of 350M has linear layers outside its blocks, Mixtral experts, Falcon fused projections,
+// Gemma 3 a vision tower.
 class FormatsRunTest : public FamilyRun, public testing::TestWithParam<std::string> {
  protected:
   FormatsRunTest() : FamilyRun(GetParam()) {}
@@ -178,7 +179,7 @@ TEST_P(FormatsRunTest, OneJobWritesEveryFormatFromTheSameCodes) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Some, FormatsRunTest,
-                         testing::Values("llama", "mixtral", "opt-350m", "falcon-7b"),
+                         testing::Values("llama", "mixtral", "opt-350m", "falcon-7b", "gemma3"),
                          [](const auto& each) {
                            std::string name = each.param;
                            std::ranges::replace(name, '-', '_');
@@ -203,6 +204,70 @@ TEST(TransposedFormatsRunTest, DequantizedIsStoredAsTheSourceIs) {
     return;
   }
   FAIL() << "nothing was written";
+}
+
+// A larger model stays one: every format has all of it, but for GGUF.
+TEST(OtherPartsRunTest, TheyArePublishedAsTheyAreStored) {
+  FamilyRun run("mistral3");
+  run.family_.config["text_config"]["dtype"] = "float32";
+  const std::string positions = "vision_tower.position_ids";
+  run.family_.tensors.emplace_back(positions, torch::arange(4, torch::kInt64));
+  run.family_.tensors.emplace_back("vision_tower.scale", torch::tensor(1e30F));
+  const teq::v1::EngineEvent last = run.RunJob({teq::v1::FORMAT_DEQUANTIZED});
+  ASSERT_TRUE(last.has_finished()) << last.DebugString();
+  EXPECT_THAT(last.finished().report().notes(),
+              testing::Contains("multi_modal_projector, vision_tower: 7 tensors are published as "
+                                "they are stored"));
+  std::set<std::string> names;
+  for (const auto& entry :
+       std::filesystem::recursive_directory_iterator(run.directory_ + "/output")) {
+    if (entry.path().filename() != "config.json") continue;
+    const auto config = nlohmann::json::parse(std::ifstream(entry.path()));
+    EXPECT_EQ(config.at("text_config").at("dtype"), "float16");
+    const auto checkpoint = checkpoint::Checkpoint::Open(entry.path().parent_path());
+    ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+    for (const auto& [name, tensor] : run.family_.tensors) {
+      const auto stored = checkpoint->Read(name);
+      ASSERT_TRUE(stored.ok()) << stored.status();
+      EXPECT_EQ(stored->scalar_type(), tensor.scalar_type()) << name;
+      if (name.starts_with("language_model.")) continue;
+      EXPECT_TRUE(torch::equal(*stored, tensor)) << name;
+    }
+    return;
+  }
+  FAIL() << "nothing was written";
+}
+
+// Routers are often float32 in a model of bfloat16, and loaders give a model one type. Two keys of
+// the source that would be wrong of what is published: one names Python files, one is often null.
+TEST(MixedTypesRunTest, WhatIsFloat32IsPublishedAsTheRestIs) {
+  FamilyRun run("mixtral");
+  run.family_.config["torch_dtype"] = "bfloat16";
+  run.family_.config["quantization_config"] = nullptr;
+  run.family_.config["auto_map"] = {{"AutoConfig", "configuration_mixtral.MixtralConfig"}};
+  for (auto& [name, tensor] : run.family_.tensors) {
+    tensor = tensor.to(name.ends_with("gate.weight") || name.ends_with("norm.weight")
+                           ? torch::kFloat32
+                           : torch::kBFloat16);
+  }
+  const teq::v1::EngineEvent last = run.RunJob({teq::v1::FORMAT_DEQUANTIZED});
+  ASSERT_TRUE(last.has_finished()) << last.DebugString();
+  int configs = 0;
+  for (const auto& entry :
+       std::filesystem::recursive_directory_iterator(run.directory_ + "/output")) {
+    if (entry.path().filename() != "config.json") continue;
+    ++configs;
+    const auto config = nlohmann::json::parse(std::ifstream(entry.path()));
+    EXPECT_EQ(config.at("torch_dtype"), "bfloat16");
+    EXPECT_FALSE(config.contains("auto_map"));
+    EXPECT_FALSE(config.contains("quantization_config"));
+    const auto checkpoint = checkpoint::Checkpoint::Open(entry.path().parent_path());
+    ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+    for (const auto& [name, info] : checkpoint->index().tensors) {
+      EXPECT_EQ(info.dtype, model_info::DType::kBF16) << name;
+    }
+  }
+  EXPECT_EQ(configs, 1);
 }
 
 // The engine asks a Gaudi for nothing that is not in the plugin's interface.
