@@ -1,21 +1,29 @@
 {{- define "teqd.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimAll "-" -}}
 {{- end -}}
 
+{{/*
+What all names begin with. A Service's is a DNS label with a letter first; a release's may have dots and begin with a
+digit. 40 characters leave room for every suffix but a pool's.
+*/}}
 {{- define "teqd.fullname" -}}
+{{- $name := include "teqd.name" . -}}
+{{- $full := printf "%s-%s" .Release.Name $name -}}
 {{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
-{{- else if contains (include "teqd.name" .) .Release.Name -}}
-{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
-{{- else -}}
-{{- printf "%s-%s" .Release.Name (include "teqd.name" .) | trunc 40 | trimSuffix "-" -}}
+{{- $full = .Values.fullnameOverride -}}
+{{- else if contains $name .Release.Name -}}
+{{- $full = .Release.Name -}}
 {{- end -}}
+{{- if regexMatch "^[0-9]" $full -}}
+{{- $full = printf "r-%s" $full -}}
+{{- end -}}
+{{- $full | replace "." "-" | trunc 40 | trimAll "-" -}}
 {{- end -}}
 
 {{/* What selects pods: these never change with an upgrade. */}}
 {{- define "teqd.selector" -}}
-app.kubernetes.io/name: {{ include "teqd.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "teqd.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "teqd.labels" -}}
@@ -79,12 +87,21 @@ runAsNonRoot: true
 capabilities: {drop: [ALL]}
 {{- end -}}
 
+{{/* A URL of the object store, refused where the programs would refuse it. Takes `store`, `key` and `url`. */}}
+{{- define "teqd.endpoint" -}}
+{{- $isLoopback := regexMatch "^http://(localhost|127\\.[0-9.]*|\\[::1\\])(:[0-9]+)?(/|$)" .url -}}
+{{- if and (hasPrefix "http://" .url) (not $isLoopback) (not .store.allowHttp) -}}
+{{- fail (printf "objectStore.%s: %s is not encrypted; use https://, or set objectStore.allowHttp where the network is trusted" .key .url) -}}
+{{- end -}}
+{{- .url | quote -}}
+{{- end -}}
+
 {{/* Object stores and hubs, as environment variables. */}}
 {{- define "teqd.storageEnvironment" -}}
 {{- with .Values.objectStore -}}
 - {name: AWS_EC2_METADATA_DISABLED, value: {{ not .instanceMetadata | quote }}}
 {{- if .endpoint }}
-- {name: AWS_ENDPOINT_URL_S3, value: {{ .endpoint | quote }}}
+- {name: AWS_ENDPOINT_URL_S3, value: {{ include "teqd.endpoint" (dict "store" . "key" "endpoint" "url" .endpoint) }}}
 {{- end }}
 {{- if .allowHttp }}
 - {name: TEQ_S3_ALLOW_HTTP, value: "1"}
@@ -112,7 +129,7 @@ capabilities: {drop: [ALL]}
 - name: AWS_ROLE_SESSION_NAME
   valueFrom: {fieldRef: {fieldPath: metadata.name}}
 {{- if .webIdentity.stsEndpoint }}
-- {name: AWS_ENDPOINT_URL_STS, value: {{ .webIdentity.stsEndpoint | quote }}}
+- {name: AWS_ENDPOINT_URL_STS, value: {{ include "teqd.endpoint" (dict "store" . "key" "webIdentity.stsEndpoint" "url" .webIdentity.stsEndpoint) }}}
 {{- end }}
 {{- end }}
 {{- end }}

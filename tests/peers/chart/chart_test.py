@@ -4,6 +4,7 @@ import functools
 import json
 import pathlib
 import re
+import shutil
 import tempfile
 import unittest
 
@@ -15,9 +16,9 @@ OVERLAYS = sorted((tools.ROOT / "deploy" / "kubernetes" / "overlays").iterdir())
 
 
 @functools.cache
-def render(*arguments, apis=(tools.OPERATOR,)):
+def render(*arguments, apis=(tools.OPERATOR,), release="r"):
     """The chart's objects as Helm 4 renders them."""
-    ran = tools.template("4", *arguments, apis=apis)
+    ran = tools.template("4", *arguments, apis=apis, release=release)
     assert ran.returncode == 0, ran.stderr
     objects, findings = tools.validate(ran.stdout)
     assert findings == [], findings
@@ -89,6 +90,21 @@ class ValidatorTest(unittest.TestCase):
                      "root filesystem is writable", "a token is mounted", "memory has no limit"):
             self.assertIn(f"Deployment d: {what}", found)
 
+    def test_names_and_labels_that_kubernetes_refuses_are_found(self):
+        def entry(kind, name, value="a"):
+            return {"kind": kind, "metadata": {"name": name, "labels": {"l": value}}}
+
+        good = [entry("CronJob", "c" * 52), entry("Job", "j" * 52 + "-1"), entry("StatefulSet", "s" * 52),
+                entry("Service", "s" * 63), entry("ConfigMap", "1.c" + "c" * 250), entry("ConfigMap", "c", "l" * 63)]
+        self.assertEqual(tools.name_findings(good), [])
+        bad = [entry("CronJob", "c" * 53), entry("Job", "j" * 53 + "-1"), entry("StatefulSet", "s" * 53),
+               entry("Service", "s" * 64), entry("Service", "a.b"), entry("Service", "1a"), entry("Service", "a-"),
+               entry("ConfigMap", "c" * 254), entry("ConfigMap", "c", "l" * 64), entry("ConfigMap", "c", 1.2),
+               {**entry("ConfigMap", "c"), "spec": {"selector": {"matchLabels": {"l": "l-"}}}}]
+        for each in bad:
+            with self.subTest(entry=each):
+                self.assertEqual(len(tools.name_findings([each])), 1)
+
 
 class ChartTest(unittest.TestCase):
     def test_there_are_ten_value_sets(self):
@@ -115,6 +131,68 @@ class ChartTest(unittest.TestCase):
                 keys = [(o["kind"], o["metadata"]["name"]) for o in objects]
                 self.assertEqual(len(keys), len(set(keys)), keys)
                 self.assertIn("StatefulSet", [kind for kind, _ in keys])
+
+    def test_names_fit_for_every_release_and_pool(self):
+        pools = {"p" * 15 + "a": {"device": "cpu", "mode": "job", "job": {"schedule": "0 1 * * *"}},
+                 "p" * 15 + "b": {"device": "cpu", "mode": "job", "job": {"schedule": "0 1 * * *"}},
+                 "p" * 15 + "c": {"device": "cpu", "mode": "job"}, "p" * 15 + "d": {"device": "cpu", "mode": "job"},
+                 "p" * 15 + "e": {"device": "cpu", "replicas": 2}}
+        # Of 53 characters, as long as Helm takes, also with dashes and dots where names are cut; and short ones.
+        releases = ["r" * 53, "1" * 53, "teqd" + "r" * 49, "1.2", "1e3", "team.teqd", "r" * 38 + "--" + "r" * 13,
+                    ".".join("r" * 27), "r" * 18 + "--" + "r" * 33]
+        cases = [(release, ()) for release in releases]
+        cases += [("1.2", ("--set-string", f"{key}={value}"))
+                  for key, value in (("fullnameOverride", "f" * 63), ("nameOverride", "1" * 63), ("nameOverride", "1"))]
+        for release, overrides in cases:
+            with self.subTest(release=release, overrides=overrides):
+                objects = render("--set-json", f"workers.pools={json.dumps(pools)}", *overrides, release=release)
+                self.assertEqual(tools.name_findings(objects), [])
+                keys = [(o["kind"], o["metadata"]["name"]) for o in objects]
+                self.assertEqual(len(keys), len(set(keys)), keys)
+                for name in pools:
+                    kind = {"a": "CronJob", "b": "CronJob", "c": "Job", "d": "Job", "e": "Deployment"}[name[-1]]
+                    ending = f"-worker-{name}-1" if kind == "Job" else f"-worker-{name}"
+                    self.assertEqual(len([n for k, n in keys if k == kind and n.endswith(ending)]), 1, keys)
+
+    def test_names_that_kubernetes_takes_are_whole(self):
+        # An upgrade must find the StatefulSet, and so its volume, under the name that it had.
+        def names(release, schedule):
+            pool = {"device": "cpu", "mode": "job", "job": {"schedule": schedule}}
+            objects = render("--set-json", f"workers.pools={json.dumps({'nightly': pool})}", release=release)
+            return {(o["kind"], o["metadata"]["name"]) for o in objects}
+
+        for release, full in {"teqd": "teqd", "r": "r-teqd", "models-of-every-team": "models-of-every-team-teqd",
+                              "quantization-of-every-team": "quantization-of-every-team-teqd"}.items():
+            with self.subTest(release=release):
+                self.assertLessEqual(
+                    {("StatefulSet", f"{full}-server"), ("Service", full), ("Service", f"{full}-headless"),
+                     ("ServiceAccount", f"{full}-worker"), ("ConfigMap", f"{full}-worker-nightly"),
+                     ("CronJob", f"{full}-worker-nightly")}, names(release, "0 1 * * *"))
+                self.assertIn(("Job", f"{full}-worker-nightly-1"), names(release, ""))
+        self.assertIn(("StatefulSet", "quantization-of-every-model-of-team-a-te-server"),
+                      names("quantization-of-every-model-of-team-a", ""))
+
+    def test_releases_that_differ_late_have_jobs_of_their_own(self):
+        names = set()
+        for team in "ab":
+            objects = render("--set-json", 'workers.pools={"twelve-oclock": {"device": "cpu", "mode": "job"}}',
+                             release=f"quantization-of-models-of-team-{team}")
+            names |= {o["metadata"]["name"] for o in objects if o["kind"] == "Job"}
+        self.assertEqual(len(names), 2, names)
+
+    def test_other_charts_may_have_it_on_a_condition(self):
+        with tempfile.TemporaryDirectory() as directory:
+            parent = pathlib.Path(directory) / "parent"
+            shutil.copytree(tools.CHART, parent / "charts" / "teqd")
+            (parent / "Chart.yaml").write_text(
+                "{apiVersion: v2, name: parent, version: 1.0.0, dependencies: "
+                "[{name: teqd, version: 0.1.0, repository: '', condition: teqd.enabled}]}")
+            for version in tools.LAYERS:
+                for enabled in ("true", "false"):
+                    with self.subTest(helm=version, enabled=enabled):
+                        ran = tools.template(version, "--set", f"teqd.enabled={enabled}", chart=parent)
+                        self.assertEqual(ran.returncode, 0, ran.stderr)
+                        self.assertEqual("kind: StatefulSet" in ran.stdout, enabled == "true")
 
     def test_restricted_pod_security_holds_outside_gaudi(self):
         for values in VALUES:
@@ -237,6 +315,28 @@ class ChartTest(unittest.TestCase):
         self.assertEqual(env["AWS_WEB_IDENTITY_TOKEN_FILE"], f"{mount['mountPath']}/{token['path']}")
         self.assertEqual(env["AWS_ROLE_ARN"], "arn:aws:iam::123456789012:role/teqd")
 
+    def test_http_to_another_machine_is_refused_unless_allowed(self):
+        role = ("--set", "objectStore.webIdentity.roleArn=arn:aws:iam::123456789012:role/teqd")
+        allowed = ("--set", "objectStore.allowHttp=true")
+        for key, variable in (("endpoint", "AWS_ENDPOINT_URL_S3"), ("webIdentity.stsEndpoint", "AWS_ENDPOINT_URL_STS")):
+            for url in ("http://store.example:9000", "http://127.0.0.1.example", "http://localhost.example"):
+                setting = ("--set", f"objectStore.{key}={url}")
+                with self.subTest(setting=setting):
+                    for version in tools.LAYERS:
+                        ran = tools.template(version, *role, *setting)
+                        self.assertNotEqual(ran.returncode, 0)
+                        self.assertIn(f"objectStore.{key}: {url} is not encrypted", ran.stderr)
+                        self.assertIn("objectStore.allowHttp", ran.stderr)
+                    for kind, name in (("StatefulSet", "r-teqd-server"), ("Deployment", "r-teqd-worker-cpu")):
+                        workload = named(render(*role, *setting, *allowed), kind, name)
+                        env = {e["name"]: e.get("value") for e in container(workload)["env"]}
+                        self.assertEqual((env[variable], env["TEQ_S3_ALLOW_HTTP"]), (url, "1"))
+            for url in ("https://store.example", "http://127.0.0.1:9000", "http://localhost", "http://[::1]:9000/"):
+                setting = ("--set", f"objectStore.{key}={url}")
+                with self.subTest(setting=setting):
+                    env = container(named(render(*role, *setting), "StatefulSet", "r-teqd-server"))["env"]
+                    self.assertIn({"name": variable, "value": url}, env)
+
     def test_lines_are_json_unless_text_is_asked_for(self):
         for arguments, word in (((), "json"), (("--set", "logFormat=text"), "text")):
             configs = [text for o in render(*arguments) if o["kind"] == "ConfigMap"
@@ -279,6 +379,13 @@ class ChartTest(unittest.TestCase):
             "uriPrefixes={/mnt/teqd}": "uriPrefixes",
             "uriPrefixes=null": "uriPrefixes",
             "logFormat=xml": "logFormat",
+            "server.leaseDuration=0.5s": "leaseDuration",
+            "server.drainTimeout=0s": "drainTimeout",
+            "uriPrefixes={file://mnt/teqd}": "uriPrefixes",
+            "nameOverride=a.b": "nameOverride",
+            "fullnameOverride=a.b": "fullnameOverride",
+            "fullnameOverride=1a": "fullnameOverride",
+            "enabled=often": "enabled",
         }
         for version in tools.LAYERS:
             for setting, word in cases.items():
@@ -315,6 +422,14 @@ class ProgramsTest(unittest.TestCase):
         finally:
             server.terminate()
 
+    def assert_server_refuses(self, text, reason):
+        config = self.root / "server.yaml"
+        config.write_text(text)
+        ran = programs.run("teq-server", "--config", config, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0",
+                           "--data", self.root / "data", seconds=30)
+        self.assertNotEqual(ran.code, 0, ran)
+        self.assertIn(reason, ran.err)
+
     def assert_worker_reads(self, text):
         config = self.root / "worker.yaml"
         config.write_text(text)
@@ -336,6 +451,36 @@ class ProgramsTest(unittest.TestCase):
         for values in (VALUES[0], VALUES[1], VALUES[3]):
             with self.subTest(values=values.name):
                 self.check(render("--values", values))
+
+    def test_values_that_the_server_refuses_are_refused_before(self):
+        takes = {
+            "server.leaseDuration": "1s 1.5s 090s 0.5m 0.02m 0.0167m 0.5h 0.0003h 0.000278h 24h",
+            "server.drainTimeout": "1s 0.5s 00.10m 0.001h 10m",
+            "uriPrefixes[0]": "file:/// file:///mnt/teqd file:///mnt/teqd/ s3:// s3://bucket s3://bucket/ s3://bucket/a/b "
+                              "https:// https://models.internal https://models.internal:8443/a/ https://[::1]:8443 "
+                              "hf:// hf://owner hf://owner/ hf://owner/name hf://owner/name@v1/rc hf://owner/name/",
+        }
+        refuses = {
+            "server.leaseDuration": "0s 0.0m 0.999s 0.01m 0.0166m 0.0002h 0.000277h 0.00001h",
+            "server.drainTimeout": "0s 0.0s 00m 0.00h",
+            "uriPrefixes[0]": "file:// file://mnt/teqd file:////mnt file:///mnt//teqd file:///mnt/teqd?a s3:///a "
+                              "s3://bucket//a s3://bucket/#a https:///a https://models.internal//a hf://owner//name",
+        }
+        lines = {"server.leaseDuration": "lease_duration: '{}'", "server.drainTimeout": "drain_timeout: '{}'",
+                 "uriPrefixes[0]": "uri_prefixes: ['{}']"}
+        for key, line in lines.items():
+            for value in takes[key].split():
+                with self.subTest(key=key, takes=value):
+                    self.assert_server_starts(line.format(value))
+                    ran = tools.template("4", "--set", f"{key}={value}")
+                    self.assertEqual(ran.returncode, 0, ran.stderr)
+            for value in refuses[key].split():
+                with self.subTest(key=key, refuses=value):
+                    reason = "INVALID_URI" if key.startswith("uri") else "INVALID_CONFIG"
+                    self.assert_server_refuses(line.format(value), reason)
+                    ran = tools.template("4", "--set", f"{key}={value}")
+                    self.assertNotEqual(ran.returncode, 0)
+                    self.assertIn(f"'{value}' does not match pattern", ran.stderr)
 
     def test_files_of_the_overlays(self):
         for overlay in OVERLAYS:

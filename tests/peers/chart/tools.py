@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import subprocess
 import tempfile
 import zipfile
@@ -49,10 +50,10 @@ def kustomize(version, directory):
     return call([unpacked(LAYERS[version]) / "kubectl" / "kubectl", "kustomize", directory])
 
 
-def template(version, *arguments, apis=(OPERATOR,)):
-    """The chart as release `r` in namespace `ns`, as YAML."""
+def template(version, *arguments, apis=(OPERATOR,), release="r", chart=CHART):
+    """The chart as a release in namespace `ns`, as YAML."""
     flags = [flag for api in apis for flag in ("--api-versions", api)]
-    return helm(version, "template", "r", CHART, "--namespace", "ns", *flags, *arguments)
+    return helm(version, "template", release, chart, "--namespace", "ns", *flags, *arguments)
 
 
 def validate(text):
@@ -80,6 +81,42 @@ def pods(objects):
             yield name, spec["jobTemplate"]["spec"]["template"]["spec"]
         elif entry["kind"] in ("Deployment", "StatefulSet", "Job", "DaemonSet"):
             yield name, spec["template"]["spec"]
+
+
+LABEL = re.compile(r"(?=.{0,63}$)([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
+SUBDOMAIN = re.compile(r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+SERVICE = re.compile(r"(?=.{1,63}$)[a-z]([-a-z0-9]*[a-z0-9])?")
+# What Kubernetes appends: to a CronJob's name a time, to a StatefulSet's a digest of its pods. Both then stand in
+# labels, as a Job's own name does; that one ends in the release's revision, of up to ten digits.
+LONGEST = {"CronJob": 63 - len("-12345678-x"), "StatefulSet": 63 - len("-1234567890"), "Job": 63}
+
+
+def labels(value):
+    """Every label below `value`, of objects, of what they describe and of what selects them."""
+    if isinstance(value, list):
+        for child in value:
+            yield from labels(child)
+    elif isinstance(value, dict):
+        for key, child in value.items():
+            if key in ("labels", "matchLabels"):
+                yield from child.items()
+            else:
+                yield from labels(child)
+
+
+def name_findings(objects):
+    """Names and labels that Kubernetes refuses; its schemas do not know."""
+    findings = []
+    for entry in objects:
+        kind, name = entry["kind"], entry["metadata"]["name"]
+        form = SERVICE if kind == "Service" else SUBDOMAIN
+        longest = name + "0" * 9 if kind == "Job" else name
+        if not form.fullmatch(name) or len(longest) > LONGEST.get(kind, 253):
+            findings.append(f"{kind} {name}: name")
+        for key, value in labels(entry):
+            if not isinstance(value, str) or not LABEL.fullmatch(value):
+                findings.append(f"{kind} {name}: label {key}: {value}")
+    return findings
 
 
 def assert_dns_is_reachable(test, objects):
