@@ -595,7 +595,7 @@ ModelConfig Gpt2(ConfigReader& config) {
   model.transposed_linears = true;
   model.qkv_bias = model.attention_output_bias = true;
   model.tied_embeddings = config.Flag("tie_word_embeddings", true);
-  config.Require("scale_attn_by_inverse_layer_idx", false);
+  model.attention_scale_by_depth = config.Flag("scale_attn_by_inverse_layer_idx", false);
   return model;
 }
 

@@ -176,6 +176,7 @@ absl::Status CheckGgufModel(const ModelConfig& config) {
     return refuse(known->parallel ? "attention and MLP one after the other"
                                   : "attention and MLP side by side");
   }
+  if (config.attention_scale_by_depth) return refuse("scale of attention by depth");
   if (config.residual_from_norm) return refuse("residual that follows a norm");
   if (config.heads * config.head_size != config.hidden_size && !known->any_head_size) {
     return refuse(fmt::format("{} heads of {} for a hidden size of {}", config.heads,

@@ -136,7 +136,8 @@ struct ModelConfig {
 
   double embedding_scale = 1;
   double attention_scale = 0;
-  double attention_softcap = 0;  // cap * tanh(score / cap); 0: none
+  bool attention_scale_by_depth = false;  // divided by the block's number from 1
+  double attention_softcap = 0;           // cap * tanh(score / cap); 0: none
   double logit_softcap = 0;
   double qkv_clip = 0;                // queries, keys and values stay within it; 0: anywhere
   std::vector<std::int64_t> windows;  // by block: tokens a position sees, itself included; 0: all
@@ -159,6 +160,10 @@ struct ModelConfig {
 
   [[nodiscard]] std::int64_t Window(std::int64_t block) const {
     return windows.empty() ? 0 : windows[static_cast<std::size_t>(block)];
+  }
+  [[nodiscard]] double AttentionScale(std::int64_t block) const {
+    return attention_scale_by_depth ? attention_scale / static_cast<double>(block + 1)
+                                    : attention_scale;
   }
   [[nodiscard]] bool IsSparse(std::int64_t block) const {
     return experts.count > 0 && experts.sparse_blocks[static_cast<std::size_t>(block)];

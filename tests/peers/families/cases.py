@@ -786,6 +786,12 @@ CLASSIC_CASES = [
         embedding=0.5,
     ),
     Case(
+        "gpt2-inverse-depth",
+        "Scores divided by the layer's number too, as Stanford's models have it.",
+        gpt2(n_layer=3, scale_attn_by_inverse_layer_idx=True),
+        embedding=0.5,
+    ),
+    Case(
         "gptj",
         "Rotation of neighbouring dimensions in half of each head, attention and MLP side by "
         "side after one norm, head with bias.",

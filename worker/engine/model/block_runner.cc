@@ -182,7 +182,7 @@ Tensor BlockRunner::Attend(const Block& block, const Tensor& input,
   Heads heads = Project(config, block, input);
   heads.query = NormHeads(block.at(NormPlace::kQuery), heads.query, config);
   heads.key = NormHeads(block.at(NormPlace::kKey), heads.key, config);
-  AttentionSetting setting{.scale = config.attention_scale,
+  AttentionSetting setting{.scale = config.AttentionScale(block.number),
                            .softcap = config.attention_softcap,
                            .window = window,
                            .mask = mask_.at(window),

@@ -40,7 +40,10 @@ absl::StatusOr<Vocabulary> ParseVocabulary(const JsonPart& part) {
 
 absl::StatusOr<Bpe> Bpe::Parse(const JsonPart& model) {
   if (model["dropout"].present()) {
-    return model["dropout"].Invalid("makes ids random and is not supported; set it to null");
+    TEQ_ASSIGN_OR_RETURN(const double dropout, model["dropout"].Number());
+    if (dropout != 0) {
+      return model["dropout"].Invalid("makes ids random and is not supported; set it to null");
+    }
   }
   TEQ_RETURN_IF_ERROR(RefuseSubwordMarks(model));
   Bpe bpe;

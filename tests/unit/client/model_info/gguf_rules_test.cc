@@ -124,6 +124,9 @@ TEST_F(GgufRulesTest, RefusesModelsThatLlamaCppComputesOtherwise) {
                "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 4,
                "vocab_size": 96})");
   ExpectRefused(CheckGgufModel(config_), "type gemma is not written; known: bloom");
+  Describe(R"({"model_type": "gpt2", "n_embd": 64, "n_layer": 1, "n_head": 4, "vocab_size": 96,
+               "scale_attn_by_inverse_layer_idx": true})");
+  ExpectRefused(CheckGgufModel(config_), "attention by depth");
 }
 
 TEST_F(GgufRulesTest, NamesByteLevelTokenizersByTheirStages) {

@@ -311,10 +311,9 @@ TEST(ModelConfigTest, ReadsPublishedConfigs) {
 
 // Variants of a family that its table names.
 TEST(ModelConfigTest, RefusesVariantsByName) {
-  Json gpt2 = {{"model_type", "gpt2"}, {"n_embd", 32},
-               {"n_layer", 2},         {"n_head", 4},
-               {"vocab_size", 64},     {"scale_attn_by_inverse_layer_idx", true}};
-  ExpectError(gpt2, "UNSUPPORTED_MODEL", "scale_attn_by_inverse_layer_idx is true; only false");
+  Json gpt2 = {{"model_type", "gpt2"}, {"n_embd", 32},     {"n_layer", 2},
+               {"n_head", 4},          {"vocab_size", 64}, {"scale_attn_weights", false}};
+  ExpectError(gpt2, "UNSUPPORTED_MODEL", "scale_attn_weights is false; only true");
   Json mpt = {{"model_type", "mpt"}, {"d_model", 32},    {"n_layers", 2},
               {"n_heads", 4},        {"vocab_size", 64}, {"attn_config", {{"alibi", false}}}};
   ExpectError(mpt, "UNSUPPORTED_MODEL", "attn_config: alibi is false");

@@ -121,7 +121,10 @@ class WriteGgufTest : public testing::Test {
           quant::QuantizeToNearest(
               model.config.transposed_linears ? weight.t().contiguous() : weight, grid));
     }
-    for (const auto& [tensor, values] : tensors) model.floats.emplace_back(tensor, values);
+    for (const auto& [tensor, values] : tensors) {
+      const bool is_own = tensor.starts_with(model.config.head_prefix);
+      (is_own ? model.floats : model.other_tensors).emplace_back(tensor, values);
+    }
     return model;
   }
 
@@ -138,7 +141,7 @@ class WriteGgufTest : public testing::Test {
 
 TEST_F(WriteGgufTest, TheReaderFindsEveryTensorOfTheCheckpointAgain) {
   for (const char* name : {"llama", "llama-rope-llama3", "llama-rope-yarn", "mistral", "qwen2",
-                           "gpt2", "bloom", "falcon-7b", "falcon-11b", "falcon-40b"}) {
+                           "gpt2", "bloom", "falcon-7b", "falcon-11b", "falcon-40b", "mistral3"}) {
     SCOPED_TRACE(name);
     const PackableModel model = Make(name, {true, 4, 32, true});
     const auto written = WriteGgufDirectory(model, directory_ / "out");

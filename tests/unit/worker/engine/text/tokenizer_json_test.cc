@@ -98,6 +98,10 @@ TEST_F(TokenizerJsonTest, ModelWithoutATypeIsBpeWhereItHasMerges) {
   EXPECT_THAT(Ids("ab", R"({"model": {"type": null}})"), ElementsAre(4));
 }
 
+TEST_F(TokenizerJsonTest, NoDropoutMayBeWrittenAsZero) {
+  EXPECT_THAT(Ids("ab", R"({"model": {"dropout": 0.0}})"), ElementsAre(4));
+}
+
 TEST_F(TokenizerJsonTest, ThreadsMayShareATokenizer) {
   const auto tokenizer = Open(R"({"pre_tokenizer": {"type": "Split", "pattern": {"Regex": "\\s"},
                                   "behavior": "Removed", "invert": false}})");
