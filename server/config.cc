@@ -1,12 +1,11 @@
 #include "server/config.h"
 
-#include <fstream>
 #include <functional>
 #include <map>
 #include <set>
-#include <sstream>
 #include <utility>
 
+#include "client/objects/file.h"
 #include "client/side_port/address.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
@@ -190,13 +189,12 @@ absl::StatusOr<Config> ParseConfig(std::string_view yaml, std::string_view file)
 }
 
 absl::StatusOr<Config> ReadConfig(const std::filesystem::path& file) {
-  std::ifstream stream(file);
-  std::ostringstream text;
-  if (!stream || !(text << stream.rdbuf())) {
+  const absl::StatusOr<std::string> text = objects::ReadFile(file);
+  if (!text.ok()) {
     return Error(absl::StatusCode::kNotFound, "CONFIG_NOT_FOUND",
                  fmt::format("{}: cannot be read; name a YAML file by --config", file.string()));
   }
-  return ParseConfig(text.str(), file.string());
+  return ParseConfig(*text, file.string());
 }
 
 absl::Status CheckConfig(const Config& config) {

@@ -102,7 +102,7 @@ class Server::Impl {
         jobs_(&queue_, &watches_, &estimates_),
         workers_(&queue_, &polls_),
         catalog_(store_.get()),
-        artifacts_({.uri_policy = {.allowed_prefixes = config.uri_prefixes}}, &catalog_, &clock_) {
+        artifacts_({.uri_policy = {.allowed_prefixes = config.uri_prefixes}}, &catalog_) {
     store_->ReportOperations([this](std::string_view operation, absl::Duration duration) {
       metrics_.OnStoreOperation(operation, duration);
     });

@@ -116,14 +116,16 @@ absl::StatusOr<Inputs::Model> Inputs::FetchModel(const std::string& uri) {
 }
 
 absl::Status Inputs::AddSmallFiles(const ObjectNames& names, const Model& model) {
-  std::vector<std::string_view> wanted = {model_info::kConfigFile, model_info::kWeightsIndexFile,
-                                          model_info::kCardFile};
-  wanted.insert(wanted.end(), model_info::kCompanionFiles.begin(),
-                model_info::kCompanionFiles.end());
+  std::vector<std::string_view> optional = {model_info::kWeightsIndexFile, model_info::kCardFile};
+  optional.insert(optional.end(), model_info::kCompanionFiles.begin(),
+                  model_info::kCompanionFiles.end());
   std::vector<Source> sources;
-  for (const std::string_view name : wanted) {
+  TEQ_RETURN_IF_ERROR(Check());
+  TEQ_ASSIGN_OR_RETURN(const auto config, names.Find(model_info::kConfigFile));
+  if (config) sources.push_back({names.store(), *config});
+  for (const std::string_view name : optional) {
     TEQ_RETURN_IF_ERROR(Check());
-    TEQ_ASSIGN_OR_RETURN(const auto object, names.Find(name));
+    TEQ_ASSIGN_OR_RETURN(const auto object, names.FindOptional(name));
     if (object) sources.push_back({names.store(), *object});
   }
   return AddWhole(model.uri, model.directory, sources);
@@ -131,12 +133,16 @@ absl::Status Inputs::AddSmallFiles(const ObjectNames& names, const Model& model)
 
 absl::StatusOr<std::vector<std::string>> Inputs::WeightNames(const ObjectNames& names,
                                                              const Model& model) const {
-  TEQ_ASSIGN_OR_RETURN(const auto single, names.Find(model_info::kWeightsFile));
+  TEQ_ASSIGN_OR_RETURN(const auto single, names.FindOptional(model_info::kWeightsFile));
   if (single) return std::vector{std::string(model_info::kWeightsFile)};
   const fs::path index = model.directory / model_info::kWeightsIndexFile;
   if (files_.contains(index)) return model_info::ReadShardNames(index);
   TEQ_ASSIGN_OR_RETURN(const auto pickle, names.FindPickle());
   if (pickle) return model_info::PickledWeights(model.directory / *pickle);
+  // Weights that are forbidden are not missing.
+  for (const std::string_view name : {model_info::kWeightsFile, model_info::kWeightsIndexFile}) {
+    TEQ_RETURN_IF_ERROR(names.Find(name).status());
+  }
   return std::vector<std::string>();
 }
 

@@ -45,6 +45,13 @@ absl::StatusOr<std::optional<objects::ObjectInfo>> ObjectNames::Find(std::string
   return std::nullopt;
 }
 
+absl::StatusOr<std::optional<objects::ObjectInfo>> ObjectNames::FindOptional(
+    std::string_view name) const {
+  auto object = Find(name);
+  if (ErrorReason(object.status()) == "OBJECT_ACCESS_DENIED") return std::nullopt;
+  return object;
+}
+
 absl::StatusOr<std::optional<std::string>> ObjectNames::FindPickle() const {
   if (listed_) {
     const auto found =
@@ -52,7 +59,7 @@ absl::StatusOr<std::optional<std::string>> ObjectNames::FindPickle() const {
     return found == listed_->end() ? std::nullopt : std::optional(found->first);
   }
   for (const std::string_view name : kUsualPickles) {
-    TEQ_ASSIGN_OR_RETURN(const auto object, Find(name));
+    TEQ_ASSIGN_OR_RETURN(const auto object, FindOptional(name));
     if (object) return std::string(name);
   }
   return std::nullopt;

@@ -22,6 +22,11 @@ class ObjectNames {
   [[nodiscard]] absl::StatusOr<std::optional<objects::ObjectInfo>> Find(
       std::string_view name) const;
 
+  /// The same of what a model may lack: a web server that shows nobody its list, such as a public
+  /// bucket, answers 403 for what is not there.
+  [[nodiscard]] absl::StatusOr<std::optional<objects::ObjectInfo>> FindOptional(
+      std::string_view name) const;
+
   /// One that holds pickled weights; nothing where there is none, or none under a usual name where
   /// the store has no list.
   [[nodiscard]] absl::StatusOr<std::optional<std::string>> FindPickle() const;

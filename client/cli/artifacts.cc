@@ -15,6 +15,7 @@
 #include "client/cli/render.h"
 #include "client/cli/text.h"
 #include "client/cli/transfer_view.h"
+#include "client/objects/endpoint.h"
 #include "client/objects/environment.h"
 #include "client/objects/file.h"
 #include "client/objects/verify.h"
@@ -162,7 +163,7 @@ class UrlFetcher {
       : session_(session),
         job_(std::move(job)),
         transport_(objects::MakeCurlTransport(
-            {.ca_file = objects::ProcessEnvironment()("AWS_CA_BUNDLE")})) {
+            {.ca_file = objects::BucketCertificates(objects::ProcessEnvironment())})) {
     for (const auto& artifact : manifest.artifacts) {
       const std::string directory =
           manifest.Prefix() + objects::FormatDirectory(artifact.format()) + "/";

@@ -65,25 +65,27 @@ std::string ProfileName(const Environment& environment) {
   return name.empty() ? "default" : name;
 }
 
-// One section of a file of AWS's; nothing where it has none. A line that begins with space belongs
-// to the setting above it, which is none of ours.
+// One section of a file of AWS's; nothing where it has none. A line that stands further in than the
+// setting above it belongs to that setting, which is none of ours.
 std::optional<Settings> Section(std::string_view text, std::string_view section) {
   std::optional<Settings> settings;
   bool inside = false;
+  std::optional<std::size_t> indent;  // of the setting above; none right below a section's name
   while (!text.empty()) {
     const std::size_t end = std::min(text.find('\n'), text.size());
-    const std::string_view line = text.substr(0, end);
+    std::string_view line = text.substr(0, end);
     text.remove_prefix(std::min(end + 1, text.size()));
-    if (line.empty() || line.front() == '#' || line.front() == ';' || line.front() == ' ' ||
-        line.front() == '\t') {
-      continue;
-    }
+    const std::size_t first = line.find_first_not_of(" \t\r");
+    if (first == std::string_view::npos || line[first] == '#' || line[first] == ';') continue;
+    if (indent && first > *indent) continue;
+    line.remove_prefix(first);
     if (line.front() == '[') {
       inside = Trimmed(line.substr(1, std::min(line.find(']'), line.size()) - 1)) == section;
+      indent.reset();
       if (inside && !settings) settings.emplace();
-    } else if (const std::size_t equals = line.find('=');
-               inside && equals != std::string_view::npos) {
-      (*settings)[Trimmed(line.substr(0, equals))] = Trimmed(line.substr(equals + 1));
+    } else if (const std::size_t equals = line.find('='); equals != std::string_view::npos) {
+      indent = first;
+      if (inside) (*settings)[Trimmed(line.substr(0, equals))] = Trimmed(line.substr(equals + 1));
     }
   }
   return settings;
@@ -94,14 +96,15 @@ std::string Setting(const Settings& settings, std::string_view key) {
   return found == settings.end() ? std::string() : found->second;
 }
 
-Settings ConfiguredProfile(const Environment& environment) {
+// Nothing where the configuration file has no such profile.
+std::optional<Settings> ConfiguredProfile(const Environment& environment) {
   const fs::path file = ProfileFile(environment, "AWS_CONFIG_FILE", "config");
   const absl::StatusOr<std::string> text = ReadSmallFile(file);
-  if (!text.ok()) return {};
+  if (!text.ok()) return std::nullopt;
   const std::string name = ProfileName(environment);
   std::optional<Settings> settings = Section(*text, "profile " + name);
   if (!settings && name == "default") settings = Section(*text, name);
-  return settings.value_or(Settings());
+  return settings;
 }
 
 absl::StatusOr<std::optional<Credentials>> FromEnvironment(const Environment& environment) {
@@ -149,6 +152,14 @@ absl::StatusOr<Credentials> KeysOfJson(std::string_view place, const std::string
     return Unavailable(place, "its answer holds none");
   }
   return keys;
+}
+
+// Whether STS may answer another time.
+bool IsPassing(int status, std::string_view code) {
+  constexpr std::array<std::string_view, 4> kCodes = {
+      "Throttling", "ThrottlingException", "RequestLimitExceeded", "IDPCommunicationError"};
+  return status >= 500 || status == 408 || status == 429 ||
+         std::ranges::find(kCodes, code) != kCodes.end();
 }
 
 class CredentialsChain : public CredentialsProvider {
@@ -207,17 +218,26 @@ class CredentialsChain : public CredentialsProvider {
         ProfileFile(world_.environment, "AWS_SHARED_CREDENTIALS_FILE", "credentials");
     const fs::path config = ProfileFile(world_.environment, "AWS_CONFIG_FILE", "config");
     const std::string profile = ProfileName(world_.environment);
-    looked.push_back(fmt::format("profile \"{}\" of {} and {}", profile,
-                                 file.empty() ? "~/.aws/credentials" : file.string(),
-                                 config.empty() ? "~/.aws/config" : config.string()));
+    const std::string files =
+        fmt::format("{} and {}", file.empty() ? "~/.aws/credentials" : file.string(),
+                    config.empty() ? "~/.aws/config" : config.string());
+    looked.push_back(fmt::format("profile \"{}\" of {}", profile, files));
+    std::optional<Settings> shared;
     if (const auto text = ReadSmallFile(file); text.ok()) {
-      const std::optional<Settings> settings = Section(*text, profile);
-      TEQ_ASSIGN_OR_RETURN(auto keys, KeysOf(settings.value_or(Settings()), file));
+      shared = Section(*text, profile);
+      TEQ_ASSIGN_OR_RETURN(auto keys, KeysOf(shared.value_or(Settings()), file));
       if (keys) return keys;
     } else if (!absl::IsNotFound(text.status())) {
       return BadCredentials(Text(text.status()));
     }
-    const Settings settings = ConfiguredProfile(world_.environment);
+    const std::optional<Settings> configured = ConfiguredProfile(world_.environment);
+    // One that is misspelt must not end with the keys of the machine.
+    if (!shared && !configured && !world_.environment("AWS_PROFILE").empty()) {
+      return BadCredentials(fmt::format(
+          "AWS_PROFILE: {} have no profile \"{}\"; write it there, or unset AWS_PROFILE", files,
+          profile));
+    }
+    const Settings settings = configured.value_or(Settings());
     TEQ_ASSIGN_OR_RETURN(auto keys, KeysOf(settings, config));
     if (keys) return keys;
     const std::string token_file = Setting(settings, "web_identity_token_file");
@@ -255,7 +275,7 @@ class CredentialsChain : public CredentialsProvider {
     }
     HttpRequest request{.url = url};
     if (!token.empty()) request.headers.emplace_back("Authorization", token);
-    TEQ_ASSIGN_OR_RETURN(const std::string body, Ask(kPlace, request));
+    TEQ_ASSIGN_OR_RETURN(const std::string body, BodyOf(kPlace, Send(request)));
     return KeysOfJson(kPlace, body);
   }
 
@@ -273,27 +293,42 @@ class CredentialsChain : public CredentialsProvider {
                       .headers = {{"X-aws-ec2-metadata-token-ttl-seconds", "21600"}},
                       .body = std::string_view()};
     constexpr std::string_view kPlace = "the machine's endpoint for credentials";
-    const absl::StatusOr<std::string> session = Ask(kPlace, token);
-    if (!session.ok()) return std::nullopt;  // this machine has none
+    const absl::StatusOr<HttpAnswer> session = Send(token);
+    if (MeansNoEndpoint(session)) return std::nullopt;
+    TEQ_ASSIGN_OR_RETURN(const std::string session_token, BodyOf(kPlace, session));
     const std::string roles = base + "/latest/meta-data/iam/security-credentials/";
-    const Pairs headers = {{"X-aws-ec2-metadata-token", *session}};
-    const absl::StatusOr<std::string> role = Ask(kPlace, {.url = roles, .headers = headers});
-    if (!role.ok()) {
+    const Pairs headers = {{"X-aws-ec2-metadata-token", session_token}};
+    const absl::StatusOr<HttpAnswer> listed = Send({.url = roles, .headers = headers});
+    if (listed.ok() && listed->status == 404) {
       looked.back() = "the machine's endpoint (IMDSv2; the machine has no role)";
       return std::nullopt;
     }
-    const std::string name = Trimmed(role->substr(0, role->find('\n')));
-    TEQ_ASSIGN_OR_RETURN(const std::string body,
-                         Ask(kPlace, {.url = roles + EncodePath(name), .headers = headers}));
+    TEQ_ASSIGN_OR_RETURN(const std::string role, BodyOf(kPlace, listed));
+    const std::string name = Trimmed(role.substr(0, role.find('\n')));
+    TEQ_ASSIGN_OR_RETURN(
+        const std::string body,
+        BodyOf(kPlace, Send({.url = roles + EncodePath(name), .headers = headers})));
     return KeysOfJson(kPlace, body);
   }
 
-  // The body of a 200 from an endpoint of this machine.
-  absl::StatusOr<std::string> Ask(std::string_view place, HttpRequest request) const {
+  // To an endpoint of this machine.
+  absl::StatusOr<HttpAnswer> Send(HttpRequest request) const {
     request.connect_timeout = absl::Seconds(1);
     request.total_timeout = absl::Seconds(5);
     request.max_body_bytes = kMaxAnswerBytes;
-    const absl::StatusOr<HttpAnswer> answer = world_.local_transport->Send(request);
+    return world_.local_transport->Send(request);
+  }
+
+  // Whether the answer to the request for a session says that this machine has no such endpoint:
+  // nobody is there, or somebody who knows nothing of sessions.
+  static bool MeansNoEndpoint(const absl::StatusOr<HttpAnswer>& session) {
+    if (!session.ok()) return ErrorReason(session.status()) == "HTTP_NO_CONNECTION";
+    return session->status >= 400 && session->status < 500 && session->status != 429;
+  }
+
+  // The body of a 200.
+  static absl::StatusOr<std::string> BodyOf(std::string_view place,
+                                            const absl::StatusOr<HttpAnswer>& answer) {
     if (!answer.ok()) return Unavailable(place, Text(answer.status()));
     if (answer->status != 200) return Unavailable(place, fmt::format("HTTP {}", answer->status));
     return answer->body;
@@ -312,6 +347,12 @@ class CredentialsChain : public CredentialsProvider {
                                              {"RoleSessionName", session},
                                              {"WebIdentityToken", Trimmed(*token)}});
     std::string url = world_.environment("AWS_ENDPOINT_URL_STS");
+    if (!url.empty() && !IsTrustedForKeys(url) && world_.environment("TEQ_S3_ALLOW_HTTP") != "1") {
+      return Error(absl::StatusCode::kInvalidArgument, "INVALID_ENDPOINT",
+                   "AWS_ENDPOINT_URL_STS: is neither https:// nor on this machine, and the token "
+                   "and keys would travel in the open; use https://, or set TEQ_S3_ALLOW_HTTP=1 "
+                   "where the network is trusted");
+    }
     if (url.empty()) url = fmt::format("https://sts.{}", AwsHost(RegionOf(world_.environment)));
     const absl::StatusOr<HttpAnswer> answer =
         world_.transport->Send({.method = "POST",
@@ -325,7 +366,7 @@ class CredentialsChain : public CredentialsProvider {
       const S3Error error = ParseError(answer->body);
       const std::string problem =
           fmt::format("HTTP {} {} for role {}", answer->status, error.code, role);
-      if (answer->status >= 500 || answer->status == 429) return Unavailable(kPlace, problem);
+      if (IsPassing(answer->status, error.code)) return Unavailable(kPlace, problem);
       return BadCredentials(
           fmt::format("{} refuses: {}; check AWS_ROLE_ARN and what it trusts", kPlace, problem));
     }
@@ -345,7 +386,7 @@ std::shared_ptr<CredentialsProvider> MakeCredentialsChain(CredentialsWorld world
 }
 
 std::string ProfileSetting(const Environment& environment, std::string_view key) {
-  return Setting(ConfiguredProfile(environment), key);
+  return Setting(ConfiguredProfile(environment).value_or(Settings()), key);
 }
 
 std::string RegionOf(const Environment& environment) {

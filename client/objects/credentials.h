@@ -19,8 +19,9 @@ class CredentialsProvider {
 
   /// Asked before each request; a provider keeps what it found until shortly before its expiry.
   /// FAILED_PRECONDITION, NO_CREDENTIALS, names the places that were looked at;
-  /// FAILED_PRECONDITION, BAD_CREDENTIALS: a place that was chosen holds no good ones; UNAVAILABLE,
-  /// CREDENTIALS_UNAVAILABLE: an endpoint that gives them does not answer.
+  /// FAILED_PRECONDITION, BAD_CREDENTIALS: a place that was chosen holds no good ones;
+  /// INVALID_ARGUMENT, INVALID_ENDPOINT: they would travel unencrypted; UNAVAILABLE,
+  /// CREDENTIALS_UNAVAILABLE: an endpoint that gives them does not answer, or not now.
   [[nodiscard]] virtual absl::StatusOr<Credentials> Get() = 0;
 
   /// Forgets what is kept: a store said that it is no longer good.

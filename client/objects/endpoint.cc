@@ -38,12 +38,15 @@ absl::StatusOr<Origin> ParseOrigin(std::string_view variable, std::string_view u
   if (rest.ends_with('/')) rest.remove_suffix(1);
   // A user and a password would be shown by the message.
   if (rest.find('@') != std::string_view::npos) return Invalid(variable, "...@...", kForm);
-  if ((origin.scheme != "https://" && origin.scheme != "http://") || rest.empty() ||
+  if ((origin.scheme != "https://" && origin.scheme != "http://") || HostOf(rest).empty() ||
       rest.find_first_of("/?# ") != std::string_view::npos) {
     return Invalid(variable, url, kForm);
   }
-  origin.authority = rest;
   origin.host = HostOf(rest);
+  // curl leaves the port that a scheme has anyway out of the header Host, which is signed.
+  const std::string_view port = rest.substr(origin.host.size());
+  const bool is_usual = port == ":" || port == (origin.scheme == "https://" ? ":443" : ":80");
+  origin.authority = is_usual ? origin.host : rest;
   return origin;
 }
 
@@ -90,6 +93,11 @@ absl::StatusOr<Endpoint> EndpointOf(const Environment& environment, const std::s
   }
   endpoint.origin = origin.scheme + endpoint.host;
   return endpoint;
+}
+
+std::string BucketCertificates(const Environment& environment) {
+  std::string bundle = environment("AWS_CA_BUNDLE");
+  return bundle.empty() ? environment("SSL_CERT_FILE") : bundle;
 }
 
 std::string AwsHost(std::string_view region) {

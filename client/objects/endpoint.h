@@ -23,6 +23,9 @@ struct Endpoint {
 [[nodiscard]] absl::StatusOr<Endpoint> EndpointOf(const Environment& environment,
                                                   const std::string& bucket);
 
+/// The file of certificates that endpoints of buckets are trusted by; empty: the system's.
+[[nodiscard]] std::string BucketCertificates(const Environment& environment);
+
 /// "eu-west-1.amazonaws.com": what the hosts of a region's services end with.
 [[nodiscard]] std::string AwsHost(std::string_view region);
 

@@ -13,7 +13,8 @@ namespace teq::objects {
 ///   AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN: keys
 ///   AWS_WEB_IDENTITY_TOKEN_FILE, AWS_ROLE_ARN, AWS_ROLE_SESSION_NAME: a role, by a token in a file
 ///   AWS_ENDPOINT_URL_STS: where that role is asked for; else AWS's, of the region
-///   AWS_SHARED_CREDENTIALS_FILE, AWS_CONFIG_FILE, AWS_PROFILE: files with keys and the region
+///   AWS_SHARED_CREDENTIALS_FILE, AWS_CONFIG_FILE, AWS_PROFILE: files with keys and the region; one
+///     of them has to have a profile that is named
 ///   AWS_CONTAINER_CREDENTIALS_RELATIVE_URI or _FULL_URI, AWS_CONTAINER_AUTHORIZATION_TOKEN(_FILE):
 ///     the endpoint that a container gets its keys from
 ///   AWS_EC2_METADATA_SERVICE_ENDPOINT, AWS_EC2_METADATA_DISABLED: the machine's own endpoint
@@ -22,8 +23,8 @@ namespace teq::objects {
 ///   AWS_CA_BUNDLE, SSL_CERT_FILE: certificates to trust instead of the system's; the first for S3
 ///   TEQ_S3_ADDRESSING: "path" or "virtual", where a bucket's name stands; else virtual for AWS and
 ///     path for other endpoints
-///   TEQ_S3_ALLOW_HTTP: "1": an http:// endpoint that is not loopback may be used; what is sent is
-///     then signed but not secret
+///   TEQ_S3_ALLOW_HTTP: "1": an http:// endpoint that is not loopback may be used, also for
+///     AWS_ENDPOINT_URL_STS; what is sent is then signed but not secret, and STS' keys neither
 ///   HF_ENDPOINT: the hub; else the public one
 ///   HF_TOKEN; HF_TOKEN_PATH, a file with it; else ~/.cache/huggingface/token: who asks the hub
 ///   https_proxy, http_proxy, no_proxy: as curl's

@@ -29,6 +29,7 @@ struct Exchange {
   std::size_t sent = 0;
   bool cancelled = false;
   bool too_large = false;
+  bool was_sent = false;
 
   [[nodiscard]] bool IsForSink() const {
     return request.sink && (answer.status == 200 || answer.status == 206);
@@ -37,6 +38,12 @@ struct Exchange {
     long status = 0;
     curl_easy_getinfo(handle, CURLINFO_RESPONSE_CODE, &status);
     answer.status = static_cast<int>(status);
+  }
+  // The time is 0 as long as there is no connection to send on.
+  void ReadWasSent() {
+    curl_off_t before_sending = 0;
+    curl_easy_getinfo(handle, CURLINFO_PRETRANSFER_TIME_T, &before_sending);
+    was_sent = before_sending > 0;
   }
 };
 
@@ -115,13 +122,6 @@ int OnProgress(void* context, curl_off_t /*down_total*/, curl_off_t /*down*/,
   return 1;
 }
 
-// "https://host:8443" of a URL: what a message may show.
-std::string PlaceOf(std::string_view url) {
-  const std::size_t scheme = url.find("://");
-  if (scheme == std::string_view::npos) return "the server";
-  return std::string(url.substr(0, url.find_first_of("/?#", scheme + 3)));
-}
-
 bool IsTlsError(CURLcode code) {
   return code == CURLE_PEER_FAILED_VERIFICATION || code == CURLE_SSL_CACERT_BADFILE ||
          code == CURLE_SSL_CERTPROBLEM || code == CURLE_SSL_ISSUER_ERROR;
@@ -152,7 +152,9 @@ absl::Status ErrorOf(CURLcode code, const Exchange& exchange, std::string_view w
     return Error(absl::StatusCode::kInvalidArgument, "HTTP_BAD_URL",
                  fmt::format("{}: {}", place, words));
   }
-  return Error(absl::StatusCode::kUnavailable, "HTTP_FAILED", fmt::format("{}: {}", place, words));
+  return Error(absl::StatusCode::kUnavailable,
+               exchange.was_sent ? "HTTP_FAILED" : "HTTP_NO_CONNECTION",
+               fmt::format("{}: {}", place, words));
 }
 
 class CurlTransport : public HttpTransport {
@@ -172,6 +174,7 @@ class CurlTransport : public HttpTransport {
     const HeaderList headers = Prepare(handle.get(), request, exchange, words);
     const CURLcode code = curl_easy_perform(handle.get());
     exchange.ReadStatus();
+    exchange.ReadWasSent();
     curl_easy_reset(handle.get());  // keeps connections
     Return(std::move(handle));
     if (code != CURLE_OK) {
@@ -284,6 +287,16 @@ std::string HttpAnswer::Header(const std::string& lower_case_name) const {
 
 bool HttpAnswer::IsRangeFrom(std::uint64_t first) const {
   return status == 206 && Header("content-range").starts_with(fmt::format("bytes {}-", first));
+}
+
+std::string PlaceOf(std::string_view url) {
+  const std::size_t scheme = url.find("://");
+  if (scheme == std::string_view::npos) return "the server";
+  std::string_view authority = url.substr(scheme + 3);
+  authority = authority.substr(0, authority.find_first_of("/?#"));
+  const std::size_t at = authority.rfind('@');
+  if (at != std::string_view::npos) authority.remove_prefix(at + 1);
+  return fmt::format("{}{}", url.substr(0, scheme + 3), authority);
 }
 
 std::shared_ptr<HttpTransport> MakeCurlTransport(CurlOptions options) {

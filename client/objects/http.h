@@ -57,8 +57,9 @@ struct HttpRequest {
 
 /// Sends requests; any status is an answer. Thread-safe. Errors:
 ///
-/// UNAVAILABLE, HTTP_FAILED: no connection, one that broke, a body that ended early, a timeout, no
-/// byte for 60 s; a second try may succeed. FAILED_PRECONDITION, TLS_FAILED: the server's
+/// UNAVAILABLE, HTTP_NO_CONNECTION: nothing could be sent; UNAVAILABLE, HTTP_FAILED: a connection
+/// that broke, a body that ended early, a timeout, no byte for 60 s; a second try may succeed.
+/// FAILED_PRECONDITION, TLS_FAILED: the server's
 /// certificate is not trusted. RESOURCE_EXHAUSTED, HTTP_ANSWER_TOO_LARGE: headers above 64 KiB, or
 /// a body above its limit. CANCELLED. INVALID_ARGUMENT, HTTP_BAD_URL.
 ///
@@ -68,6 +69,9 @@ class HttpTransport {
   virtual ~HttpTransport() = default;
   [[nodiscard]] virtual absl::StatusOr<HttpAnswer> Send(const HttpRequest& request) = 0;
 };
+
+/// "https://host:8443" of a URL: what a message may show. Without a user and a password.
+[[nodiscard]] std::string PlaceOf(std::string_view url);
 
 /// HttpTransport by libcurl: HTTP/1.1, connections kept for the next request. Authorization is
 /// never sent to another host than the URL's.

@@ -107,8 +107,8 @@ class HttpsStore : public ObjectStore {
     return absl::OkStatus();
   }
 
-  [[nodiscard]] absl::StatusOr<std::string> PresignedUrl(const std::string& key,
-                                                         absl::Duration /*ttl*/) const override {
+  [[nodiscard]] absl::StatusOr<SignedUrl> PresignedUrl(const std::string& key,
+                                                       absl::Duration /*ttl*/) const override {
     return Error(StatusCode::kFailedPrecondition, "NOT_PRESIGNABLE",
                  fmt::format("{}: a web server signs nothing; its URL is the object's", Uri(key)));
   }

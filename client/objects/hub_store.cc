@@ -19,6 +19,8 @@ using absl::StatusCode;
 
 constexpr std::string_view kDefaultEndpoint = "https://huggingface.co";
 constexpr std::size_t kMaxListBytes = std::size_t{64} << 20;
+// Redirects and errors come with a page, which may be longer than the file.
+constexpr std::size_t kMaxPageBytes = std::size_t{64} << 10;
 constexpr int kMaxRedirects = 5;
 
 std::string Unquoted(std::string text) {
@@ -58,8 +60,8 @@ class HubStore final : public ObjectStore {
   }
   absl::Status Remove(const std::string& /*key*/) override { return ReadOnly(); }
   absl::Status AbortUploads(const std::string& /*prefix*/) override { return absl::OkStatus(); }
-  absl::StatusOr<std::string> PresignedUrl(const std::string& key,
-                                           absl::Duration /*ttl*/) const override {
+  absl::StatusOr<SignedUrl> PresignedUrl(const std::string& key,
+                                         absl::Duration /*ttl*/) const override {
     return Error(StatusCode::kFailedPrecondition, "NOT_PRESIGNABLE",
                  fmt::format("{}: a hub gives no URLs to others", Uri(key)));
   }
@@ -176,7 +178,8 @@ Attempt HubStore::GetOnce(const std::string& what, std::string url, const Pairs&
                           std::size_t max_bytes, const std::string& etag,
                           HttpAnswer& answer) const {
   for (int hop = 0; hop <= kMaxRedirects; ++hop) {
-    HttpRequest request{.url = url, .headers = headers, .max_body_bytes = max_bytes};
+    HttpRequest request{
+        .url = url, .headers = headers, .max_body_bytes = std::max(max_bytes, kMaxPageBytes)};
     const bool is_hub = OriginOf(url) == OriginOf(options_.endpoint);
     if (is_hub && !options_.token.empty()) {
       request.headers.emplace_back("Authorization", "Bearer " + options_.token);
@@ -250,7 +253,7 @@ Attempt HubStore::Failure(const std::string& what, std::string_view url,
                                               "429); try later, or with a token in {}",
                                               what, options_.token_place)
                                 : fmt::format("{}: {} answers HTTP {}; try again later", what,
-                                              OriginOf(url), status)),
+                                              PlaceOf(url), status)),
             .again = true,
             .wait = ParseRetryAfter(answer.Header("retry-after"), options_.world.now())};
   }
@@ -258,7 +261,7 @@ Attempt HubStore::Failure(const std::string& what, std::string_view url,
   if (!is_hub) {
     return {.status = Error(StatusCode::kUnavailable, "OBJECT_STORE_UNAVAILABLE",
                             fmt::format("{}: {}, where the hub keeps it, answers HTTP {}", what,
-                                        OriginOf(url), status)),
+                                        PlaceOf(url), status)),
             .again = true};
   }
   if (status == 401 || status == 403) return {.status = Refused(what, answer)};
@@ -330,8 +333,11 @@ absl::StatusOr<HubStoreOptions> HubOptionsOf(const Location& location,
   const std::string_view kind = std::string_view(options.endpoint).substr(0, scheme);
   if ((kind != "https" && kind != "http") || options.endpoint.size() <= scheme + 3 ||
       options.endpoint.find_first_of("?#@ ") != std::string::npos) {
+    // A user and a password would be shown by the message.
+    const bool is_secret = options.endpoint.find('@') != std::string::npos;
     return Error(StatusCode::kInvalidArgument, "INVALID_ENDPOINT",
-                 fmt::format("HF_ENDPOINT is \"{}\"; write https://host", options.endpoint));
+                 fmt::format("HF_ENDPOINT is \"{}\"; write https://host",
+                             is_secret ? "...@..." : options.endpoint));
   }
   TEQ_RETURN_IF_ERROR(ReadToken(environment, options));
   if (!options.token.empty() && !IsTrustedForKeys(options.endpoint)) {

@@ -202,8 +202,8 @@ class LocalStore : public ObjectStore {
         });
   }
 
-  [[nodiscard]] absl::StatusOr<std::string> PresignedUrl(const std::string& key,
-                                                         absl::Duration /*ttl*/) const override {
+  [[nodiscard]] absl::StatusOr<SignedUrl> PresignedUrl(const std::string& key,
+                                                       absl::Duration /*ttl*/) const override {
     return Error(
         absl::StatusCode::kFailedPrecondition, "NOT_PRESIGNABLE",
         fmt::format("{} lies in a directory, which no URL reads; read it there", Uri(key)));

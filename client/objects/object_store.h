@@ -26,6 +26,12 @@ struct ObjectInfo {
 /// What a write does where the key is taken.
 enum class IfExists { kReplace, kFail };
 
+/// A URL that reads an object by GET, without credentials.
+struct SignedUrl {
+  std::string url;
+  absl::Time expiry;  // of the URL, or of the keys that signed it where those end before
+};
+
 /// Told of bytes as they arrive, from any thread, one call at a time; false ends the transfer with
 /// CANCELLED.
 using TransferProgress = std::function<bool(std::uint64_t done, std::uint64_t total)>;
@@ -89,10 +95,10 @@ class ObjectStore {
   /// nothing. OK where the store has no such thing.
   [[nodiscard]] virtual absl::Status AbortUploads(const std::string& prefix) = 0;
 
-  /// A URL that reads the object by GET, without credentials, for `ttl`. FAILED_PRECONDITION,
-  /// NOT_PRESIGNABLE, for stores that cannot.
-  [[nodiscard]] virtual absl::StatusOr<std::string> PresignedUrl(const std::string& key,
-                                                                 absl::Duration ttl) const = 0;
+  /// A URL of the object that is good for `ttl`. FAILED_PRECONDITION, NOT_PRESIGNABLE, for stores
+  /// that cannot.
+  [[nodiscard]] virtual absl::StatusOr<SignedUrl> PresignedUrl(const std::string& key,
+                                                               absl::Duration ttl) const = 0;
 
   /// The URI of a key, as people write it, such as s3://bucket/prefix/gptq/config.json.
   [[nodiscard]] virtual std::string Uri(const std::string& key) const = 0;

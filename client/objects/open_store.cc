@@ -35,13 +35,12 @@ struct World {
 
 StoreOr OpenBucket(const Location& location, const World& world) {
   TEQ_ASSIGN_OR_RETURN(Endpoint endpoint, EndpointOf(world.environment, location.authority));
-  const std::string bundle = world.environment("AWS_CA_BUNDLE");
-  const std::string certificates = world.environment("SSL_CERT_FILE");
-  const auto transport = world.Transport({.ca_file = bundle.empty() ? certificates : bundle});
+  const auto transport = world.Transport({.ca_file = BucketCertificates(world.environment)});
   const auto credentials = MakeCredentialsChain(
       {.environment = world.environment,
        .transport = transport,
-       .local_transport = world.Transport({.ca_file = certificates, .use_proxy = false}),
+       .local_transport =
+           world.Transport({.ca_file = world.environment("SSL_CERT_FILE"), .use_proxy = false}),
        .now = [] { return absl::Now(); }});
   TEQ_RETURN_IF_ERROR(credentials->Get().status());
   return OpenS3Store({.bucket = location.authority,

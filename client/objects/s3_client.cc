@@ -1,5 +1,6 @@
 #include "client/objects/s3_client.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "client/objects/file.h"
@@ -79,13 +80,15 @@ absl::Status S3Client::Run(const std::function<Attempt(int attempt)>& attempt,
   });
 }
 
-absl::StatusOr<std::string> S3Client::Presign(const std::string& key, absl::Duration ttl) const {
+absl::StatusOr<SignedUrl> S3Client::Presign(const std::string& key, absl::Duration ttl) const {
   TEQ_ASSIGN_OR_RETURN(const Credentials keys, options_.credentials->Get());
   const SignedParts parts{.method = "GET",
                           .path = EncodePath(options_.endpoint.base_path + key),
                           .headers = {{"host", options_.endpoint.host}}};
-  return options_.endpoint.origin + parts.path + "?" +
-         PresignedQuery(parts, keys, {options_.endpoint.region, "s3"}, options_.world.now(), ttl);
+  const absl::Time now = options_.world.now();
+  return SignedUrl{.url = options_.endpoint.origin + parts.path + "?" +
+                          PresignedQuery(parts, keys, {options_.endpoint.region, "s3"}, now, ttl),
+                   .expiry = std::min(now + ttl, keys.expiry)};
 }
 
 }  // namespace teq::objects

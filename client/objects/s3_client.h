@@ -44,8 +44,7 @@ class S3Client {
                                  const std::function<bool()>& go_on = {}) const;
 
   /// A URL that answers GET of `key` without keys.
-  [[nodiscard]] absl::StatusOr<std::string> Presign(const std::string& key,
-                                                    absl::Duration ttl) const;
+  [[nodiscard]] absl::StatusOr<SignedUrl> Presign(const std::string& key, absl::Duration ttl) const;
 
   [[nodiscard]] const S3StoreOptions& options() const { return options_; }
 

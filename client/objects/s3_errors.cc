@@ -167,7 +167,8 @@ Attempt S3Failure(const S3Context& context, const HttpAnswer& answer) {
 }
 
 Attempt TransportFailure(const S3Context& context, const absl::Status& status) {
-  if (absl::IsUnavailable(status) && ErrorReason(status) == "HTTP_FAILED") {
+  if (absl::IsUnavailable(status) &&
+      IsOneOf(ErrorReason(status), {"HTTP_FAILED", "HTTP_NO_CONNECTION"})) {
     return {.status = Error(StatusCode::kUnavailable, "OBJECT_STORE_UNAVAILABLE",
                             fmt::format("{}: {}; check the network and AWS_ENDPOINT_URL_S3",
                                         context.uri, std::string(status.message()))),

@@ -207,8 +207,8 @@ class S3Store : public ObjectStore {
     return absl::OkStatus();
   }
 
-  [[nodiscard]] absl::StatusOr<std::string> PresignedUrl(const std::string& key,
-                                                         absl::Duration ttl) const override {
+  [[nodiscard]] absl::StatusOr<SignedUrl> PresignedUrl(const std::string& key,
+                                                       absl::Duration ttl) const override {
     TEQ_RETURN_IF_ERROR(CheckKey(key));
     if (ttl < absl::Seconds(1) || ttl > kLongestPresigned) {
       return Error(absl::StatusCode::kInvalidArgument, "INVALID_TTL",

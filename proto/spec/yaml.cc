@@ -88,6 +88,8 @@ void Write(const Json& json, YAML::Emitter& out) {
     const auto& text = json.get_ref<const std::string&>();
     if (!IsSafePlain(text)) out << YAML::DoubleQuoted;
     out << text;
+  } else if (json.is_null()) {
+    out << YAML::Null;  // the text "null" would be quoted
   } else {
     out << json.dump();
   }

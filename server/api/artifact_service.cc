@@ -65,7 +65,7 @@ absl::StatusOr<ManifestFile> FindFile(const OpenOutput& output, const std::strin
 }
 
 absl::Status FillUrl(const ArtifactOptions& options, const queue::ArtifactCatalog& catalog,
-                     absl::Time now, const teq::v1::CreateDownloadUrlRequest& request,
+                     const teq::v1::CreateDownloadUrlRequest& request,
                      teq::v1::CreateDownloadUrlResponse& response) {
   TEQ_ASSIGN_OR_RETURN(const absl::Duration ttl, ReadTtl(request));
   TEQ_ASSIGN_OR_RETURN(const queue::ArtifactName name, queue::ParseArtifactName(request.name()));
@@ -73,8 +73,9 @@ absl::Status FillUrl(const ArtifactOptions& options, const queue::ArtifactCatalo
   TEQ_ASSIGN_OR_RETURN(const teq::v1::Job job, catalog.PublishedJob(name.job.ToString()));
   TEQ_ASSIGN_OR_RETURN(const OpenOutput output, Open(options, job));
   TEQ_ASSIGN_OR_RETURN(const ManifestFile file, FindFile(output, name.format, request.file()));
-  TEQ_ASSIGN_OR_RETURN(*response.mutable_url(), output.store->PresignedUrl(file.path, ttl));
-  *response.mutable_expire_time() = store::ToTimestamp(now + ttl);
+  TEQ_ASSIGN_OR_RETURN(objects::SignedUrl url, output.store->PresignedUrl(file.path, ttl));
+  response.set_url(std::move(url.url));
+  *response.mutable_expire_time() = store::ToTimestamp(url.expiry);
   response.set_sha256(file.sha256);
   response.set_bytes(static_cast<int64_t>(file.bytes));
   return absl::OkStatus();
@@ -123,11 +124,9 @@ absl::Status FillVerification(const ArtifactOptions& options, const queue::Artif
 
 }  // namespace
 
-ArtifactService::ArtifactService(ArtifactOptions options, const queue::ArtifactCatalog* catalog,
-                                 const queue::Clock* clock)
+ArtifactService::ArtifactService(ArtifactOptions options, const queue::ArtifactCatalog* catalog)
     : options_(std::move(options)),
       catalog_(catalog),
-      clock_(clock),
       reads_("reads of published outputs", options_.max_reads),
       verifications_("verifications", options_.max_verifications) {}
 
@@ -160,7 +159,7 @@ ServerUnaryReactor* ArtifactService::CreateDownloadUrl(
     CallbackServerContext* /*context*/, const teq::v1::CreateDownloadUrlRequest* request,
     teq::v1::CreateDownloadUrlResponse* response) {
   return reads_.Run([this, request, response](const std::function<bool()>& /*go_on*/) {
-    return FillUrl(options_, *catalog_, clock_->Now(), *request, *response);
+    return FillUrl(options_, *catalog_, *request, *response);
   });
 }
 

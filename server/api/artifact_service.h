@@ -9,7 +9,6 @@
 #include "proto/spec/uri.h"
 #include "server/api/blocking_calls.h"
 #include "server/queue/artifact_catalog.h"
-#include "server/queue/clock.h"
 #include "teq/v1/artifact_service.grpc.pb.h"
 
 namespace teq::api {
@@ -32,9 +31,8 @@ struct ArtifactOptions {
 /// this server's own access to them. Thread-safe.
 class ArtifactService final : public teq::v1::ArtifactService::CallbackService {
  public:
-  /// `catalog` and `clock` outlive it.
-  ArtifactService(ArtifactOptions options, const queue::ArtifactCatalog* catalog,
-                  const queue::Clock* clock);
+  /// `catalog` outlives it.
+  ArtifactService(ArtifactOptions options, const queue::ArtifactCatalog* catalog);
 
   grpc::ServerUnaryReactor* GetArtifact(grpc::CallbackServerContext* context,
                                         const teq::v1::GetArtifactRequest* request,
@@ -60,7 +58,6 @@ class ArtifactService final : public teq::v1::ArtifactService::CallbackService {
  private:
   const ArtifactOptions options_;
   const queue::ArtifactCatalog* const catalog_;
-  const queue::Clock* const clock_;
   BlockingCalls reads_;
   BlockingCalls verifications_;
 };

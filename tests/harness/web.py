@@ -151,17 +151,21 @@ class Hub(FileServer):
             self.requests.append((request.command, path, dict(request.headers)))
         api = re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/(.+)", path)
         resolve = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
-        model = (api or resolve or [None, ""])[1]
+        cached = re.fullmatch(r"/api/resolve-cache/models/([^/]+/[^/]+)/([^/]+)/(.+)", path)
+        asked = api or resolve or cached
+        model = asked[1] if asked else ""
         if self._refuse(request, model):
             return
-        revision = (api or resolve)[2]
+        revision = asked[2]
         commit = self.models[model].get(revision, revision)
         if commit not in self.commits:
             self.send(request, 404, X_Error_Code="RevisionNotFound")
         elif api:
             self._send_revision(request, model, commit)
+        elif cached:
+            self._send_cached(request, commit, cached[3])
         else:
-            self._send_resolved(request, commit, resolve[3])
+            self._send_resolved(request, model, commit, resolve[3])
 
     def _refuse(self, request, model):
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
@@ -191,7 +195,7 @@ class Hub(FileServer):
         body = json.dumps({"id": model, "sha": commit, "siblings": siblings}).encode()
         self.send(request, 200, body, Content_Type="application/json")
 
-    def _send_resolved(self, request, commit, name):
+    def _send_resolved(self, request, model, commit, name):
         data = self.commits[commit].get(name)
         if data is None:
             self.send(request, 404, X_Error_Code="EntryNotFound")
@@ -202,8 +206,15 @@ class Hub(FileServer):
                       X_Repo_Commit=commit, X_Linked_Etag=f'"{sha256}"',
                       X_Linked_Size=str(len(data)))
         else:
-            self.files[f"/{commit}/{name}"] = data
-            self.send_file(request, f"/{commit}/{name}")
+            place = f"/api/resolve-cache/models/{model}/{commit}/{urllib.parse.quote(name)}"
+            page = f"Temporary Redirect. Redirecting to {place}".encode()
+            # Longer than the file too, where that is small.
+            self.send(request, 307, page.ljust(min(len(data) + 1, 4096)), Location=place,
+                      X_Repo_Commit=commit)
+
+    def _send_cached(self, request, commit, name):
+        self.files[f"/{commit}/{name}"] = self.commits[commit][name]
+        self.send_file(request, f"/{commit}/{name}")
 
 
 def _git_id(data):

@@ -120,9 +120,9 @@ absl::StatusOr<json> Abort(ObjectStore& store, const Arguments& arguments) {
 }
 
 absl::StatusOr<json> Presign(ObjectStore& store, const Arguments& arguments) {
-  TEQ_ASSIGN_OR_RETURN(const std::string url,
+  TEQ_ASSIGN_OR_RETURN(const SignedUrl signed_url,
                        store.PresignedUrl(arguments[0], absl::Seconds(std::stoll(arguments[1]))));
-  return json{{"url", url}};
+  return json{{"url", signed_url.url}};
 }
 
 const std::map<std::string, Command>& Commands() {

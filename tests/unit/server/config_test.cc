@@ -92,6 +92,12 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"- a\n", "expected keys and values"}, BadConfig{"listen: [a\n", "server.yaml:"},
         BadConfig{"listen: a:1\n---\nlisten: b:1\n", "more than one document"}));
 
+TEST(ConfigTest, FileOfNoBytesMeansTheDefaults) {
+  const auto config = ReadConfig("/dev/null");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->listen, "127.0.0.1:8470");
+}
+
 TEST(ConfigTest, MissingFileIsNamed) {
   const absl::Status status = ReadConfig("/none/server.yaml").status();
   EXPECT_EQ(ErrorReason(status), "CONFIG_NOT_FOUND");

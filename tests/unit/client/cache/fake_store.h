@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <mutex>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -53,11 +54,20 @@ class FakeStore final : public objects::ObjectStore {
   /// Called before each read, with its offset; an error is what the read then answers.
   std::function<absl::Status(std::uint64_t offset)> before_read;
 
+  /// Keys that Head answers with OBJECT_ACCESS_DENIED.
+  std::set<std::string> forbidden;
+  /// Whether it answers so for what it has not, as public buckets do.
+  bool forbids_missing = false;
+
   [[nodiscard]] std::uint64_t bytes_read() const { return bytes_read_.value(); }
   [[nodiscard]] std::uint64_t reads() const { return reads_.value(); }
 
   absl::StatusOr<objects::ObjectInfo> Head(const std::string& key) const override {
     const auto found = objects_.find(key);
+    if (forbidden.contains(key) || (forbids_missing && found == objects_.end())) {
+      return Error(absl::StatusCode::kPermissionDenied, "OBJECT_ACCESS_DENIED",
+                   Uri(key) + ": answers HTTP 403");
+    }
     if (found != objects_.end()) return found->second.first;
     return Error(absl::StatusCode::kNotFound, "OBJECT_NOT_FOUND", Uri(key) + ": none");
   }
@@ -97,7 +107,8 @@ class FakeStore final : public objects::ObjectStore {
   }
   absl::Status Remove(const std::string&) override { return Unexpected(); }
   absl::Status AbortUploads(const std::string&) override { return Unexpected(); }
-  absl::StatusOr<std::string> PresignedUrl(const std::string&, absl::Duration) const override {
+  absl::StatusOr<objects::SignedUrl> PresignedUrl(const std::string&,
+                                                  absl::Duration) const override {
     return Unexpected();
   }
 

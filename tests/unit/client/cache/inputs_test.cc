@@ -84,6 +84,34 @@ TEST_F(InputsTest, ShardsOfAServerWithoutAListAreFoundByTheIndex) {
   EXPECT_FALSE(fs::exists(model->directory / "other.safetensors"));
 }
 
+TEST_F(InputsTest, WhatAModelMayLackMayBeForbiddenByAServerWithoutAList) {
+  store_ = std::make_shared<FakeStore>("https://host/model", /*is_listable=*/false);
+  store_->forbids_missing = true;
+  store_->Put("config.json", "{}");
+  store_->Put("model.safetensors.index.json", R"({"weight_map":{"first":"a.safetensors"}})");
+  store_->Put("a.safetensors", Weights(8));
+  Inputs inputs = Make();
+  const auto model = inputs.FetchModel("https://host/model");
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_TRUE(fs::exists(model->directory / "a.safetensors"));
+}
+
+TEST_F(InputsTest, ConfigAndWeightsThatAreForbiddenAreAnError) {
+  for (const char* forbidden : {"config.json", "model.safetensors", "a.safetensors"}) {
+    store_ = std::make_shared<FakeStore>("https://host/model", /*is_listable=*/false);
+    store_->forbidden = {forbidden};
+    store_->Put("config.json", "{}");
+    if (forbidden == std::string_view("a.safetensors")) {
+      store_->Put("model.safetensors.index.json", R"({"weight_map":{"first":"a.safetensors"}})");
+    }
+    Inputs inputs = Make();
+    const absl::Status status = inputs.FetchModel("https://host/model").status();
+    EXPECT_EQ(ErrorReason(status), "OBJECT_ACCESS_DENIED") << forbidden;
+    EXPECT_THAT(std::string(status.message()),
+                HasSubstr(fmt::format("https://host/model/{}", forbidden)));
+  }
+}
+
 TEST_F(InputsTest, PickledWeightsAreRefusedUnfetched) {
   for (const bool is_listable : {true, false}) {
     store_ = std::make_shared<FakeStore>("s3://bucket/model", is_listable);

@@ -87,6 +87,45 @@ TEST_F(CredentialsTest, ProfileOfTheFileIsTheOneThatIsNamed) {
   EXPECT_EQ(Chain()->Get()->secret_access_key, "o=o");
 }
 
+TEST_F(CredentialsTest, SettingsMayStandFurtherInThanTheirSection) {
+  Write(".aws/credentials",
+        "[default]\n  aws_access_key_id = D\n  # comment\n\n  aws_secret_access_key = d\n"
+        "  s3 =\n    aws_access_key_id = N\n  aws_session_token = t\n"
+        "[other]\n\taws_access_key_id = O\n\taws_secret_access_key = o\n");
+  const auto keys = Chain()->Get();
+  ASSERT_TRUE(keys.ok()) << keys.status();
+  EXPECT_EQ(keys->access_key_id, "D");
+  EXPECT_EQ(keys->secret_access_key, "d");
+  EXPECT_EQ(keys->session_token, "t");
+  variables_["AWS_PROFILE"] = "other";
+  EXPECT_EQ(Chain()->Get()->access_key_id, "O");
+}
+
+TEST_F(CredentialsTest, SettingsBelowASettingAreNotTheSections) {
+  variables_["AWS_CONFIG_FILE"] = Write(
+      "config", "[default]\ns3 =\n  addressing_style = path\n  region = nested\nregion = r0\n");
+  EXPECT_EQ(ProfileSetting(Variables(), "addressing_style"), "");
+  EXPECT_EQ(RegionOf(Variables()), "r0");
+}
+
+TEST_F(CredentialsTest, NamedProfileThatNoFileHasIsAnErrorAndTheMachineIsNotAsked) {
+  variables_.erase("AWS_EC2_METADATA_DISABLED");
+  Write(".aws/credentials", "[default]\naws_access_key_id = D\naws_secret_access_key = d\n");
+  variables_["AWS_PROFILE"] = "mispelt";
+  const absl::Status status = Chain()->Get().status();
+  EXPECT_EQ(ErrorReason(status), "BAD_CREDENTIALS");
+  for (const char* word : {"AWS_PROFILE", "\"mispelt\"", ".aws/credentials", ".aws/config"}) {
+    EXPECT_THAT(std::string(status.message()), HasSubstr(word));
+  }
+  EXPECT_TRUE(transport_->seen.empty());
+}
+
+TEST_F(CredentialsTest, NamedProfileWithoutKeysLeavesThemToOtherPlaces) {
+  Write(".aws/config", "[profile other]\nregion = r1\n");
+  variables_["AWS_PROFILE"] = "other";
+  EXPECT_EQ(ErrorReason(Chain()->Get().status()), "NO_CREDENTIALS");
+}
+
 TEST_F(CredentialsTest, ConfigurationFileHoldsKeysAndTheRegion) {
   variables_["AWS_CONFIG_FILE"] =
       Write("config",
@@ -186,6 +225,45 @@ TEST_F(CredentialsTest, RefusedRoleIsNamedAndTheTokenIsNot) {
   EXPECT_THAT(status.ToString(), Not(HasSubstr("secret.jwt")));
 }
 
+TEST_F(CredentialsTest, RoleThatStsCannotGiveNowIsNoRefusal) {
+  variables_["AWS_WEB_IDENTITY_TOKEN_FILE"] = Write("token", "jwt");
+  variables_["AWS_ROLE_ARN"] = "arn:role";
+  const auto reason = [this](int status, const std::string& code) {
+    answer_ = [status, code](const auto&) {
+      return HttpAnswer{
+          .status = status,
+          .body = "<ErrorResponse><Error><Code>" + code + "</Code></Error></ErrorResponse>"};
+    };
+    return ErrorReason(Chain()->Get().status());
+  };
+  for (const char* code :
+       {"Throttling", "ThrottlingException", "RequestLimitExceeded", "IDPCommunicationError"}) {
+    EXPECT_EQ(reason(400, code), "CREDENTIALS_UNAVAILABLE") << code;
+  }
+  EXPECT_EQ(reason(408, ""), "CREDENTIALS_UNAVAILABLE");
+  EXPECT_EQ(reason(400, "InvalidIdentityToken"), "BAD_CREDENTIALS");
+}
+
+TEST_F(CredentialsTest, TokenIsShownToNoStsUnencryptedUnlessAskedFor) {
+  variables_["AWS_WEB_IDENTITY_TOKEN_FILE"] = Write("token", "jwt");
+  variables_["AWS_ROLE_ARN"] = "arn:role";
+  variables_["AWS_ENDPOINT_URL_STS"] = "http://sts.test";
+  const absl::Status status = Chain()->Get().status();
+  EXPECT_EQ(ErrorReason(status), "INVALID_ENDPOINT");
+  EXPECT_THAT(std::string(status.message()), HasSubstr("AWS_ENDPOINT_URL_STS"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("TEQ_S3_ALLOW_HTTP=1"));
+  EXPECT_TRUE(transport_->seen.empty());
+  const auto asked = [this] {
+    static_cast<void>(Chain()->Get());
+    return transport_->seen.size();
+  };
+  variables_["AWS_ENDPOINT_URL_STS"] = "http://127.0.0.1:7480";
+  EXPECT_EQ(asked(), 1);
+  variables_["AWS_ENDPOINT_URL_STS"] = "http://sts.test";
+  variables_["TEQ_S3_ALLOW_HTTP"] = "1";
+  EXPECT_EQ(asked(), 1);
+}
+
 TEST_F(CredentialsTest, ContainersEndpointIsShownTheTokenOfAFile) {
   variables_["AWS_CONTAINER_CREDENTIALS_FULL_URI"] = "http://169.254.170.23/v1/credentials";
   variables_["AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"] = Write("token", "pod-token\n");
@@ -214,6 +292,43 @@ TEST_F(CredentialsTest, MachinesEndpointIsAskedBySessionThenRoleThenKeys) {
   EXPECT_EQ(transport_->seen[0].url, "http://169.254.169.254/latest/api/token");
   EXPECT_EQ(transport_->seen[2].url,
             "http://169.254.169.254/latest/meta-data/iam/security-credentials/my-role");
+}
+
+TEST_F(CredentialsTest, MachineWithoutEndpointOrRoleHasNoKeys) {
+  variables_.erase("AWS_EC2_METADATA_DISABLED");
+  answer_ = [](const auto&) {
+    return Error(absl::StatusCode::kUnavailable, "HTTP_NO_CONNECTION", "timed out");
+  };
+  EXPECT_EQ(ErrorReason(Chain()->Get().status()), "NO_CREDENTIALS");
+  answer_ = [](const auto&) { return HttpAnswer{.status = 404}; };
+  EXPECT_EQ(ErrorReason(Chain()->Get().status()), "NO_CREDENTIALS");
+  answer_ = [](const auto& request) {
+    return HttpAnswer{.status = request.method == "PUT" ? 200 : 404, .body = "session"};
+  };
+  const absl::Status status = Chain()->Get().status();
+  EXPECT_EQ(ErrorReason(status), "NO_CREDENTIALS");
+  EXPECT_THAT(std::string(status.message()), HasSubstr("has no role"));
+}
+
+TEST_F(CredentialsTest, MachinesEndpointThatFailsIsUnavailableWhateverItWasAsked) {
+  variables_.erase("AWS_EC2_METADATA_DISABLED");
+  const auto reason = [this](const std::string& failing, const absl::StatusOr<HttpAnswer>& answer) {
+    answer_ = [=](const auto& request) -> absl::StatusOr<HttpAnswer> {
+      if (request.url.ends_with(failing)) return answer;
+      return HttpAnswer{.status = 200, .body = "my-role"};
+    };
+    return ErrorReason(Chain()->Get().status());
+  };
+  for (const char* failing : {"/token", "/security-credentials/", "/my-role"}) {
+    for (const int status : {429, 500, 503}) {
+      EXPECT_EQ(reason(failing, HttpAnswer{.status = status}), "CREDENTIALS_UNAVAILABLE")
+          << failing << status;
+    }
+    EXPECT_EQ(reason(failing, Error(absl::StatusCode::kUnavailable, "HTTP_FAILED", "broke")),
+              "CREDENTIALS_UNAVAILABLE")
+        << failing;
+  }
+  EXPECT_EQ(reason("/security-credentials/", HttpAnswer{.status = 401}), "CREDENTIALS_UNAVAILABLE");
 }
 
 }  // namespace

@@ -51,6 +51,31 @@ TEST(EndpointTest, OtherStoresHaveTheBucketInThePathUnlessToldOtherwise) {
             "/bucket/");
 }
 
+TEST(EndpointTest, PortThatTheSchemeHasAnywayIsNotSigned) {
+  const auto host = [](const char* url) {
+    return EndpointOf(Variables({{"AWS_ENDPOINT_URL", url}, {"TEQ_S3_ALLOW_HTTP", "1"}}), "bucket")
+        ->host;
+  };
+  EXPECT_EQ(host("https://store:443"), "store");
+  EXPECT_EQ(host("http://store:80/"), "store");
+  EXPECT_EQ(host("https://store:"), "store");
+  EXPECT_EQ(host("http://[::1]:80"), "[::1]");
+  EXPECT_EQ(host("http://store:443"), "store:443");
+  EXPECT_EQ(host("https://store:80"), "store:80");
+  EXPECT_EQ(EndpointOf(Variables({{"AWS_ENDPOINT_URL", "https://store:443"},
+                                  {"TEQ_S3_ADDRESSING", "virtual"}}),
+                       "bucket")
+                ->origin,
+            "https://bucket.store");
+}
+
+TEST(EndpointTest, CertificatesAreThoseOfAwsElseThoseOfAll) {
+  EXPECT_EQ(BucketCertificates(Variables({{"AWS_CA_BUNDLE", "/aws"}, {"SSL_CERT_FILE", "/all"}})),
+            "/aws");
+  EXPECT_EQ(BucketCertificates(Variables({{"SSL_CERT_FILE", "/all"}})), "/all");
+  EXPECT_EQ(BucketCertificates(Variables({})), "");
+}
+
 TEST(EndpointTest, VariableOfS3GoesBeforeThatOfAllServices) {
   EXPECT_EQ(EndpointOf(Variables({{"AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1"},
                                   {"AWS_ENDPOINT_URL", "https://other"}}),
@@ -74,8 +99,8 @@ TEST(EndpointTest, UnencryptedEndpointIsForLoopbackOrAskedFor) {
 }
 
 TEST(EndpointTest, BadVariablesAreNamed) {
-  for (const char* bad :
-       {"store:9000", "ftp://store", "https://", "https://store/path", "https://store?x"}) {
+  for (const char* bad : {"store:9000", "ftp://store", "https://", "https://:443",
+                          "https://store/path", "https://store?x"}) {
     const auto endpoint = EndpointOf(Variables({{"AWS_ENDPOINT_URL_S3", bad}}), "bucket");
     EXPECT_EQ(ErrorReason(endpoint.status()), "INVALID_ENDPOINT") << bad;
     EXPECT_THAT(std::string(endpoint.status().message()), HasSubstr("AWS_ENDPOINT_URL_S3: \""));

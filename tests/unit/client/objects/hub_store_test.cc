@@ -47,6 +47,9 @@ class FakeHub : public HttpTransport {
     if (answers.empty()) return HttpAnswer{.status = 404};
     HttpAnswer answer = answers.front();
     if (answers.size() > 1) answers.pop_front();
+    if (answer.body.size() > request.max_body_bytes) {
+      return Error(absl::StatusCode::kResourceExhausted, "HTTP_ANSWER_TOO_LARGE", request.url);
+    }
     return answer;
   }
 
@@ -133,6 +136,27 @@ TEST_F(HubStoreTest, RedirectOnTheSameHostKeepsTheToken) {
   hub_->by_url["https://hub.test/api/resolve-cache/x"] = {{.status = 200, .body = "weight"}};
   EXPECT_EQ(store->Read("model.safetensors", 0, 6).value(), "weight");
   EXPECT_TRUE(hub_->asked[1].headers.contains("Authorization"));
+}
+
+TEST_F(HubStoreTest, PagesOfRedirectsAndErrorsMayBeLongerThanTheFile) {
+  const auto store = Opened();
+  const std::string page(1000, 'p');
+  hub_->by_url[fmt::format("https://hub.test/owner/name/resolve/{}/config.json", kCommit)] = {
+      {.status = 429, .body = page},
+      {.status = 307, .headers = {{"location", "/api/resolve-cache/x"}}, .body = page}};
+  hub_->by_url["https://hub.test/api/resolve-cache/x"] = {{.status = 503, .body = page},
+                                                          {.status = 200, .body = "{}"}};
+  const auto config = store->Read("config.json", 0, 2);
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(*config, "{}");
+}
+
+TEST_F(HubStoreTest, PlaceOfARedirectIsNamedWithoutItsPassword) {
+  const auto store = Opened();
+  hub_->by_url[file_] = {
+      {.status = 302, .headers = {{"location", "https://user:password@cdn.test/blob"}}}};
+  const std::string message(store->Read("model.safetensors", 0, 6).status().message());
+  EXPECT_THAT(message, AllOf(HasSubstr("https://cdn.test,"), Not(HasSubstr("password"))));
 }
 
 TEST_F(HubStoreTest, RedirectFromHttpsToHttpIsNotFollowed) {
@@ -296,6 +320,9 @@ TEST_F(HubOptionsTest, EndpointIsChecked) {
     variables_["HF_ENDPOINT"] = endpoint;
     EXPECT_EQ(ErrorReason(Options().status()), "INVALID_ENDPOINT") << endpoint;
   }
+  variables_["HF_ENDPOINT"] = "https://user:password@hub.test";
+  EXPECT_THAT(std::string(Options().status().message()),
+              AllOf(HasSubstr("...@..."), Not(HasSubstr("password"))));
 }
 
 TEST_F(HubOptionsTest, TokenGoesToNoOtherMachineUnencrypted) {

@@ -38,6 +38,8 @@ class MemoryStore final : public ObjectStore {
   std::string stuck;
   /// "verb key" of each call that took effect, in order, but for reading ones.
   std::vector<std::string> changes;
+  /// When signed URLs end.
+  absl::Time urls_end = absl::UnixEpoch();
   /// Answers to every call, such as BUCKET_NOT_FOUND; OK: none.
   absl::Status broken;
 
@@ -142,10 +144,11 @@ class MemoryStore final : public ObjectStore {
     });
   }
 
-  absl::StatusOr<std::string> PresignedUrl(const std::string& key,
-                                           absl::Duration ttl) const override {
+  absl::StatusOr<SignedUrl> PresignedUrl(const std::string& key,
+                                         absl::Duration ttl) const override {
     if (!broken.ok()) return broken;
-    return fmt::format("https://store/{}?for={}", key, absl::ToInt64Seconds(ttl));
+    return SignedUrl{.url = fmt::format("https://store/{}?for={}", key, absl::ToInt64Seconds(ttl)),
+                     .expiry = urls_end};
   }
 
   std::string Uri(const std::string& key) const override { return uri_ + "/" + key; }

@@ -23,11 +23,13 @@ class FixedKeys : public CredentialsProvider {
   absl::StatusOr<Credentials> Get() override {
     return Credentials{.access_key_id = "AKID",
                        .secret_access_key = "secret",
-                       .session_token = forgotten > 0 ? "new" : "old"};
+                       .session_token = forgotten > 0 ? "new" : "old",
+                       .expiry = expiry};
   }
   void Forget() override { ++forgotten; }
 
   int forgotten = 0;
+  absl::Time expiry = absl::InfiniteFuture();
 };
 
 HttpAnswer ErrorAnswer(int status, const std::string& code) {
@@ -87,6 +89,17 @@ TEST_F(S3StoreTest, EveryRequestIsSignedWithDateTokenAndPayload) {
   EXPECT_THAT(request.Header("Authorization"),
               HasSubstr("SignedHeaders=host;if-none-match;x-amz-checksum-sha256;"
                         "x-amz-content-sha256;x-amz-date;x-amz-security-token,"));
+}
+
+TEST_F(S3StoreTest, SignedUrlEndsWithItsKeys) {
+  const auto store = Store(InOrder({HttpAnswer{.status = 200}}));
+  const absl::Time now = absl::FromCivil(absl::CivilSecond(2026, 1, 1), absl::UTCTimeZone());
+  EXPECT_EQ(store->PresignedUrl("k", absl::Hours(1))->expiry, now + absl::Hours(1));
+  keys_->expiry = now + absl::Minutes(10);
+  const auto url = store->PresignedUrl("k", absl::Hours(1));
+  ASSERT_TRUE(url.ok()) << url.status();
+  EXPECT_EQ(url->expiry, now + absl::Minutes(10));
+  EXPECT_THAT(url->url, HasSubstr("https://store/bucket/pre/k?"));
 }
 
 struct Failure {

@@ -10,6 +10,7 @@
 #include "proto/spec/job_file.h"
 #include "proto/spec/presets.h"
 #include "proto/spec/recipe.h"
+#include "proto/spec/yaml.h"
 #include "teq/v1/job.pb.h"
 #include "teq/v1/report.pb.h"
 #include "teq/v1/worker_service.pb.h"
@@ -302,6 +303,12 @@ TEST(ToYamlTest, StringsThatLookLikeOtherTypesAreQuoted) {
   EXPECT_THAT(yaml, HasSubstr("priority: 7\n"));
   EXPECT_THAT(yaml, HasSubstr("status_message: \"a: b # c\"\n"));
   EXPECT_THAT(yaml, HasSubstr("dead_letter: false\n"));
+}
+
+TEST(ToYamlTest, NullIsNoText) {
+  const std::string yaml = WriteYaml({{"nothing", nullptr}, {"text", "null"}});
+  EXPECT_EQ(yaml, "nothing: ~\ntext: \"null\"\n");
+  EXPECT_TRUE(ReadPlainScalar("~").is_null());
 }
 
 TEST(ToYamlTest, EmptyListsAndMapsStandOnTheirLine) {

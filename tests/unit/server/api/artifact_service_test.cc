@@ -52,7 +52,7 @@ class ArtifactServiceTest : public teq::testing::QueueTest {
       opened_ = std::string(uri);
       return objects_;
     };
-    service_ = std::make_unique<ArtifactService>(options, &*catalog_, &clock_);
+    service_ = std::make_unique<ArtifactService>(options, &*catalog_);
     grpc::ServerBuilder builder;
     builder.RegisterService(service_.get());
     server_ = builder.BuildAndStart();
@@ -182,13 +182,14 @@ TEST_F(ArtifactServiceTest, ManifestThatNoMessageHoldsIsRefusedWithItsPlace) {
 }
 
 TEST_F(ArtifactServiceTest, UrlNamesWhatItsBytesMustBeAndWhenItEnds) {
+  objects_->urls_end = clock_.Now() + absl::Minutes(5);  // its keys are good for no longer
   const auto url = Url("model.safetensors", 600);
   ASSERT_TRUE(url.ok()) << url.status();
   EXPECT_EQ(url->url(), "https://store/1-1/gptq/model.safetensors?for=600");
   // printf weights | sha256sum
   EXPECT_EQ(url->sha256(), "9a129038d9a00aed0cf6a7ea059ca50a813449061ab87848cf1a13eafdf33b2c");
   EXPECT_EQ(url->bytes(), 7);
-  EXPECT_EQ(url->expire_time().seconds(), absl::ToUnixSeconds(clock_.Now()) + 600);
+  EXPECT_EQ(url->expire_time().seconds(), absl::ToUnixSeconds(clock_.Now()) + 300);
   EXPECT_THAT(Url("model.safetensors", 0)->url(), HasSubstr("for=3600"));
 }
 
