@@ -35,6 +35,7 @@ teq_test(engine_core_test LABEL unit HEADERS teq_engine_test_headers
     model/head_loss_test.cc
     model/linear_product_test.cc
     model/scratch_test.cc
+    model/threads_test.cc
     model/tiny_decoder.cc
     pack/awq_test.cc
     pack/bit_packing_test.cc

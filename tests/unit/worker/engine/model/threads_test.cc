@@ -1,0 +1,59 @@
+#include "worker/engine/model/threads.h"
+
+#include <gtest/gtest.h>
+
+#include <mutex>
+#include <set>
+#include <thread>
+
+#include "ATen/Parallel.h"
+#include "worker/engine/quant/rounding.h"
+
+namespace teq::model {
+namespace {
+
+using torch::Tensor;
+
+class ThreadsTest : public testing::Test {
+ protected:
+  ~ThreadsTest() override { SetThreads(before_); }
+
+  const int before_ = at::get_num_threads();
+};
+
+// Compiled without OpenMP, LibTorch's loop is a plain one, and nothing says so.
+TEST_F(ThreadsTest, OurLoopsRunOnAllOfThem) {
+#ifdef __SANITIZE_THREAD__
+  GTEST_SKIP() << "built without OpenMP, which the thread sanitizer does not know";
+#endif
+  SetThreads(3);
+  std::mutex mutex;
+  std::set<std::thread::id> threads;
+  at::parallel_for(0, 3, 1, [&](std::int64_t /*begin*/, std::int64_t /*end*/) {
+    const std::lock_guard lock(mutex);
+    threads.insert(std::this_thread::get_id());
+  });
+  EXPECT_EQ(threads.size(), 3U);
+}
+
+TEST_F(ThreadsTest, GradientsDoNotDependOnTheirNumber) {
+  torch::manual_seed(1);
+  const quant::RoundingOperand operand{torch::randn({301, 64}),
+                                       torch::rand({64}) + 0.5,
+                                       torch::rand({301}) + 0.5,
+                                       {{torch::ones({301, 2}), torch::ones({301, 2})}, {}}};
+  const Tensor upstream = torch::randn({301, 64});
+  const LayerGrid grid = {true, 3, 32, false};
+  const auto gradients = [&](int threads) {
+    SetThreads(threads);
+    return quant::GradientOnCpu(operand, upstream, grid, /*full=*/true);
+  };
+  const quant::RoundingGradients one = gradients(1);
+  const quant::RoundingGradients three = gradients(3);
+  EXPECT_TRUE(torch::equal(one.columns, three.columns));
+  EXPECT_TRUE(torch::equal(one.rows, three.rows));
+  EXPECT_TRUE(torch::equal(one.adjustment.clip.low, three.adjustment.clip.low));
+}
+
+}  // namespace
+}  // namespace teq::model
