@@ -58,16 +58,21 @@ class Demand {
     Need verify = Measured(teq::v1::STAGE_VERIFY, work_.evaluation_window);
     verify.work = std::max(verify.work, kPackingCopies * kFloat * block_.largest_layer);
     verify.scratch = CodeBytes();
+    verify.work += VocabularyOnDevice();  // of what was published
     const std::int64_t baseline_window =
         recipe().weights().has_target_bits() ? work_.window : work_.evaluation_window;
-    return {{.stage = teq::v1::STAGE_FETCH, .on_host = true},
-            Measured(teq::v1::STAGE_BASELINE_EVAL, baseline_window),
-            Calibrate(),
-            TrainBlocks(),
-            Round(),
-            Pack(),
-            verify,
-            {.stage = teq::v1::STAGE_PUBLISH, .on_host = true}};
+    std::vector<Need> stages = {{.stage = teq::v1::STAGE_FETCH, .on_host = true},
+                                Measured(teq::v1::STAGE_BASELINE_EVAL, baseline_window),
+                                Calibrate(),
+                                TrainBlocks(),
+                                Round(),
+                                Pack(),
+                                verify,
+                                {.stage = teq::v1::STAGE_PUBLISH, .on_host = true}};
+    for (Need& need : stages) {
+      if (!need.on_host && need.work > 0) need.work += VocabularyOnDevice();
+    }
+    return stages;
   }
 
   [[nodiscard]] bool trains_together() const {
@@ -84,7 +89,9 @@ class Demand {
     const std::int64_t graph = work_.blocks * (Activations(tokens()) + KeptAttention());
     return {.stage = teq::v1::STAGE_TRANSFORM,
             .work = StepWeights(work_.total) + Trained(work_.total) + ScaledGradient() + graph +
-                    HeadBytes() + std::max(StepLogits(), DrawnLogits()) + TeacherBytes()};
+                    HeadBytes() + std::max(StepLogits(), DrawnLogits()) + VocabularyOnDevice() +
+                    (on_device_ ? 0 : TeacherBytes()),
+            .states = on_device_ ? TeacherBytes() : 0};
   }
 
   /// A block at a time, forward and again backward. The head's turn comes when no block is held.
@@ -92,10 +99,12 @@ class Demand {
     const std::int64_t inputs = work_.blocks * tokens() * work_.hidden * kFloat;
     const std::int64_t block = StepWeights(block_) + Trained(block_) + ScaledGradient() +
                                Activations(tokens()) + KeptAttention();
+    const std::int64_t kept = Trained(work_.total) - LearnedBytes();  // gradients are one block's
     return {.stage = teq::v1::STAGE_TRANSFORM,
-            .work = std::max(block, HeadBytes() + std::max(StepLogits(), DrawnLogits())),
+            .work = std::max(block, HeadBytes() + std::max(StepLogits(), DrawnLogits())) +
+                    VocabularyOnDevice() + (on_device_ ? kept : 0),
             .states = inputs + TeacherBytes(),
-            .scratch = Trained(work_.total) - LearnedBytes()};  // gradients are one block's
+            .scratch = on_device_ ? 0 : kept};
   }
 
   [[nodiscard]] std::int64_t block_bytes() const { return kFloat * block_.parameters; }
@@ -136,6 +145,16 @@ class Demand {
   [[nodiscard]] std::int64_t KeptAttention() const {
     if (!on_device_ && !work_.softcap) return 0;
     return 4 * kFloat * tokens() * work_.window * work_.heads;
+  }
+  /// The same where nothing is trained: scores, their weights, and those before a soft cap.
+  [[nodiscard]] std::int64_t AttentionOf(std::int64_t window) const {
+    if (!on_device_ && !work_.softcap) return 0;
+    return 3 * kFloat * BatchTokens(window) * window * work_.heads;
+  }
+  /// Embedding and head lie on a device from the beginning, as they are stored: mostly as half
+  /// precision. The host maps them.
+  [[nodiscard]] std::int64_t VocabularyOnDevice() const {
+    return on_device_ ? (work_.tied ? 2 : 4) * work_.vocabulary * work_.embedding : 0;
   }
   [[nodiscard]] bool learns_rounding() const { return recipe().rounding().has_learned(); }
   [[nodiscard]] bool learns_clipping() const { return recipe().clipping().has_learned(); }
@@ -180,7 +199,8 @@ class Demand {
     const std::int64_t states = 2 * std::max(kChunkTokens, window) * work_.hidden * kFloat;
     const std::int64_t logits = std::min(kComparedLogits, BatchTokens(window) * work_.vocabulary);
     return {.stage = stage,
-            .work = states + std::max(2 * block_bytes() + Activations(BatchTokens(window)),
+            .work = states + std::max(2 * block_bytes() + Activations(BatchTokens(window)) +
+                                          AttentionOf(window),
                                       HeadBytes() + kLogitCopies * kFloat * logits)};
   }
 
@@ -189,7 +209,7 @@ class Demand {
     return {.stage = teq::v1::STAGE_CALIBRATE,
             .work = (searches_clipping() ? 2 : 1) * block_bytes() + kFloat * block_.grams +
                     (searches ? kSearchCopies * kFloat * block_.largest_layer : 0) +
-                    Activations(BatchTokens(work_.window)),
+                    Activations(BatchTokens(work_.window)) + AttentionOf(work_.window),
             .states = StateBytes()};
   }
 
@@ -199,9 +219,10 @@ class Demand {
       return {.stage = teq::v1::STAGE_TRANSFORM, .on_host = true};
     }
     return {.stage = teq::v1::STAGE_TRANSFORM,
-            .work = StepWeights(block_) + Trained(block_) + Activations(tokens()) + KeptAttention(),
+            .work = StepWeights(block_) + Trained(block_) + Activations(tokens()) +
+                    KeptAttention() + (on_device_ ? LearnedBytes() : 0),
             .states = 2 * StateBytes(),
-            .scratch = LearnedBytes()};
+            .scratch = on_device_ ? 0 : LearnedBytes()};
   }
 
   [[nodiscard]] Need Round() const {
@@ -213,9 +234,10 @@ class Demand {
             .work = 2 * block_bytes() + block_.quantized + kFloat * block_.grams +
                     kRoundingCopies * kFloat * block_.largest_layer +
                     (learns_rounding() ? kFloat * block_.quantized : 0) + sequential +
-                    Activations(BatchTokens(work_.window)),
+                    Activations(BatchTokens(work_.window)) + AttentionOf(work_.window) +
+                    (on_device_ ? LearnedBytes() : 0),
             .states = (gptq ? 2 : 1) * StateBytes(),
-            .scratch = CodeBytes() + LearnedBytes()};
+            .scratch = CodeBytes() + (on_device_ ? 0 : LearnedBytes())};
   }
 
   /// An embedding that has to change its type is written whole.

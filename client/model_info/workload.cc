@@ -85,6 +85,7 @@ Workload WorkloadOf(const teq::v1::JobSpec& spec, const ModelConfig& config,
       .heads = config.heads,
       .head_size = config.head_size,
       .softcap = config.attention_softcap != 0,
+      .tied = config.tied_embeddings,
       .parameters = CountParameters(config),
       .window = spec.calibration().sequence_length(),
       .calibration_tokens =

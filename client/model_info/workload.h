@@ -36,6 +36,7 @@ struct Workload {
   std::int64_t heads = 0;
   std::int64_t head_size = 0;
   bool softcap = false;  // attention's weights are kept for the gradient
+  bool tied = false;     // embedding and head are one matrix
   std::int64_t parameters = 0;
 
   std::int64_t window = 0;              // tokens of a calibration window

@@ -27,7 +27,6 @@
 #include "torch/version.h"
 #include "worker/engine/model/device.h"
 #include "worker/engine/model/host_memory.h"
-#include "worker/engine/model/linear_product.h"
 #include "worker/engine/model/threads.h"
 #include "worker/engine/report/environment.h"
 #include "worker/engine/teq/train.h"

@@ -9,7 +9,9 @@ if(NOT CMAKE_CUDA_COMPILER)
   message(FATAL_ERROR "This LibTorch has CUDA, which needs nvcc, and none was found: name one in "
     "CMAKE_CUDA_COMPILER, or a LibTorch without CUDA in Torch_DIR")
 endif()
-if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+# LibTorch's configuration turns the user's value off.
+set(CMAKE_CUDA_ARCHITECTURES ${TEQ_ASKED_CUDA_ARCHITECTURES})
+if(NOT CMAKE_CUDA_ARCHITECTURES)
   set(CMAKE_CUDA_ARCHITECTURES all-major)
 endif()
 enable_language(CUDA)

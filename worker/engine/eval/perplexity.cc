@@ -47,9 +47,11 @@ struct Comparison {
 
 Comparison Compare(model::Decoder decoder, const Predictions& predictions, model::Decoder reference,
                    const Tensor& reference_states) {
-  // Converted once, not for every slice of rows; the same matrix where they share it.
-  const bool same = decoder.head.is_alias_of(reference.head);
-  decoder.head = decoder.head.to(torch::kFloat32);
+  // One matrix where they have the same, as published heads are the source's.
+  const bool same = decoder.head.is_alias_of(reference.head) ||
+                    (decoder.head.scalar_type() == reference.head.scalar_type() &&
+                     torch::equal(decoder.head, reference.head));
+  decoder = model::WithFloat32Head(std::move(decoder));
   reference.head = same ? decoder.head : reference.head.to(torch::kFloat32);
   const std::int64_t rows =
       std::max<std::int64_t>(1, kComparedLogits / std::max<std::int64_t>(1, decoder.head.size(0)));

@@ -11,6 +11,7 @@
 #include "fmt/format.h"
 #include "proto/spec/error.h"
 #include "worker/engine/cancellation.h"
+#include "worker/engine/model/head_loss.h"
 #include "worker/engine/text/data_error.h"
 #include "worker/engine/text/json_lines.h"
 
@@ -207,17 +208,14 @@ absl::StatusOr<std::vector<double>> LogLikelihoods(const model::Decoder& decoder
         states[static_cast<std::int64_t>(row)].slice(0, end - choice.choice_tokens, end));
     next.insert(next.end(), choice.ids.end() - choice.choice_tokens, choice.ids.end());
   }
-  const Tensor log_probability =
-      torch::log_softmax(model::HeadLogits(decoder, torch::cat(predicting)), -1);
-  const Tensor targets =
-      torch::tensor(next, torch::kInt64).unsqueeze(-1).to(log_probability.device());
-  const Tensor token_values =
-      log_probability.gather(-1, targets).squeeze(-1).to(torch::kCPU, torch::kFloat64);
+  const Tensor token_losses =
+      model::HeadTokenLosses(decoder, torch::cat(predicting), torch::tensor(next, torch::kInt64))
+          .to(torch::kCPU, torch::kFloat64);
   std::vector<double> sums;
   std::int64_t begin = 0;
   for (const Item& item : batch) {
     const std::int64_t end = begin + item.choice->choice_tokens;
-    sums.push_back(token_values.slice(0, begin, end).sum().item<double>());
+    sums.push_back(-token_losses.slice(0, begin, end).sum().item<double>());
     begin = end;
   }
   return sums;

@@ -237,6 +237,11 @@ absl::StatusOr<Tensor> HiddenStates(const Decoder& decoder, const Tensor& ids) {
   return runner.Finish(states);
 }
 
+Decoder WithFloat32Head(Decoder decoder) {
+  decoder.head = decoder.head.to(torch::kFloat32);
+  return decoder;
+}
+
 Tensor HeadLogits(const Decoder& decoder, const Tensor& states) {
   return SoftCap(torch::linear(states, decoder.head.to(torch::kFloat32), decoder.head_bias),
                  decoder.config.logit_softcap);

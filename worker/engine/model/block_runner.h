@@ -43,6 +43,9 @@ class BlockRunner {
 [[nodiscard]] absl::StatusOr<torch::Tensor> HiddenStates(const Decoder& decoder,
                                                          const torch::Tensor& ids);
 
+/// The decoder with its head converted to float32 once, for those who ask for logits in parts.
+[[nodiscard]] Decoder WithFloat32Head(Decoder decoder);
+
 /// The logits of the next token from what the head reads, [..., vocabulary].
 [[nodiscard]] torch::Tensor HeadLogits(const Decoder& decoder, const torch::Tensor& states);
 

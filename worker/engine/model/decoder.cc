@@ -32,7 +32,8 @@ class Loader {
 
   absl::StatusOr<Tensor> Read(const std::string& name) const {
     TEQ_ASSIGN_OR_RETURN(const Tensor stored, source_(name));
-    return stored.to(device_, torch::kFloat32).contiguous();
+    // Sent as it is stored, which is half as much.
+    return stored.to(device_).to(torch::kFloat32).contiguous();
   }
 
   /// Undefined where the family has no such module.

@@ -94,6 +94,8 @@ absl::StatusOr<DeviceMemory> CudaMemory([[maybe_unused]] const Device& device) {
   DeviceMemory memory;
 #ifdef TEQ_WITH_CUDA
   const c10::cuda::CUDAGuard guard(device.torch);
+  // The allocator knows no device before LibTorch's first tensor on one.
+  static_cast<void>(torch::empty({0}, torch::TensorOptions().device(device.torch)));
   std::size_t free = 0;
   std::size_t total = 0;
   C10_CUDA_CHECK(cudaMemGetInfo(&free, &total));
@@ -241,5 +243,23 @@ absl::StatusOr<std::int64_t> FreeMemory(const Device& device) {
 absl::Status Synchronize(const Device& device) { return KindOf(device).synchronize(device); }
 
 absl::Status EndStep(const Device& device) { return KindOf(device).end_step(device); }
+
+bool HasFastBfloat16([[maybe_unused]] const torch::Device& device) {
+#ifdef TEQ_WITH_CUDA
+  if (device.is_cuda()) {
+    // From Ampere on; before it the products are emulated.
+    int major = 0;
+    return cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device.index()) ==
+               cudaSuccess &&
+           major >= 8;
+  }
+#endif
+  if (!device.is_cpu()) return true;
+#ifdef __x86_64__
+  return __builtin_cpu_supports("avx512bf16") != 0;
+#else
+  return false;
+#endif
+}
 
 }  // namespace teq::model

@@ -69,4 +69,7 @@ struct DeviceMemory {
 /// ENGINE_ERROR: an HPU failed.
 [[nodiscard]] absl::Status EndStep(const Device& device);
 
+/// Whether products in bfloat16 are faster there than in float32.
+[[nodiscard]] bool HasFastBfloat16(const torch::Device& device);
+
 }  // namespace teq::model

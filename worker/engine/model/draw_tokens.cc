@@ -16,9 +16,10 @@ Tensor DrawTokens(const Decoder& decoder, const Tensor& states, const Tensor& un
   const std::int64_t rows = std::max<std::int64_t>(1, model_info::kDrawnLogits / vocabulary);
   const std::vector<Tensor> parts = states.flatten(0, -2).split(rows);
   const std::vector<Tensor> places = uniform.to(states.device()).reshape({-1, 1}).split(rows);
+  const Decoder head = WithFloat32Head(decoder);
   std::vector<Tensor> drawn;
   for (std::size_t i = 0; i < parts.size(); ++i) {
-    const Tensor sums = HeadLogits(decoder, parts[i]).softmax(-1).cumsum(-1);
+    const Tensor sums = HeadLogits(head, parts[i]).softmax(-1).cumsum(-1);
     // Sums of float32 end near 1, not at it.
     const Tensor place = places[i] * sums.narrow(1, vocabulary - 1, 1);
     drawn.push_back(torch::searchsorted(sums, place, /*out_int32=*/false, /*right=*/true));

@@ -51,13 +51,4 @@ Tensor LinearProduct(const Tensor& input, const Tensor& weight, const Tensor& bi
   return bias.defined() ? product + bias : product;
 }
 
-bool HasFastBfloat16(const torch::Device& device) {
-  if (!device.is_cpu()) return true;
-#ifdef __x86_64__
-  return __builtin_cpu_supports("avx512bf16") != 0;
-#else
-  return false;
-#endif
-}
-
 }  // namespace teq::model

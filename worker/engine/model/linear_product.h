@@ -13,7 +13,4 @@ namespace teq::model {
 [[nodiscard]] torch::Tensor LinearProduct(const torch::Tensor& input, const torch::Tensor& weight,
                                           const torch::Tensor& bias, torch::ScalarType type);
 
-/// Whether products in bfloat16 are faster than in float32 there.
-[[nodiscard]] bool HasFastBfloat16(const torch::Device& device);
-
 }  // namespace teq::model

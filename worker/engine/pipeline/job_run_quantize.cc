@@ -9,7 +9,6 @@
 #include "proto/spec/recipe.h"
 #include "worker/engine/cancellation.h"
 #include "worker/engine/model/host_memory.h"
-#include "worker/engine/model/linear_product.h"
 #include "worker/engine/pipeline/job_run.h"
 #include "worker/engine/quant/bit_choice.h"
 #include "worker/engine/quant/clip_search.h"

@@ -11,7 +11,6 @@
 #include "ATen/ops/rand.h"
 #include "torch/types.h"
 #include "worker/engine/model/device.h"
-#include "worker/engine/model/linear_product.h"
 #include "worker/engine/model/threads.h"
 
 namespace teq::speed {

@@ -91,9 +91,12 @@ class Course {
         kept.insert(kept.end(), {&memory.mean, &memory.square});
       }
       for (Tensor* tensor : kept) {
-        TEQ_ASSIGN_OR_RETURN(*tensor, scratch.Zeros(trainable.value.sizes(), torch::kFloat32));
-        // Where the trainable is: in memory on the host, or on its device.
-        if (!trainable.value.device().is_cpu()) *tensor = tensor->to(trainable.value.device());
+        // Where the trainable is: in memory or a file on the host, or on its device.
+        if (trainable.value.device().is_cpu()) {
+          TEQ_ASSIGN_OR_RETURN(*tensor, scratch.Zeros(trainable.value.sizes(), torch::kFloat32));
+        } else {
+          *tensor = torch::zeros_like(trainable.value);
+        }
       }
       memory.average.copy_(trainable.value);
     }

@@ -17,7 +17,7 @@ using torch::Tensor;
 
 constexpr std::int64_t kMaxWindows = 8;
 constexpr std::int64_t kMaxTokens = 2048;
-// Tokens whose distributions are compared at once; bounds the memory of their float64 copies.
+// Tokens whose distributions are compared at once; bounds the memory of logits and float64 copies.
 constexpr std::int64_t kRows = 256;
 
 Tensor FirstWindows(const text::Windows& windows) {
@@ -25,31 +25,34 @@ Tensor FirstWindows(const text::Windows& windows) {
   return model::WindowTensor(windows).slice(0, 0, std::min(kMaxWindows, fitting));
 }
 
-/// The mean divergence of softmax(logits) from softmax(reference), both [batch, sequence,
-/// vocabulary]. Normalized in float64: the divergence is of second order in the logits' change, and
-/// at 8 bits less than float32's error in a logarithm.
-double Divergence(const Tensor& reference, const Tensor& logits) {
+/// The mean divergence of the tokens' distributions from those of a reference, both by what the
+/// head reads, [batch, sequence, embedding_size]. Normalized in float64: the divergence is of
+/// second order in the logits' change, and at 8 bits less than float32's error in a logarithm.
+double Divergence(const model::Decoder& head, const Tensor& reference, const Tensor& states) {
   const std::vector<Tensor> expected = reference.flatten(0, 1).split(kRows);
-  const std::vector<Tensor> actual = logits.flatten(0, 1).split(kRows);
+  const std::vector<Tensor> actual = states.flatten(0, 1).split(kRows);
+  const auto log_probability = [&](const Tensor& rows) {
+    return torch::log_softmax(model::HeadLogits(head, rows).to(torch::kFloat64), -1);
+  };
   double sum = 0;
   for (std::size_t i = 0; i < expected.size(); ++i) {
-    const Tensor target = torch::log_softmax(expected[i].to(torch::kFloat64), -1);
-    const Tensor found = torch::log_softmax(actual[i].to(torch::kFloat64), -1);
+    const Tensor target = log_probability(expected[i]);
+    const Tensor found = log_probability(actual[i]);
     sum += torch::kl_div(found, target, at::Reduction::Sum, /*log_target=*/true).item<double>();
   }
-  const double mean = sum / static_cast<double>(logits.size(0) * logits.size(1));
+  const double mean = sum / static_cast<double>(states.size(0) * states.size(1));
   return mean < 0 ? 0 : mean;
 }
 
-/// The logits of a decoder whose block `number` is `block`, from the states before it.
-absl::StatusOr<Tensor> LogitsFrom(const model::BlockRunner& runner, const model::Decoder& decoder,
+/// What the head of a decoder reads whose block `number` is `block`, from the states before it.
+absl::StatusOr<Tensor> StatesFrom(const model::BlockRunner& runner, const model::Decoder& decoder,
                                   std::size_t number, const model::Block& block, Tensor states) {
   states = runner.Run(block, states);
   for (std::size_t later = number + 1; later < decoder.size(); ++later) {
     TEQ_ASSIGN_OR_RETURN(const model::Block next, decoder.ReadBlock(later));
     states = runner.Run(next, states);
   }
-  return model::HeadLogits(decoder, runner.Finish(states));
+  return runner.Finish(states);
 }
 
 absl::Status NotFinite(const std::string& layer, int bits) {
@@ -77,7 +80,8 @@ absl::StatusOr<std::vector<BlockSensitivities>> MeasureSensitivities(
   std::int64_t done = 0;
   const model::BlockRunner runner(decoder, windows.length);
   const Tensor ids = FirstWindows(windows);
-  TEQ_ASSIGN_OR_RETURN(const Tensor reference, model::Logits(decoder, ids));
+  const model::Decoder head = model::WithFloat32Head(decoder);
+  TEQ_ASSIGN_OR_RETURN(const Tensor reference, model::HiddenStates(decoder, ids));
   Tensor states = runner.Embed(ids);
   std::vector<BlockSensitivities> sensitivities(decoder.size());
   for (std::size_t number = 0; number < decoder.size(); ++number) {
@@ -93,9 +97,9 @@ absl::StatusOr<std::vector<BlockSensitivities>> MeasureSensitivities(
         model::Block rounded = block;
         rounded.linears[i].weight =
             quant::Dequantize(quant::QuantizeToNearest(linear.weight, grid));
-        TEQ_ASSIGN_OR_RETURN(const Tensor logits,
-                             LogitsFrom(runner, decoder, number, rounded, states));
-        const double divergence = Divergence(reference, logits);
+        TEQ_ASSIGN_OR_RETURN(const Tensor found,
+                             StatesFrom(runner, decoder, number, rounded, states));
+        const double divergence = Divergence(head, reference, found);
         if (!std::isfinite(divergence)) return NotFinite(linear.layer.name, bits);
         sensitivities[number][i].push_back({bits, divergence});
       }

@@ -85,9 +85,12 @@ absl::Status AddTrainables(const TrainingTask& task, const model::Block& block,
     const std::int64_t groups = weight.size(1) / quant::GroupSize(grids[i], weight.size(1));
     const auto add = [&](double rate, torch::IntArrayRef shape, double start, Tensor& tensor) {
       if (rate == 0 || tensor.defined()) return absl::OkStatus();
-      TEQ_ASSIGN_OR_RETURN(tensor, task.scratch.Zeros(shape, torch::kFloat32));
+      if (weight.device().is_cpu()) {
+        TEQ_ASSIGN_OR_RETURN(tensor, task.scratch.Zeros(shape, torch::kFloat32));
+      } else {
+        tensor = torch::zeros(shape, weight.options());
+      }
       if (start != 0) tensor.fill_(start);
-      tensor = tensor.to(weight.device());
       return absl::OkStatus();
     };
     const double clipping = task.rates.clipping;
