@@ -94,7 +94,8 @@ class Demand {
             .states = on_device_ ? TeacherBytes() : 0};
   }
 
-  /// A block at a time, forward and again backward. The head's turn comes when no block is held.
+  /// A block at a time, forward and again backward. The head's turn comes when no block is held. On
+  /// a device lies what is trained of all blocks.
   [[nodiscard]] Need ByBlock() const {
     const std::int64_t inputs = work_.blocks * tokens() * work_.hidden * kFloat;
     const std::int64_t block = StepWeights(block_) + Trained(block_) + ScaledGradient() +
@@ -104,7 +105,7 @@ class Demand {
             .work = std::max(block, HeadBytes() + std::max(StepLogits(), DrawnLogits())) +
                     VocabularyOnDevice() + (on_device_ ? kept : 0),
             .states = inputs + TeacherBytes(),
-            .scratch = on_device_ ? 0 : kept};
+            .scratch = on_device_ ? LearnedBytes() : kept};
   }
 
   [[nodiscard]] std::int64_t block_bytes() const { return kFloat * block_.parameters; }
@@ -219,10 +220,9 @@ class Demand {
       return {.stage = teq::v1::STAGE_TRANSFORM, .on_host = true};
     }
     return {.stage = teq::v1::STAGE_TRANSFORM,
-            .work = StepWeights(block_) + Trained(block_) + Activations(tokens()) +
-                    KeptAttention() + (on_device_ ? LearnedBytes() : 0),
+            .work = StepWeights(block_) + Trained(block_) + Activations(tokens()) + KeptAttention(),
             .states = 2 * StateBytes(),
-            .scratch = on_device_ ? 0 : LearnedBytes()};
+            .scratch = LearnedBytes()};
   }
 
   [[nodiscard]] Need Round() const {
@@ -234,10 +234,9 @@ class Demand {
             .work = 2 * block_bytes() + block_.quantized + kFloat * block_.grams +
                     kRoundingCopies * kFloat * block_.largest_layer +
                     (learns_rounding() ? kFloat * block_.quantized : 0) + sequential +
-                    Activations(BatchTokens(work_.window)) + AttentionOf(work_.window) +
-                    (on_device_ ? LearnedBytes() : 0),
+                    Activations(BatchTokens(work_.window)) + AttentionOf(work_.window),
             .states = (gptq ? 2 : 1) * StateBytes(),
-            .scratch = CodeBytes() + (on_device_ ? 0 : LearnedBytes())};
+            .scratch = CodeBytes() + LearnedBytes()};
   }
 
   /// An embedding that has to change its type is written whole.

@@ -314,7 +314,8 @@ absl::Status JobRun::RoundBlock(const model::Block& block,
       transform::ResolveScales(block, config_.norm, groups_, parameters_.log_scales, norm_type_);
   const model::Block folded = transform::FoldBlock(block, scales);
   TEQ_RETURN_IF_ERROR(KeepChanged(folded, grids_[number]));
-  BlockCodes codes = rounder.Round(folded, grids_[number], parameters_.adjustments[number]);
+  BlockCodes codes = rounder.Round(
+      folded, grids_[number], transform::OnDevice(parameters_.adjustments[number], device_.torch));
   for (std::size_t i = 0; i < codes.size(); ++i) {
     if (!grids_[number][i].quantized) continue;
     TEQ_RETURN_IF_ERROR(

@@ -2,8 +2,10 @@
 
 #include <vector>
 
+#include "absl/status/status.h"
 #include "teq/v1/report.pb.h"
 #include "torch/types.h"
+#include "worker/engine/model/scratch.h"
 #include "worker/engine/quant/grid.h"
 #include "worker/engine/teq/scale_groups.h"
 
@@ -23,6 +25,14 @@ struct Parameters {
 [[nodiscard]] Parameters PlainParameters(const std::vector<ScaleGroup>& groups,
                                          const std::vector<BlockGrids>& grids,
                                          const torch::TensorOptions& options);
+
+/// Where a training or rounding needs them; the same tensors where they are there already.
+[[nodiscard]] BlockAdjustments OnDevice(const BlockAdjustments& adjustments,
+                                        const torch::Device& device);
+
+/// Moves a device's into scratch, as a device holds those of one block at a time. Errors as
+/// Scratch::Keep.
+[[nodiscard]] absl::Status KeepOnHost(BlockAdjustments& adjustments, model::Scratch& scratch);
 
 /// The clip factors of one layer; unset without any.
 void SummarizeClipping(const quant::ClipFactors& clip, teq::v1::LayerReport& layer);

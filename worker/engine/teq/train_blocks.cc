@@ -123,6 +123,7 @@ absl::Status TrainBlocks(const TrainingTask& task, Parameters& parameters,
     } else {
       inputs.Assign(float_states);
     }
+    TEQ_RETURN_IF_ERROR(KeepOnHost(parameters.adjustments[number], task.scratch));
     model::GiveBackFreedMemory();
   }
   CountTrainables(task, parameters, report);

@@ -258,11 +258,19 @@ absl::Status TrainEndToEnd(const TrainingTask& task, int steps, teq::v1::Objecti
                            const StepCallback& on_step, const std::atomic<bool>& cancelled) {
   for (std::size_t number = 0; number < task.decoder.size(); ++number) {
     TEQ_ASSIGN_OR_RETURN(const model::Block block, task.decoder.ReadBlock(number));
-    TEQ_RETURN_IF_ERROR(AddTrainables(task, block, parameters.adjustments[number]));
+    BlockAdjustments& adjustments = parameters.adjustments[number];
+    adjustments = OnDevice(adjustments, task.device.torch);
+    TEQ_RETURN_IF_ERROR(AddTrainables(task, block, adjustments));
   }
   CountTrainables(task, parameters, report);
-  EndToEnd training(task, parameters);
-  TEQ_ASSIGN_OR_RETURN(const FitResult result, training.Run(steps, objective, on_step, cancelled));
+  FitResult result;
+  {
+    EndToEnd training(task, parameters);
+    TEQ_ASSIGN_OR_RETURN(result, training.Run(steps, objective, on_step, cancelled));
+  }
+  for (BlockAdjustments& adjustments : parameters.adjustments) {
+    TEQ_RETURN_IF_ERROR(KeepOnHost(adjustments, task.scratch));
+  }
   report.set_steps(steps);
   report.set_objective(objective);
   report.set_round_to_nearest_loss(result.round_to_nearest_loss);

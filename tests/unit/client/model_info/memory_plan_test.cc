@@ -211,13 +211,11 @@ TEST_F(MemoryPlanTest, AnObjectiveThatIsEndToEndIsNotLeftOutButRefused) {
 
 TEST_F(MemoryPlanTest, OnADeviceTheLimitIsItsMemoryAndPackingIsTheHosts) {
   constexpr std::int64_t kContext = 512 << 20;
-  // There is the vocabulary's one matrix too, in half precision; scores of 2048 tokens on 32 by 4
-  // heads, three times; and all that is learned, of both blocks.
+  // There is the vocabulary's one matrix too, in half precision, and scores of 2048 tokens on 32 by
+  // 4 heads, three times.
   constexpr std::int64_t kVocabulary = 2 * 512 * 64;
   constexpr std::int64_t kScores = 3 * 4 * 2048 * 32 * 4;
-  constexpr std::int64_t kLearned = 4 * (81920 + 2 * 2560);
-  constexpr std::int64_t kOnDevice =
-      kRound - kProcess - kStates + kContext + kVocabulary + kScores + kLearned;
+  constexpr std::int64_t kOnDevice = kRound - kProcess - kStates + kContext + kVocabulary + kScores;
   const MemoryPlan plan = Fitting(kOnDevice, /*on_device=*/true);
   EXPECT_EQ(plan.at(teq::v1::STAGE_ROUND).device, kOnDevice);
   EXPECT_EQ(plan.at(teq::v1::STAGE_ROUND).host, kProcess + kBlock + kStates);
@@ -226,27 +224,23 @@ TEST_F(MemoryPlanTest, OnADeviceTheLimitIsItsMemoryAndPackingIsTheHosts) {
   EXPECT_EQ(plan.hidden_states, teq::v1::HIDDEN_STATES_IN_MEMORY);
   EXPECT_EQ(ErrorReason(Plan(kOnDevice - 1, true).status()), "MEMORY_LIMIT");
   // No kernel there attends in one pass: four times the weights of attention stay for the gradient.
-  EXPECT_EQ(plan.at(teq::v1::STAGE_TRANSFORM).device, kContext + 3 * kBlock + kTrained + kStep +
-                                                          4 * 4 * (2 * 4 * 32 * 32) + kVocabulary +
-                                                          kLearned);
-  EXPECT_EQ(plan.at(teq::v1::STAGE_TRANSFORM).scratch, 0);
+  EXPECT_EQ(plan.at(teq::v1::STAGE_TRANSFORM).device,
+            kContext + 3 * kBlock + kTrained + kStep + 4 * 4 * (2 * 4 * 32 * 32) + kVocabulary);
 }
 
-// A device keeps the offsets of all blocks: 6,476,005,376 weights have one each.
-TEST_F(MemoryPlanTest, WhatIsLearnedOfAllBlocksLiesOnTheDevice) {
+// The pass over all blocks keeps on the device six values of every offset: 6,476,005,376 weights
+// have one each. Training by block keeps one block's.
+TEST_F(MemoryPlanTest, WhatIsTrainedTogetherLiesOnTheDevice) {
   config_ = Llama7B();
   teq::v1::JobSpec asked;
   asked.mutable_recipe()->set_preset(teq::v1::PRESET_BALANCED);
   spec_ = WithDefaults(asked);
-  EXPECT_GT(Fitting(0, true).at(teq::v1::STAGE_ROUND).device, 4 * 6'476'005'376);
-  EXPECT_EQ(ErrorReason(Plan(std::int64_t{24} << 30, true).status()), "MEMORY_LIMIT");
-  // The pass over all blocks keeps six times as much of them.
-  EXPECT_EQ(Fitting(std::int64_t{80} << 30, true).end_to_end_pass,
-            teq::v1::END_TO_END_PASS_LEFT_OUT);
+  for (const std::int64_t gib : {16, 80}) {
+    EXPECT_EQ(Fitting(gib << 30, true).end_to_end_pass, teq::v1::END_TO_END_PASS_LEFT_OUT);
+  }
   const MemoryPlan roomy = Fitting(std::int64_t{240} << 30, true);
   EXPECT_EQ(roomy.end_to_end_pass, teq::v1::END_TO_END_PASS_BLOCK_BY_BLOCK);
   EXPECT_GT(roomy.at(teq::v1::STAGE_TRANSFORM).device, 6 * 4 * 6'476'005'376);
-  EXPECT_LT(Fitting(0).at(teq::v1::STAGE_ROUND).host, std::int64_t{8} << 30);
 }
 
 TEST_F(MemoryPlanTest, TheJobsOwnLimitIsCheckedOnEveryDeviceThatItMayRunOn) {
