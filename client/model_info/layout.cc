@@ -293,8 +293,11 @@ std::vector<std::string> TensorsOfOtherParts(const ModelConfig& config,
   if (!config.is_part) return {};
   std::vector<std::string> names;
   for (const auto& [name, tensor] : index.tensors) {
-    if (name.starts_with(config.prefix) || name.starts_with(HeadName(config) + ".")) continue;
-    names.push_back(name);
+    // What the decoder has beside its tensors, in either order of names, it does not need.
+    const bool is_decoders = name.starts_with("language_model.") ||
+                             name.starts_with("model.language_model.") ||
+                             name.starts_with(HeadName(config) + ".");
+    if (!is_decoders) names.push_back(name);
   }
   return names;
 }

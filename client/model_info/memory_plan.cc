@@ -71,6 +71,10 @@ class Demand {
                                 {.stage = teq::v1::STAGE_PUBLISH, .on_host = true}};
     for (Need& need : stages) {
       if (!need.on_host && need.work > 0) need.work += VocabularyOnDevice();
+      // Sensitivities are measured with the head in memory all the time.
+      if (need.stage == teq::v1::STAGE_BASELINE_EVAL && recipe().weights().has_target_bits()) {
+        need.work += HeadBytes();
+      }
     }
     return stages;
   }
@@ -152,10 +156,10 @@ class Demand {
     if (!on_device_ && !work_.softcap) return 0;
     return 3 * kFloat * BatchTokens(window) * window * work_.heads;
   }
-  /// Embedding and head lie on a device from the beginning, as they are stored: mostly as half
-  /// precision. The host maps them.
+  /// Embedding and head lie on a device from the beginning, as they are stored. The host maps them.
   [[nodiscard]] std::int64_t VocabularyOnDevice() const {
-    return on_device_ ? (work_.tied ? 2 : 4) * work_.vocabulary * work_.embedding : 0;
+    if (!on_device_) return 0;
+    return (work_.tied ? 1 : 2) * work_.stored_bytes * work_.vocabulary * work_.embedding;
   }
   [[nodiscard]] bool learns_rounding() const { return recipe().rounding().has_learned(); }
   [[nodiscard]] bool learns_clipping() const { return recipe().clipping().has_learned(); }
@@ -255,7 +259,7 @@ class Demand {
   const teq::v1::Schedule schedule_ = ScheduleOf(spec_.recipe());
 };
 
-/// A need in its place. A device's weights come through one block of the host's memory.
+/// A need in its place. A device's weights come through the host's memory, at most a block of them.
 StageMemory Place(const Need& need, bool in_files, const MemoryBudget& budget,
                   std::int64_t block_bytes) {
   StageMemory stage{.stage = need.stage,

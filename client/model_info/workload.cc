@@ -70,6 +70,14 @@ void JoinBlock(const BlockSize& block, const Join& join, BlockSize& into) {
   into.group_products = join(into.group_products, block.group_products);
 }
 
+std::int64_t StoredBytes(const nlohmann::ordered_json& config) {
+  for (const char* key : {"dtype", "torch_dtype"}) {
+    const auto type = config.find(key);
+    if (type != config.end() && *type == "float32") return 4;
+  }
+  return 2;
+}
+
 }  // namespace
 
 Workload WorkloadOf(const teq::v1::JobSpec& spec, const ModelConfig& config,
@@ -86,6 +94,7 @@ Workload WorkloadOf(const teq::v1::JobSpec& spec, const ModelConfig& config,
       .head_size = config.head_size,
       .softcap = config.attention_softcap != 0,
       .tied = config.tied_embeddings,
+      .stored_bytes = StoredBytes(config.source),
       .parameters = CountParameters(config),
       .window = spec.calibration().sequence_length(),
       .calibration_tokens =

@@ -35,8 +35,9 @@ struct Workload {
   std::int64_t mlp = 0;         // of the MLP that one token passes
   std::int64_t heads = 0;
   std::int64_t head_size = 0;
-  bool softcap = false;  // attention's weights are kept for the gradient
-  bool tied = false;     // embedding and head are one matrix
+  bool softcap = false;           // attention's weights are kept for the gradient
+  bool tied = false;              // embedding and head are one matrix
+  std::int64_t stored_bytes = 2;  // of a weight, as config.json says
   std::int64_t parameters = 0;
 
   std::int64_t window = 0;              // tokens of a calibration window

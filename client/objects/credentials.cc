@@ -295,6 +295,10 @@ class CredentialsChain : public CredentialsProvider {
     constexpr std::string_view kPlace = "the machine's endpoint for credentials";
     const absl::StatusOr<HttpAnswer> session = Send(token);
     if (MeansNoEndpoint(session)) return std::nullopt;
+    if (!session.ok()) {
+      return Unavailable(kPlace, Text(session.status()) +
+                                     "; in a container it is heard only where its hop limit is 2");
+    }
     TEQ_ASSIGN_OR_RETURN(const std::string session_token, BodyOf(kPlace, session));
     const std::string roles = base + "/latest/meta-data/iam/security-credentials/";
     const Pairs headers = {{"X-aws-ec2-metadata-token", session_token}};

@@ -95,8 +95,8 @@ class ObjectStore {
   /// nothing. OK where the store has no such thing.
   [[nodiscard]] virtual absl::Status AbortUploads(const std::string& prefix) = 0;
 
-  /// A URL of the object that is good for `ttl`. FAILED_PRECONDITION, NOT_PRESIGNABLE, for stores
-  /// that cannot.
+  /// A URL of the object that is good for `ttl`, or as long as the keys are. FAILED_PRECONDITION,
+  /// NOT_PRESIGNABLE, for stores that cannot.
   [[nodiscard]] virtual absl::StatusOr<SignedUrl> PresignedUrl(const std::string& key,
                                                                absl::Duration ttl) const = 0;
 

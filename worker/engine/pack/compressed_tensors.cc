@@ -105,6 +105,12 @@ Json CompressedTensorsConfig(const PackableModel& model) {
   for (const std::string& layer : FloatLinears(model)) {
     ignore.push_back(Target(model.config, layer));
   }
+  for (const model_info::PlannedLayer& planned : model.plan) {
+    if (planned.grid.quantized) continue;
+    if (const std::string name = NameForServers(planned.layer); !name.empty()) {
+      ignore.push_back(Target(model.config, name));
+    }
+  }
   for (const std::string& part : model.other_parts) ignore.push_back("re:" + PartPattern(part));
   return {{"quant_method", "compressed-tensors"},
           {"format", "pack-quantized"},

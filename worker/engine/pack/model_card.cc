@@ -98,6 +98,10 @@ std::string FrontMatter(const ModelCard& card, const teq::v1::Report& report) {
   for (const char* key : {"license", "license_name", "license_link", "language"}) {
     if (source.contains(key)) matter[key] = source[key];
   }
+  // A larger model's other parts are in every format but GGUF.
+  if (source.contains("pipeline_tag") && card.format != teq::v1::FORMAT_GGUF) {
+    matter["pipeline_tag"] = source["pipeline_tag"];
+  }
   matter["tags"] = {"teq", "quantized"};
   if (*text.tag != '\0') matter["tags"].push_back(text.tag);
   if (const std::string bits = Bits(report);

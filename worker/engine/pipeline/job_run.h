@@ -100,7 +100,8 @@ class JobRun {
   absl::Status BaselineEval();
   absl::Status ChooseBits();
   absl::Status Calibrate();
-  void CalibrateBlock(const model::Block& block, const transform::BlockStatistics& statistics);
+  absl::Status CalibrateBlock(const model::Block& block,
+                              const transform::BlockStatistics& statistics);
   absl::Status Transform();
   absl::Status Train(transform::TrainingTask task);
   teq::v1::ComputeType ComputeTypeFor(teq::v1::ComputeType requested);

@@ -148,15 +148,15 @@ absl::Status JobRun::Calibrate() {
   return transform::VisitBlockStatistics(
       decoder_, calibration_, BatchSize(calibration_), scratch_,
       [&](const model::Block& block, const transform::BlockStatistics& statistics) -> absl::Status {
-        CalibrateBlock(block, statistics);
+        TEQ_RETURN_IF_ERROR(CalibrateBlock(block, statistics));
         model::GiveBackFreedMemory();
         SendProgress(block.number + 1, config_.layers, "blocks");
         return CheckCancelled(cancelled_);
       });
 }
 
-void JobRun::CalibrateBlock(const model::Block& block,
-                            const transform::BlockStatistics& statistics) {
+absl::Status JobRun::CalibrateBlock(const model::Block& block,
+                                    const transform::BlockStatistics& statistics) {
   const auto number = static_cast<std::size_t>(block.number);
   const teq::v1::Initialization init = recipe().transform().has_awq()
                                            ? teq::v1::INITIALIZATION_AWQ
@@ -167,7 +167,9 @@ void JobRun::CalibrateBlock(const model::Block& block,
         transform::StartingScales(init, groups_[i], block, grids_[number], statistics);
   }
   const teq::v1::Clipping& clipping = recipe().clipping();
-  if (!clipping.has_search() && !clipping.learned().start_from_search()) return;
+  if (!clipping.has_search() && !clipping.learned().start_from_search()) {
+    return absl::OkStatus();
+  }
   const transform::BlockScales scales =
       transform::ResolveScales(block, config_.norm, groups_, parameters_.log_scales, norm_type_);
   const model::Block folded = transform::FoldBlock(block, scales);
@@ -181,6 +183,7 @@ void JobRun::CalibrateBlock(const model::Block& block,
     parameters_.adjustments[number][i].clip =
         quant::SearchClipping(linear.weight, gram, grids_[number][i]);
   }
+  return transform::KeepOnHost(parameters_.adjustments[number], scratch_);
 }
 
 absl::Status JobRun::Transform() {
@@ -382,12 +385,18 @@ absl::Status JobRun::KeepOtherParts() {
                          checkpoint_->Read(name));
   }
   const std::string parts = fmt::format("{}", fmt::join(packable_.other_parts, ", "));
-  report_.add_notes(
-      fmt::format("{}: {} tensors are published as they are stored", parts, names.size()));
+  bool is_whole = false;
   for (const Output& output : outputs_) {
-    if (!output.format->decoder_only) continue;
+    if (!output.format->decoder_only) {
+      is_whole = true;
+      continue;
+    }
     report_.add_notes(
         fmt::format("{}: has the decoder alone, without {}", output.format->directory, parts));
+  }
+  if (is_whole) {
+    report_.add_notes(
+        fmt::format("{}: {} tensors are published as they are stored", parts, names.size()));
   }
   return absl::OkStatus();
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "client/model_info/run_sizes.h"
 #include "fmt/format.h"
 #include "proto/spec/error.h"
 #include "proto/spec/recipe.h"
@@ -17,8 +18,10 @@ using torch::Tensor;
 
 constexpr std::int64_t kMaxWindows = 8;
 constexpr std::int64_t kMaxTokens = 2048;
-// Tokens whose distributions are compared at once; bounds the memory of logits and float64 copies.
-constexpr std::int64_t kRows = 256;
+// Tokens whose distributions are compared at once, and their logits, whose copies take three times
+// as much as in an evaluation.
+constexpr std::int64_t kMaxRows = 256;
+constexpr std::int64_t kLogits = model_info::kComparedLogits / 3;
 
 Tensor FirstWindows(const text::Windows& windows) {
   const std::int64_t fitting = std::max<std::int64_t>(1, kMaxTokens / windows.length);
@@ -29,8 +32,9 @@ Tensor FirstWindows(const text::Windows& windows) {
 /// head reads, [batch, sequence, embedding_size]. Normalized in float64: the divergence is of
 /// second order in the logits' change, and at 8 bits less than float32's error in a logarithm.
 double Divergence(const model::Decoder& head, const Tensor& reference, const Tensor& states) {
-  const std::vector<Tensor> expected = reference.flatten(0, 1).split(kRows);
-  const std::vector<Tensor> actual = states.flatten(0, 1).split(kRows);
+  const std::int64_t size = std::clamp<std::int64_t>(kLogits / head.head.size(0), 1, kMaxRows);
+  const std::vector<Tensor> expected = reference.flatten(0, 1).split(size);
+  const std::vector<Tensor> actual = states.flatten(0, 1).split(size);
   const auto log_probability = [&](const Tensor& rows) {
     return torch::log_softmax(model::HeadLogits(head, rows).to(torch::kFloat64), -1);
   };

@@ -107,7 +107,9 @@ absl::Status TrainBlocks(const TrainingTask& task, Parameters& parameters,
   TEQ_ASSIGN_OR_RETURN(model::WindowStates inputs, float_states.Copy(task.scratch));
   for (std::size_t number = 0; number < task.decoder.size(); ++number) {
     TEQ_ASSIGN_OR_RETURN(const model::Block block, task.decoder.ReadBlock(number));
-    TEQ_RETURN_IF_ERROR(AddTrainables(task, block, parameters.adjustments[number]));
+    BlockAdjustments& adjustments = parameters.adjustments[number];
+    adjustments = OnDevice(adjustments, task.device.torch);
+    TEQ_RETURN_IF_ERROR(AddTrainables(task, block, adjustments));
     advance(block, float_states);
     const auto on_block_step = [&](teq::v1::MetricSample sample) {
       sample.set_step(sample.step() + static_cast<int>(number) * steps);
@@ -123,7 +125,7 @@ absl::Status TrainBlocks(const TrainingTask& task, Parameters& parameters,
     } else {
       inputs.Assign(float_states);
     }
-    TEQ_RETURN_IF_ERROR(KeepOnHost(parameters.adjustments[number], task.scratch));
+    TEQ_RETURN_IF_ERROR(KeepOnHost(adjustments, task.scratch));
     model::GiveBackFreedMemory();
   }
   CountTrainables(task, parameters, report);

@@ -102,6 +102,13 @@ TEST_F(MemoryPlanTest, EvaluationTakesTheLargerOfItsBlocksAndItsHead) {
   EXPECT_EQ(Fitting(0).at(teq::v1::STAGE_VERIFY).host, kProcess + kChunk + 2 * kBlock + kBatch);
 }
 
+TEST_F(MemoryPlanTest, SensitivitiesAreMeasuredWithTheHeadInMemory) {
+  spec_.mutable_recipe()->mutable_weights()->set_target_bits(3.5);
+  constexpr std::int64_t kChunk = 2 * 8192 * 64 * 4;
+  EXPECT_EQ(Fitting(0).at(teq::v1::STAGE_BASELINE_EVAL).host,
+            kProcess + kChunk + 2 * kHead + 4 * 4 * 2048 * 512);
+}
+
 TEST_F(MemoryPlanTest, GptqHoldsTheRoundedBlockAndItsFactors) {
   spec_.mutable_recipe()->mutable_rounding()->mutable_gptq();
   EXPECT_EQ(Fitting(0).at(teq::v1::STAGE_ROUND).host,

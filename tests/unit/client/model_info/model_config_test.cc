@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "client/model_info/layout.h"
 #include "proto/spec/error.h"
 
 namespace teq::model_info {
@@ -364,6 +365,33 @@ TEST(ModelConfigTest, TheDecoderOfALargerModelIsItsTextConfig) {
   ExpectError(gemma, "INVALID_MODEL_CONFIG", "text_config: hidden_size is missing");
   gemma["text_config"] = 4;
   ExpectError(gemma, "INVALID_MODEL_CONFIG", "text_config must be an object");
+}
+
+// What lies beside the decoder's tensors under its own name is dropped, as it is of plain decoders.
+TEST(ModelConfigTest, OtherPartsAreWhatIsNotTheDecoders) {
+  ModelConfig config = ParseModelConfig({{"model_type", "mistral3"},
+                                         {"text_config",
+                                          {{"hidden_size", 64},
+                                           {"intermediate_size", 128},
+                                           {"num_hidden_layers", 1},
+                                           {"num_attention_heads", 8},
+                                           {"vocab_size", 96}}}},
+                                        "config.json")
+                           .value();
+  CheckpointIndex index;
+  for (const char* name :
+       {"lm_head.weight", "model.language_model.embed_tokens.weight",
+        "language_model.lm_head.weight", "model.language_model.rotary.inv_freq",
+        "model.vision_tower.layers.0.weight", "model.vision_tower.layers.1.weight",
+        "multi_modal_projector.linear_1.weight"}) {
+    index.tensors[name] = {};
+  }
+  MatchPrefix(index, config);
+  EXPECT_EQ(HeadName(config), "lm_head");
+  const std::vector<std::string> tensors = TensorsOfOtherParts(config, index);
+  EXPECT_EQ(tensors.size(), 3U);
+  EXPECT_EQ(OtherParts(tensors),
+            (std::vector<std::string>{"multi_modal_projector", "vision_tower"}));
 }
 
 TEST(ModelConfigTest, OfLargerModelsTheKnownOnesAreNamed) {

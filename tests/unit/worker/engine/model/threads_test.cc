@@ -7,6 +7,8 @@
 #include <thread>
 
 #include "ATen/Parallel.h"
+#include "tests/unit/worker/engine/model/tiny_decoder.h"
+#include "worker/engine/model/head_loss.h"
 #include "worker/engine/quant/rounding.h"
 
 namespace teq::model {
@@ -53,6 +55,24 @@ TEST_F(ThreadsTest, GradientsDoNotDependOnTheirNumber) {
   EXPECT_TRUE(torch::equal(one.columns, three.columns));
   EXPECT_TRUE(torch::equal(one.rows, three.rows));
   EXPECT_TRUE(torch::equal(one.adjustment.clip.low, three.adjustment.clip.low));
+}
+
+TEST_F(ThreadsTest, AttentionAndTheHeadDoNotDependOnTheirNumber) {
+  const Decoder decoder = TinyDecoder(1);
+  const Tensor ids = torch::arange(8 * 24).remainder(64).view({8, 24});
+  const BlockRunner runner(decoder, ids.size(1));
+  const auto with = [&](int threads) {
+    SetThreads(threads);
+    const Tensor states = runner.Embed(ids).requires_grad_(true);
+    const Tensor last = runner.Finish(runner.Run(decoder.blocks[0], states)).slice(1, 0, -1);
+    const Tensor loss = HeadCrossEntropy(decoder, last, ids.slice(1, 1).flatten());
+    loss.backward();
+    return std::pair(loss.detach(), states.grad());
+  };
+  const auto one = with(1);
+  const auto three = with(3);
+  EXPECT_TRUE(torch::equal(one.first, three.first));
+  EXPECT_TRUE(torch::equal(one.second, three.second));
 }
 
 }  // namespace

@@ -121,6 +121,13 @@ TEST(CompressedTensorsConfigTest, TheFirstExpertIsNamedAsServersAskForIt) {
                    "model.layers.0.moe.experts.0.w3", "model.layers.0.moe.experts.0.up_proj",
                    "model.layers.0.moe.experts.0.down_proj"}));
   EXPECT_EQ(groups["group_0"]["targets"].size(), 8U);
+  for (model_info::PlannedLayer& planned : model.plan) {
+    if (planned.layer.expert == 0) planned.grid.quantized = false;
+  }
+  EXPECT_THAT(CompressedTensorsConfig(model)["ignore"].get<std::vector<std::string>>(),
+              testing::IsSupersetOf({"model.layers.0.moe.experts.0.w1",
+                                     "model.layers.0.moe.experts.0.gate_proj",
+                                     "model.layers.0.moe.experts.0.up_proj"}));
 }
 
 }  // namespace
