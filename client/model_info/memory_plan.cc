@@ -59,10 +59,13 @@ class Demand {
     verify.work = std::max(verify.work, kPackingCopies * kFloat * block_.largest_layer);
     verify.scratch = CodeBytes();
     verify.work += VocabularyOnDevice();  // of what was published
-    const std::int64_t baseline_window =
-        recipe().weights().has_target_bits() ? work_.window : work_.evaluation_window;
+    const bool measures_bits = recipe().weights().has_target_bits();
+    Need baseline = Measured(teq::v1::STAGE_BASELINE_EVAL,
+                             measures_bits ? work_.window : work_.evaluation_window);
+    // Sensitivities are measured with the head in memory all the time.
+    if (measures_bits) baseline.work += HeadBytes();
     std::vector<Need> stages = {{.stage = teq::v1::STAGE_FETCH, .on_host = true},
-                                Measured(teq::v1::STAGE_BASELINE_EVAL, baseline_window),
+                                baseline,
                                 Calibrate(),
                                 TrainBlocks(),
                                 Round(),
@@ -71,10 +74,6 @@ class Demand {
                                 {.stage = teq::v1::STAGE_PUBLISH, .on_host = true}};
     for (Need& need : stages) {
       if (!need.on_host && need.work > 0) need.work += VocabularyOnDevice();
-      // Sensitivities are measured with the head in memory all the time.
-      if (need.stage == teq::v1::STAGE_BASELINE_EVAL && recipe().weights().has_target_bits()) {
-        need.work += HeadBytes();
-      }
     }
     return stages;
   }

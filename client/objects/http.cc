@@ -289,14 +289,20 @@ bool HttpAnswer::IsRangeFrom(std::uint64_t first) const {
   return status == 206 && Header("content-range").starts_with(fmt::format("bytes {}-", first));
 }
 
-std::string PlaceOf(std::string_view url) {
+std::string_view OriginOf(std::string_view url) {
   const std::size_t scheme = url.find("://");
-  if (scheme == std::string_view::npos) return "the server";
-  std::string_view authority = url.substr(scheme + 3);
-  authority = authority.substr(0, authority.find_first_of("/?#"));
-  const std::size_t at = authority.rfind('@');
-  if (at != std::string_view::npos) authority.remove_prefix(at + 1);
-  return fmt::format("{}{}", url.substr(0, scheme + 3), authority);
+  if (scheme == std::string_view::npos) return {};
+  return url.substr(0, url.find_first_of("/?#", scheme + 3));
+}
+
+std::string PlaceOf(std::string_view url) {
+  std::string place(OriginOf(url));
+  if (place.empty()) return "the server";
+  if (const std::size_t at = place.rfind('@'); at != std::string::npos) {
+    const std::size_t begin = place.find("://") + 3;
+    place.erase(begin, at + 1 - begin);
+  }
+  return place;
 }
 
 std::shared_ptr<HttpTransport> MakeCurlTransport(CurlOptions options) {

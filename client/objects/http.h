@@ -70,7 +70,10 @@ class HttpTransport {
   [[nodiscard]] virtual absl::StatusOr<HttpAnswer> Send(const HttpRequest& request) = 0;
 };
 
-/// "https://host:8443" of a URL: what a message may show. Without a user and a password.
+/// "https://host:port" of a URL.
+[[nodiscard]] std::string_view OriginOf(std::string_view url);
+
+/// The same as a message may show it. Without a user and a password.
 [[nodiscard]] std::string PlaceOf(std::string_view url);
 
 /// HttpTransport by libcurl: HTTP/1.1, connections kept for the next request. Authorization is

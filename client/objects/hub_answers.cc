@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "client/objects/http.h"
 #include "client/objects/object_key.h"
 #include "fmt/format.h"
 #include "nlohmann/json.hpp"
@@ -68,12 +69,6 @@ absl::StatusOr<HubRevision> ParseHubRevision(std::string_view text) {
     revision.files.emplace(std::move(key), std::move(object));
   }
   return revision;
-}
-
-std::string_view OriginOf(std::string_view url) {
-  const std::size_t scheme = url.find("://");
-  if (scheme == std::string_view::npos) return {};
-  return url.substr(0, url.find_first_of("/?#", scheme + 3));
 }
 
 absl::StatusOr<std::string> RedirectTarget(std::string_view url, std::string_view location) {

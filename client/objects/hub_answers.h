@@ -24,7 +24,4 @@ struct HubRevision {
 [[nodiscard]] absl::StatusOr<std::string> RedirectTarget(std::string_view url,
                                                          std::string_view location);
 
-/// "https://host:port" of a URL.
-[[nodiscard]] std::string_view OriginOf(std::string_view url);
-
 }  // namespace teq::objects

@@ -26,15 +26,20 @@ hpu_plugin: {{ .pool.gaudi.plugin | quote }}
 {{- toYaml $resources -}}
 {{- end -}}
 
+{{/* What a pool's objects are called. Takes `root` and `name`. */}}
+{{- define "teqd.workerName" -}}
+{{- printf "%s-worker-%s" (include "teqd.fullname" .root) .name -}}
+{{- end -}}
+
 {{/*
 What a pool's Job or CronJob is called. Kubernetes takes 52 characters of a CronJob and 63 of a Job, whose name ends in
 the revision. A longer one keeps the whole pool, and a digest tells releases apart that begin alike. Takes `root` and
 `name`.
 */}}
 {{- define "teqd.workerJobName" -}}
-{{- $full := include "teqd.fullname" .root -}}
-{{- $name := printf "%s-worker-%s" $full .name -}}
+{{- $name := include "teqd.workerName" . -}}
 {{- if gt (len $name) 52 -}}
+{{- $full := include "teqd.fullname" .root -}}
 {{- $name = printf "%s-%s-worker-%s" ($full | trunc 19 | trimAll "-") ($full | sha256sum | trunc 8) .name -}}
 {{- end -}}
 {{- $name -}}

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <optional>
 
 #include "client/model_info/run_sizes.h"
 #include "proto/spec/error.h"
@@ -45,12 +46,17 @@ struct Comparison {
   std::int64_t agreements = 0;
 };
 
+/// Published heads are the source's.
+bool HaveOneHead(const model::Decoder& decoder, const model::Decoder& reference) {
+  return decoder.head.is_alias_of(reference.head) ||
+         (decoder.head.scalar_type() == reference.head.scalar_type() &&
+          torch::equal(decoder.head, reference.head));
+}
+
 Comparison Compare(model::Decoder decoder, const Predictions& predictions, model::Decoder reference,
                    const Tensor& reference_states) {
-  // One matrix where they have the same, as published heads are the source's.
-  const bool same = decoder.head.is_alias_of(reference.head) ||
-                    (decoder.head.scalar_type() == reference.head.scalar_type() &&
-                     torch::equal(decoder.head, reference.head));
+  // Converted once, not for every slice of rows; one matrix where they have the same.
+  const bool same = decoder.head.is_alias_of(reference.head);
   decoder = model::WithFloat32Head(std::move(decoder));
   reference.head = same ? decoder.head : reference.head.to(torch::kFloat32);
   const std::int64_t rows =
@@ -102,6 +108,12 @@ absl::StatusOr<Evaluation> Evaluate(const model::Decoder& decoder, const model::
                                     const EvaluationCallback& on_batch,
                                     const std::atomic<bool>& cancelled) {
   const torch::NoGradGuard no_gradient;
+  std::optional<model::Decoder> of_one_head;
+  if (reference != nullptr && HaveOneHead(decoder, *reference)) {
+    of_one_head = *reference;
+    of_one_head->head = decoder.head;
+    reference = &*of_one_head;
+  }
   Evaluation result;
   double kl_sum = 0;
   std::int64_t agreements = 0;

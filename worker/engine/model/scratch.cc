@@ -45,11 +45,12 @@ std::size_t Bytes(torch::IntArrayRef shape, torch::ScalarType type) {
 
 }  // namespace
 
-absl::StatusOr<Tensor> Scratch::Zeros(torch::IntArrayRef shape, torch::ScalarType type) {
+absl::StatusOr<Tensor> Scratch::Zeros(torch::IntArrayRef shape, torch::ScalarType type,
+                                      const torch::Device& device) {
   const std::size_t bytes = Bytes(shape, type);
   const auto size = static_cast<std::int64_t>(bytes);
-  const auto options = torch::TensorOptions().dtype(type);
-  if (bytes == 0) return torch::zeros(shape, options);
+  const auto options = torch::TensorOptions().dtype(type).device(device);
+  if (bytes == 0 || !device.is_cpu()) return torch::zeros(shape, options);
   std::unique_lock lock(use_->mutex);
   if (use_->memory_bytes + size <= budget_) {
     use_->memory_bytes += size;

@@ -26,9 +26,10 @@ class Scratch {
   /// Of what is asked for from now on.
   void SetBudget(std::int64_t memory_budget_bytes) { budget_ = memory_budget_bytes; }
 
-  /// A tensor of zeros. RESOURCE_EXHAUSTED, DISK_FULL.
+  /// A tensor of zeros; one for a device lies in its memory. RESOURCE_EXHAUSTED, DISK_FULL.
   [[nodiscard]] absl::StatusOr<torch::Tensor> Zeros(torch::IntArrayRef shape,
-                                                    torch::ScalarType type);
+                                                    torch::ScalarType type,
+                                                    const torch::Device& device = torch::kCPU);
 
   /// A copy. Errors as Zeros.
   [[nodiscard]] absl::StatusOr<torch::Tensor> Keep(const torch::Tensor& tensor);

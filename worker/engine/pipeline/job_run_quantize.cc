@@ -1,5 +1,6 @@
 // What JobRun does to the weights: the choice of bits, CALIBRATE, TRANSFORM and ROUND.
 #include <algorithm>
+#include <ranges>
 #include <set>
 
 #include "client/model_info/run_sizes.h"
@@ -384,19 +385,15 @@ absl::Status JobRun::KeepOtherParts() {
     TEQ_ASSIGN_OR_RETURN(packable_.other_tensors.emplace_back(name, Tensor()).second,
                          checkpoint_->Read(name));
   }
-  const std::string parts = fmt::format("{}", fmt::join(packable_.other_parts, ", "));
-  bool is_whole = false;
-  for (const Output& output : outputs_) {
-    if (!output.format->decoder_only) {
-      is_whole = true;
-      continue;
-    }
-    report_.add_notes(
-        fmt::format("{}: has the decoder alone, without {}", output.format->directory, parts));
-  }
-  if (is_whole) {
+  const std::string parts = fmt::to_string(fmt::join(packable_.other_parts, ", "));
+  const auto decoder_only = [](const Output& output) { return output.format->decoder_only; };
+  if (!std::ranges::all_of(outputs_, decoder_only)) {
     report_.add_notes(
         fmt::format("{}: {} tensors are published as they are stored", parts, names.size()));
+  }
+  for (const Output& output : outputs_ | std::views::filter(decoder_only)) {
+    report_.add_notes(
+        fmt::format("{}: has the decoder alone, without {}", output.format->directory, parts));
   }
   return absl::OkStatus();
 }

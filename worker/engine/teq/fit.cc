@@ -91,12 +91,8 @@ class Course {
         kept.insert(kept.end(), {&memory.mean, &memory.square});
       }
       for (Tensor* tensor : kept) {
-        // Where the trainable is: in memory or a file on the host, or on its device.
-        if (trainable.value.device().is_cpu()) {
-          TEQ_ASSIGN_OR_RETURN(*tensor, scratch.Zeros(trainable.value.sizes(), torch::kFloat32));
-        } else {
-          *tensor = torch::zeros_like(trainable.value);
-        }
+        TEQ_ASSIGN_OR_RETURN(*tensor, scratch.Zeros(trainable.value.sizes(), torch::kFloat32,
+                                                    trainable.value.device()));
       }
       memory.average.copy_(trainable.value);
     }

@@ -263,11 +263,8 @@ absl::Status TrainEndToEnd(const TrainingTask& task, int steps, teq::v1::Objecti
     TEQ_RETURN_IF_ERROR(AddTrainables(task, block, adjustments));
   }
   CountTrainables(task, parameters, report);
-  FitResult result;
-  {
-    EndToEnd training(task, parameters);
-    TEQ_ASSIGN_OR_RETURN(result, training.Run(steps, objective, on_step, cancelled));
-  }
+  TEQ_ASSIGN_OR_RETURN(const FitResult result,
+                       EndToEnd(task, parameters).Run(steps, objective, on_step, cancelled));
   for (BlockAdjustments& adjustments : parameters.adjustments) {
     TEQ_RETURN_IF_ERROR(KeepOnHost(adjustments, task.scratch));
   }

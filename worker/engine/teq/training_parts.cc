@@ -85,11 +85,7 @@ absl::Status AddTrainables(const TrainingTask& task, const model::Block& block,
     const std::int64_t groups = weight.size(1) / quant::GroupSize(grids[i], weight.size(1));
     const auto add = [&](double rate, torch::IntArrayRef shape, double start, Tensor& tensor) {
       if (rate == 0 || tensor.defined()) return absl::OkStatus();
-      if (weight.device().is_cpu()) {
-        TEQ_ASSIGN_OR_RETURN(tensor, task.scratch.Zeros(shape, torch::kFloat32));
-      } else {
-        tensor = torch::zeros(shape, weight.options());
-      }
+      TEQ_ASSIGN_OR_RETURN(tensor, task.scratch.Zeros(shape, torch::kFloat32, weight.device()));
       if (start != 0) tensor.fill_(start);
       return absl::OkStatus();
     };
