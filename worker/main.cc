@@ -1,5 +1,6 @@
 #include <grpc/support/log.h>
 
+#include <array>
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
@@ -22,6 +23,7 @@
 #include "worker/agent/config.h"
 #include "worker/agent/crash_point.h"
 #include "worker/agent/engine_host.h"
+#include "worker/agent/id_lock.h"
 #include "worker/agent/metrics.h"
 #include "worker/agent/run_job.h"
 #include "worker/engine/model/device.h"
@@ -84,7 +86,20 @@ absl::StatusOr<teq::agent::WorkerConfig> ReadConfig(const CLI::App& app, const F
   for (const std::string& prefix : config.uri_prefixes) {
     TEQ_RETURN_IF_ERROR(teq::WithContext(teq::CheckUriPrefix(prefix), "uri_prefixes"));
   }
+  TEQ_RETURN_IF_ERROR(teq::agent::CheckWorkerConfig(config));
   return config;
+}
+
+// Flags that say something of a server must not be taken for something that `run` does.
+absl::Status CheckRunFlags(const CLI::App& app) {
+  constexpr std::array kOfServers = {"--server", "--id", "--http", "--max-jobs",
+                                     "--exit-when-idle"};
+  for (const char* flag : kOfServers) {
+    if (app.count(flag) == 0) continue;
+    return teq::Error(absl::StatusCode::kInvalidArgument, "USAGE",
+                      fmt::format("{}: `run` runs one job without a server; leave it out", flag));
+  }
+  return absl::OkStatus();
 }
 
 teq::model::DeviceOptions DeviceOf(const teq::agent::WorkerConfig& config) {
@@ -141,6 +156,12 @@ int RunAgent(const teq::agent::WorkerConfig& config, const Flags& flags) {
   if (!id.ok()) return Fail(config.log_format, id.status(), kUsage);
   const auto devices = teq::model::AvailableDevices(DeviceOf(config));
   if (!devices.ok()) return Fail(config.log_format, devices.status(), kUsage);
+  const auto lock = teq::agent::LockId(config.data, config.server, *id);
+  if (absl::IsAlreadyExists(lock.status())) return Fail(config.log_format, lock.status(), kUsage);
+  if (!lock.ok()) {
+    log->warn("a second worker named {} would not be noticed: {}", *id,
+              std::string(lock.status().message()));
+  }
   teq::agent::WorkerMetrics metrics(TEQ_VERSION, config.data);
   std::unique_ptr<teq::http::HttpServer> side_port;
   if (!config.http.empty()) {
@@ -213,6 +234,10 @@ int main(int argc, char** argv) {
   if (version->parsed()) {
     fmt::print("teq-worker {}\n", TEQ_VERSION);
     return EXIT_SUCCESS;
+  }
+  if (run->parsed()) {
+    const absl::Status status = CheckRunFlags(app);
+    if (!status.ok()) return Fail(FormatOf(flags), status, kUsage);
   }
   const absl::StatusOr<teq::agent::WorkerConfig> config = ReadConfig(app, flags);
   if (!config.ok()) return Fail(FormatOf(flags), config.status(), kUsage);

@@ -86,10 +86,12 @@ class Publication {
       const std::filesystem::path& data = "teqd-data");
 
   /// The same attempt's files, found again by another process, to publish or to abandon them. OK
-  /// also where nothing is left of them. Errors as ResolveUri or OpenStore.
+  /// also where nothing is left of them. Errors as ResolveUri or OpenStore. Calls of an object
+  /// store end with CANCELLED soon after `go_on`, asked by any thread, says false.
   [[nodiscard]] static absl::StatusOr<Publication> Find(
       const std::string& output_uri, const UriPolicy& policy, const Publisher& publisher,
-      const std::filesystem::path& data = "teqd-data");
+      const std::filesystem::path& data = "teqd-data",
+      std::function<bool()> go_on = [] { return true; });
 
   /// Where the run writes one format's files, such as <output>/1-1/gptq. Exists after Begin.
   [[nodiscard]] std::filesystem::path StagingDirectory(const std::string& format_directory) const {

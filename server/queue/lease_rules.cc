@@ -123,8 +123,7 @@ absl::Time DueTime(const store::JobRecord& record, absl::Duration lease_duration
   const Job& job = record.job;
   if (record.lease.live) {
     if (job.state() != Job::STATE_RUNNING) return record.lease.expires;
-    // The worker hears of the end of its time by its next heartbeat; this is for one that sends
-    // none.
+    // The worker ends its attempt itself when its time is over; this is for one that does not.
     return std::min(record.lease.expires, RuntimeEnd(record) + lease_duration);
   }
   if (job.has_next_attempt_time()) return store::FromTimestamp(job.next_attempt_time());

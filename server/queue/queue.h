@@ -119,7 +119,8 @@ class Queue {
 
   /// Ends what time has ended: leases, waits, old request ids. To be called every second or so.
   /// When it was not called for long (the process was stopped, or the clock jumped), or the store
-  /// could not write since, it extends every lease instead.
+  /// could not write since, it extends every lease instead; the time without it counts for no
+  /// max_runtime.
   [[nodiscard]] absl::Status Reap();
 
  private:
@@ -147,7 +148,11 @@ class Queue {
                                                          const teq::v1::HeartbeatRequest& request);
   absl::StatusOr<teq::v1::Job> CompleteIn(Unit& unit, const teq::v1::CompleteLeaseRequest& request);
   absl::Status ReapIn(Unit& unit);
-  absl::Status ExtendLeases(Unit& unit);
+  /// `gap` is left out of what the attempts have run.
+  absl::Status ExtendLeases(Unit& unit, absl::Duration gap);
+  /// The time since the last reap where it is too long for reaps that follow each other, or
+  /// negative, as the clock was set back; else zero.
+  absl::Duration GapSinceReap(absl::Time now) const;
   /// Whether workers may have had no chance to extend their leases.
   bool LeasesMayHaveBeenHeld(absl::Time now) const;
   /// For events that a job can do without.

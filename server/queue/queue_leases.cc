@@ -147,17 +147,18 @@ JobEvent EventOf(const teq::v1::Progress& progress) {
 
 absl::Status Queue::Start() {
   return Write<bool>([&](Unit& unit) -> absl::StatusOr<bool> {
-           TEQ_RETURN_IF_ERROR(ExtendLeases(unit));
+           TEQ_RETURN_IF_ERROR(ExtendLeases(unit, absl::ZeroDuration()));
            last_reap_ = unit.now();
            return true;
          })
       .status();
 }
 
-absl::Status Queue::ExtendLeases(Unit& unit) {
+absl::Status Queue::ExtendLeases(Unit& unit, absl::Duration gap) {
   TEQ_ASSIGN_OR_RETURN(std::vector<JobRecord> leased, unit.transaction().FindLeases());
   for (JobRecord& record : leased) {
     JobEdit edit = unit.Edit(std::move(record));
+    edit.record().lease.granted += gap;
     edit.record().lease.expires = unit.now() + options_.lease_duration;
     TEQ_RETURN_IF_ERROR(unit.Save(std::move(edit)).status());
   }
@@ -310,7 +311,10 @@ absl::StatusOr<HeartbeatResponse> Queue::HeartbeatIn(Unit& unit, const Heartbeat
   response.set_directive(teq::v1::DIRECTIVE_CONTINUE);
   if (edit.state() == Job::STATE_CANCELLING) {
     response.set_directive(teq::v1::DIRECTIVE_CANCEL);
-  } else if (edit.state() == Job::STATE_RUNNING && RuntimeEnd(edit.record()) <= unit.now()) {
+  } else if (edit.state() == Job::STATE_RUNNING &&
+             RuntimeEnd(edit.record()) + options_.lease_duration <= unit.now() &&
+             GapSinceReap(unit.now()) == absl::ZeroDuration()) {
+    // Its worker counts the time itself, and would have ended it by now.
     TEQ_RETURN_IF_ERROR(FailForRuntime(edit));
     response.set_directive(teq::v1::DIRECTIVE_ABANDON);
   } else {
@@ -418,15 +422,21 @@ absl::Status Queue::Reap() {
       .status();
 }
 
-bool Queue::LeasesMayHaveBeenHeld(absl::Time now) const {
+absl::Duration Queue::GapSinceReap(absl::Time now) const {
   const absl::Duration since = now - last_reap_;
   const bool stalled = since > options_.lease_duration / 2 || since < absl::ZeroDuration();
-  return (stalled && last_reap_ != absl::InfinitePast()) || store_failed_;
+  return stalled && last_reap_ != absl::InfinitePast() ? since : absl::ZeroDuration();
+}
+
+bool Queue::LeasesMayHaveBeenHeld(absl::Time now) const {
+  return GapSinceReap(now) != absl::ZeroDuration() || store_failed_;
 }
 
 absl::Status Queue::ReapIn(Unit& unit) {
   store::Transaction& transaction = unit.transaction();
-  if (LeasesMayHaveBeenHeld(unit.now())) TEQ_RETURN_IF_ERROR(ExtendLeases(unit));
+  if (LeasesMayHaveBeenHeld(unit.now())) {
+    TEQ_RETURN_IF_ERROR(ExtendLeases(unit, GapSinceReap(unit.now())));
+  }
   last_reap_ = unit.now();
   store_failed_ = false;
 

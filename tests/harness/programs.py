@@ -131,6 +131,7 @@ class House:
     def __init__(self, lease="2s"):
         self.root = pathlib.Path(tempfile.mkdtemp(prefix="teqd-"))
         self.data = self.root / "data"
+        self.worker_data = self.root / "worker-data"
         self.grpc_port, self.http_port = free_port(), free_port()
         self.config = self.root / "server.yaml"
         self.config.write_text(f"lease_duration: {lease}\n")
@@ -164,7 +165,7 @@ class House:
         self._workers += 1
         worker_id = worker_id or f"worker-{self._workers}"
         config = self.root / f"{worker_id}.yaml"
-        config.write_text(f"id: {worker_id}\nthreads: 1\n")
+        config.write_text(f"id: {worker_id}\nthreads: 1\ndata: {self.worker_data}\n")
         worker = Program("teq-worker", ["--config", config, "--server", self.address, *arguments],
                          self.root / f"{worker_id}-{self._workers}.log", environment)
         self.programs.append(worker)

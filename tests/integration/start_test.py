@@ -6,6 +6,7 @@ import sqlite3
 import unittest
 
 from harness import programs
+from harness.jobs import Workshop
 
 
 class StartTest(programs.HouseTest):
@@ -35,6 +36,35 @@ class StartTest(programs.HouseTest):
         self.assertEqual(answer.code, 2, answer)
         self.assertIn("teq-worker: INVALID_URI: uri_prefixes: ", answer.err)
         self.assertIn("s4://bucket/", answer.err)
+
+    def test_second_worker_of_one_name_is_refused_and_the_first_goes_on(self):
+        self.house.start_server()
+        first = self.house.start_worker("twin")
+        programs.eventually("it is registered", lambda: "registered as twin" in first.output())
+        second = programs.run("teq-worker", "--server", self.house.address, "--id", "twin", "--data",
+                              self.house.worker_data, seconds=30)
+        self.assertEqual(second.code, 2, second)
+        self.assertIn("teq-worker: WORKER_ID_IN_USE: id: 'twin' ", second.err)
+        self.assertIn("--id", second.err)
+        job, _ = Workshop(self.house.root / "shop").file(steps=2)
+        self.house.wait_for_state(self.house.submit(job)["name"], "SUCCEEDED")
+        self.assertEqual(first.output().count("registered as twin"), 1)
+
+    def test_worker_that_could_never_reach_a_server_or_write_is_refused_at_its_start(self):
+        config = self.house.root / "worker.yaml"
+        for text, flags, words in (('server: ""\n', (), 'server: "" '), ('data: ""\n', (), "data: "),
+                                   ("", ("--server", "localhost"), 'server: "localhost" ')):
+            config.write_text(text)
+            answer = programs.run("teq-worker", "--config", config, *flags, seconds=30)
+            self.assertEqual(answer.code, 2, answer)
+            self.assertIn("teq-worker: INVALID_CONFIG: " + words, answer.err)
+
+    def test_run_without_a_server_refuses_flags_that_only_a_worker_with_one_reads(self):
+        for flags in (("--server", "127.0.0.1:1"), ("--id", "w"), ("--http", "127.0.0.1:0"),
+                      ("--max-jobs", "1"), ("--exit-when-idle",)):
+            answer = programs.run("teq-worker", "run", "--job", "none.yaml", *flags, seconds=30)
+            self.assertEqual(answer.code, 2, answer)
+            self.assertIn(f"teq-worker: USAGE: {flags[0]}: ", answer.err)
 
     def test_device_index_that_nothing_has_is_refused_at_the_workers_start(self):
         for flags, environment in ((("--device-index", "100"), {}), ((), {"TEQ_DEVICE_INDEX": "100"})):

@@ -1,11 +1,15 @@
 #include "worker/agent/agent.h"
 
 #include <algorithm>
+#include <atomic>
 #include <csignal>
 #include <cstdint>
+#include <filesystem>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <random>
+#include <system_error>
 #include <utility>
 #include <variant>
 
@@ -19,6 +23,8 @@
 #include "boost/uuid/random_generator.hpp"
 #include "boost/uuid/uuid_io.hpp"
 #include "client/api/channel.h"
+#include "client/objects/manifest.h"
+#include "client/objects/object_store.h"
 #include "client/objects/publication.h"
 #include "fmt/format.h"
 #include "google/protobuf/util/time_util.h"
@@ -46,6 +52,9 @@ constexpr Duration kFirstRetry = milliseconds(500);
 constexpr Duration kLongestRetry = seconds(10);
 // A server that answers an empty poll at once is not asked again at once.
 constexpr Duration kShortestPoll = milliseconds(500);
+// Between jobs whose engines say nothing; the first one doubles.
+constexpr Duration kFirstPause = seconds(1);
+constexpr Duration kLongestPause = seconds(60);
 
 template <typename... Handlers>
 struct Overloaded : Handlers... {
@@ -63,6 +72,25 @@ std::string Text(const absl::Status& status) {
 google::protobuf::Duration ToProto(Duration duration) {
   return TimeUtil::NanosecondsToDuration(
       std::chrono::duration_cast<std::chrono::nanoseconds>(duration).count());
+}
+
+// Whether a call that ended so may succeed later.
+bool MayRepeat(const absl::Status& status) {
+  return IsUnreachable(status) || absl::IsInternal(status) || absl::IsResourceExhausted(status);
+}
+
+// Whether this machine sees the output's directory: only then is what it does not find there gone.
+absl::Status CheckSeen(const std::string& output_uri, const UriPolicy& policy) {
+  TEQ_ASSIGN_OR_RETURN(const Location output, ResolveLocation(output_uri, UriUse::kOutput, policy));
+  if (output.scheme != Location::Scheme::kFile) return absl::OkStatus();
+  std::error_code error;
+  const std::filesystem::directory_iterator entries(output.path, error);
+  if (!error) return absl::OkStatus();
+  return Error(
+      absl::StatusCode::kUnavailable, "READ_FAILED",
+      fmt::format("{}: this machine does not see the output's directory: {}; mount it, and "
+                  "let the worker's user read it",
+                  output.path.string(), error.message()));
 }
 
 class Agent {
@@ -113,6 +141,7 @@ class Agent {
   void OnSignal(int signal) {
     if (draining_) {
       log_->warn("signal {} again: stopping at once", signal);
+      go_on_ = false;
       if (engine_) engine_->Kill();
       Exit(kExitAtOnce);
       return;
@@ -148,7 +177,9 @@ class Agent {
     }
     engine_ = *std::move(started);
     Later(options_.calibration_limit, [this] {
-      if (engine_) engine_->Kill();
+      if (!engine_) return;
+      calibration_overdue_ = true;
+      engine_->Kill();
     });
   }
 
@@ -156,7 +187,9 @@ class Agent {
     retry_timer_.cancel();
     engine_.reset();
     if (calibrated_.calibrations().empty()) {
-      log_->warn("the devices were not measured: the engine {}", how);
+      const double limit = std::chrono::duration<double>(options_.calibration_limit).count();
+      log_->warn("the devices were not measured: the engine {}",
+                 calibration_overdue_ ? fmt::format("did not answer within {:g} s", limit) : how);
     }
     for (const auto& calibration : calibrated_.calibrations()) {
       log_->info("{}: {:.0f} GFLOP/s, copies {:.1f} GB/s, has {} MiB",
@@ -182,7 +215,6 @@ class Agent {
                              calling_ = false;
                              if (draining_) return Exit(kExitOk);
                              if (!response.ok()) return OnRegisterFailed(response.status());
-                             Reached();
                              session_ = response->worker_session();
                              log_->info("registered as {} with {}", options_.worker_id,
                                         options_.server);
@@ -191,7 +223,7 @@ class Agent {
   }
 
   void OnRegisterFailed(const absl::Status& status) {
-    if (IsUnreachable(status) || absl::IsInternal(status) || absl::IsResourceExhausted(status)) {
+    if (MayRepeat(status)) {
       RetryLater(status, [this] { Register(); });
       return;
     }
@@ -213,12 +245,12 @@ class Agent {
   }
 
   void OnAcquired(const absl::StatusOr<teq::v1::AcquireLeaseResponse>& response, TimePoint sent) {
+    if (response.ok()) Reached();
     if (draining_) {
-      if (response.ok() && response->has_lease()) return GiveBack(response->lease());
-      return Exit(kExitOk);
+      if (!response.ok() || !response->has_lease()) return Exit(kExitOk);
+      return GiveBack(response->lease(), Now() + options_.timings.drain_limit);
     }
     if (!response.ok()) return OnAcquireFailed(response.status());
-    Reached();
     if (response->has_lease()) return Begin(response->lease(), sent);
     if (options_.exit_when_idle) {
       log_->info("nothing to do: stopping");
@@ -235,9 +267,6 @@ class Agent {
       log_->error("another process works as {}; give each worker a name of its own by --id",
                   options_.worker_id);
       Exit(kExitError);
-    } else if (absl::IsNotFound(status)) {
-      log_->warn("the server does not know this session any more: registering again");
-      Register();
     } else {
       // A new session does no harm, and heals what a server with another store lost.
       RetryLater(status, [this] { Register(); });
@@ -245,17 +274,22 @@ class Agent {
   }
 
   // A lease that arrived after the order to stop.
-  void GiveBack(const teq::v1::Lease& lease) {
+  void GiveBack(const teq::v1::Lease& lease, TimePoint until) {
     teq::v1::ReleaseLeaseRequest request;
     request.set_lease_token(lease.lease_token());
     request.set_fence(lease.fence());
     request.set_reason(teq::v1::ReleaseLeaseRequest::REASON_DRAIN);
-    client_.ReleaseLease(request, kCallTimeout,
-                         [this](const absl::StatusOr<teq::v1::ReleaseLeaseResponse>& response) {
-                           Exit(response.ok() ? kExitOk : kExitUnreachable);
-                         });
+    client_.ReleaseLease(
+        request, kCallTimeout,
+        [this, lease, until](const absl::StatusOr<teq::v1::ReleaseLeaseResponse>& response) {
+          if (response.ok()) return Exit(kExitOk);
+          const absl::Status& status = response.status();
+          if (Now() >= until || !MayRepeat(status)) return Exit(kExitUnreachable);
+          RetryLater(status, [this, lease, until] { GiveBack(lease, until); });
+        });
   }
 
+  // The server has answered a poll. To be registered by one that answers no polls is of no use.
   void Reached() {
     if (unreachable_since_) log_->info("{} answers again", options_.server);
     unreachable_since_.reset();
@@ -349,6 +383,7 @@ class Agent {
   void End(Outcome outcome) {
     lease_timer_.cancel();
     EndEngine();
+    const bool device_is_gone = machine_->device_is_gone();
     machine_.reset();
     switch (outcome) {
       case Outcome::kReported:
@@ -367,17 +402,31 @@ class Agent {
         return Exit(kExitUnreachable);
     }
     if (draining_ || (options_.max_jobs > 0 && jobs_ >= options_.max_jobs)) return Exit(kExitOk);
-    Acquire();
+    if (device_is_gone) {
+      job_log_->error(
+          "the device that this worker offers is gone: stopping; started again it "
+          "offers what there is");
+      return Exit(kExitError);
+    }
+    if (mute_engines_ == 0) return Acquire();
+    // One that ends before it says anything would end the attempts of all jobs within seconds.
+    const Duration pause =
+        std::min(kFirstPause * (1 << std::min(mute_engines_ - 1, 10)), kLongestPause);
+    log_->warn("the engine said nothing before it ended: the next job in {} s",
+               std::chrono::duration_cast<seconds>(pause).count());
+    Later(pause, [this] { Acquire(); });
   }
 
   // ---- Actions ----------------------------------------------------------------------------------
 
   void Act(const StartEngine& action) {
     const int number = lease_number_;
+    ++mute_engines_;
     auto started = EngineProcess::Start(
         io_, options_.engine_command, action.start,
         {.on_event =
              [this, number](const teq::v1::EngineEvent& event) {
+               mute_engines_ = 0;
                if (IsCurrent(number)) OnEngineEvent(event);
              },
          .on_exit =
@@ -390,8 +439,12 @@ class Agent {
       metrics_.EngineStarted(engine_->pid());
       return;
     }
-    asio::post(io_, [this, number, how = Text(started.status())] {
-      if (IsCurrent(number)) OnEngineExit(how);
+    teq::v1::EngineEvent event;
+    *event.mutable_failed()->mutable_status() = teq::ToProto(started.status());
+    event.mutable_failed()->set_failure_class(teq::v1::FAILURE_CLASS_INFRASTRUCTURE);
+    asio::post(io_, [this, number, event] {
+      if (IsCurrent(number)) OnEngineEvent(event);
+      if (IsCurrent(number)) OnEngineExit("was not started");
     });
   }
 
@@ -428,7 +481,25 @@ class Agent {
                                        .spec_digest = Digest(lease.spec()),
                                        .attempt = attempt,
                                        .fence = fence},
-                                      options_.data);
+                                      options_.data, [this] { return go_on_.load(); });
+  }
+
+  absl::StatusOr<objects::Manifest> ReadManifest(const std::string& output_uri) const {
+    TEQ_ASSIGN_OR_RETURN(
+        const std::shared_ptr<objects::ObjectStore> store,
+        objects::OpenStore(output_uri, options_.uri_policy, [this] { return go_on_.load(); }));
+    TEQ_ASSIGN_OR_RETURN(const std::string text,
+                         objects::ReadSmallObject(*store, objects::kManifestKey));
+    return objects::ParseManifest(text, store->Uri(objects::kManifestKey));
+  }
+
+  // What an output's formats hold; 0 where its manifest cannot be read.
+  std::int64_t PublishedBytes(const std::string& output_uri) const {
+    const absl::StatusOr<objects::Manifest> manifest = ReadManifest(output_uri);
+    std::int64_t bytes = 0;
+    if (!manifest.ok()) return bytes;
+    for (const auto& artifact : manifest->artifacts) bytes += artifact.bytes();
+    return bytes;
   }
 
   // Runs `task` where it may wait for a disk, then `then` on this thread if the lease still
@@ -460,15 +531,21 @@ class Agent {
 
   void Act(const Publish& action) {
     EndEngine();
+    const auto bytes = std::make_shared<std::int64_t>(export_bytes_);
     OnDisk(
-        [this, lease = machine_->lease(), action]() -> absl::Status {
+        [this, lease = machine_->lease(), action, bytes]() -> absl::Status {
+          const std::string& output_uri = lease.spec().output().uri();
+          TEQ_RETURN_IF_ERROR(CheckSeen(output_uri, options_.uri_policy));
           TEQ_ASSIGN_OR_RETURN(objects::Publication publication,
                                FindAttempt(lease, action.attempt, action.fence));
-          return publication.Publish(action.manifest_sha256, CrashPoint);
+          TEQ_RETURN_IF_ERROR(publication.Publish(action.manifest_sha256, CrashPoint));
+          // No report of this process tells them.
+          if (lease.has_publish_only()) *bytes = PublishedBytes(output_uri);
+          return absl::OkStatus();
         },
-        [this](const absl::Status& status) {
+        [this, bytes](const absl::Status& status) {
           if (status.ok()) {
-            metrics_.Exported(static_cast<double>(export_bytes_));
+            metrics_.Exported(static_cast<double>(*bytes));
           } else {
             job_log_->error("publication failed: {}", Text(status));
           }
@@ -505,13 +582,12 @@ class Agent {
   void Act(const SendComplete& action) {
     if (action.request.has_success()) CrashPoint("complete_success");
     if (action.request.has_published()) CrashPoint("complete_published");
-    if (action.request.has_failure()) {
+    // Once, however often it has to be sent.
+    if (action.request.has_failure() &&
+        std::exchange(failed_lease_, lease_number_) != lease_number_) {
       const auto& failure = action.request.failure();
       job_log_->error("failed: {}", Text(FromProto(failure.status())));
-      // Once, however often it has to be sent.
-      if (std::exchange(failed_lease_, lease_number_) != lease_number_) {
-        metrics_.EngineFailed(failure.failure_class());
-      }
+      metrics_.EngineFailed(failure.failure_class());
     }
     client_.CompleteLease(action.request, kCompleteTimeout,
                           [this, number = lease_number_](
@@ -539,6 +615,7 @@ class Agent {
   const std::string boot_id_;
   std::mt19937_64 random_{std::random_device{}()};
 
+  std::atomic<bool> go_on_ = true;  // false: what runs on `disk_` ends soon
   asio::io_context io_{1};
   asio::thread_pool disk_{1};
   asio::signal_set signals_{io_, SIGTERM, SIGINT};
@@ -547,12 +624,14 @@ class Agent {
   WorkerClient client_;
 
   teq::v1::DevicesCalibrated calibrated_;
+  bool calibration_overdue_ = false;
   std::string session_;
   bool calling_ = false;  // RegisterWorker or AcquireLease
   bool draining_ = false;
   std::optional<TimePoint> unreachable_since_;
   int retries_ = 0;
   int jobs_ = 0;
+  int mute_engines_ = 0;  // the last ones, that ended or run without an event
   int exit_code_ = kExitOk;
 
   std::optional<LeaseMachine> machine_;

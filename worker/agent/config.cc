@@ -2,12 +2,14 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <functional>
 #include <map>
 #include <regex>
 #include <set>
 
+#include "client/side_port/address.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
 #include "proto/spec/error.h"
@@ -113,7 +115,34 @@ absl::StatusOr<WorkerConfig> Read(const YAML::Node& root, std::string_view file)
   return config;
 }
 
+absl::Status Invalid(std::string_view what) {
+  return Error(absl::StatusCode::kInvalidArgument, "INVALID_CONFIG", what);
+}
+
+// host:port, or one of gRPC's schemes and what that makes of the rest.
+bool IsTarget(std::string_view server) {
+  constexpr std::array<std::string_view, 7> kSchemes = {"dns",           "ipv4",  "ipv6", "unix",
+                                                        "unix-abstract", "vsock", "xds"};
+  const std::size_t colon = std::min(server.find(':'), server.size());
+  if (std::ranges::find(kSchemes, server.substr(0, colon)) != kSchemes.end()) {
+    return colon + 1 < server.size();
+  }
+  const absl::StatusOr<http::HostPort> address = http::ParseHostPort(server);
+  return address.ok() && address->port > 0;
+}
+
 }  // namespace
+
+absl::Status CheckWorkerConfig(const WorkerConfig& config) {
+  if (config.data.empty()) {
+    return Invalid("data: is empty; name a directory that this worker may write");
+  }
+  if (IsTarget(config.server)) return absl::OkStatus();
+  return Invalid(
+      fmt::format("server: \"{}\" is no address of a server; write host:port, such as "
+                  "127.0.0.1:8470, or unix:PATH",
+                  config.server));
+}
 
 absl::StatusOr<WorkerConfig> ParseWorkerConfig(std::string_view yaml, std::string_view file) {
   try {

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "client/logs/logger.h"
 
@@ -17,7 +18,7 @@ inline constexpr std::int64_t kMaxCacheGib = 1 << 20;
 
 /// What worker.yaml says; flags of the command line override it.
 struct WorkerConfig {
-  std::string server = "127.0.0.1:8470";  // host:port or unix:PATH
+  std::string server = "127.0.0.1:8470";  // host:port, or another name that gRPC resolves
   std::string id;                         // stable over restarts; empty: the host's name
   int threads = 0;                        // 0: the machine's cores
   std::string http;                       // host:port of /metrics; empty: none
@@ -33,6 +34,10 @@ struct WorkerConfig {
 /// `file` is the text's name for messages.
 [[nodiscard]] absl::StatusOr<WorkerConfig> ParseWorkerConfig(std::string_view yaml,
                                                              std::string_view file);
+
+/// What must hold of the fields, flags included: a directory for `data`, and a `server` that gRPC
+/// can resolve. INVALID_ARGUMENT, reason INVALID_CONFIG.
+[[nodiscard]] absl::Status CheckWorkerConfig(const WorkerConfig& config);
 
 /// `id`, or the host's name where it is empty. INVALID_ARGUMENT, reason INVALID_CONFIG, unless it
 /// matches [a-zA-Z0-9._-]{1,63}.

@@ -24,6 +24,9 @@ Duration ToDuration(const google::protobuf::Duration& duration) {
   return std::chrono::nanoseconds(TimeUtil::DurationToNanoseconds(duration));
 }
 
+// The engine's reason; see model::OpenDevice.
+constexpr std::string_view kDeviceGone = "DEVICE_NOT_AVAILABLE";
+
 bool IsLost(const absl::Status& status) {
   return ErrorReason(status) == "LEASE_LOST" || absl::IsAborted(status) || absl::IsNotFound(status);
 }
@@ -36,17 +39,13 @@ bool IsTransient(const absl::Status& status) {
   return IsUnreachable(status) || CannotWrite(status) || absl::IsInternal(status);
 }
 
+// What is committed fails for good only because of what lies in the output. All else (credentials,
+// a clock, a mount) may be this machine's own, or pass.
 teq::v1::FailureClass ClassOf(const absl::Status& publish_error) {
-  switch (publish_error.code()) {
-    case absl::StatusCode::kFailedPrecondition:
-    case absl::StatusCode::kPermissionDenied:
-    case absl::StatusCode::kInvalidArgument:
-    case absl::StatusCode::kNotFound:  // of a bucket
-    case absl::StatusCode::kDataLoss:  // no other worker will find what is gone
-      return teq::v1::FAILURE_CLASS_USER_ERROR;
-    default:
-      return teq::v1::FAILURE_CLASS_TRANSIENT;
-  }
+  const std::string reason = ErrorReason(publish_error);
+  return reason == "OUTPUT_IN_USE" || reason == "MANIFEST_MISMATCH"
+             ? teq::v1::FAILURE_CLASS_USER_ERROR
+             : teq::v1::FAILURE_CLASS_TRANSIENT;
 }
 
 template <typename Element, typename Repeated>
@@ -127,7 +126,7 @@ Actions LeaseMachine::OnEngineEvent(const teq::v1::EngineEvent& event, TimePoint
   return Take();
 }
 
-Actions LeaseMachine::OnEngineExit(const std::string& how, TimePoint /*now*/) {
+Actions LeaseMachine::OnEngineExit(const std::string& how, TimePoint now) {
   engine_lives_ = false;
   kill_at_.reset();
   overdue_at_.reset();
@@ -147,11 +146,11 @@ Actions LeaseMachine::OnEngineExit(const std::string& how, TimePoint /*now*/) {
                           how)));
     died.set_failure_class(teq::v1::FAILURE_CLASS_INFRASTRUCTURE);
   }
-  AfterEngine();
+  AfterEngine(now);
   return Take();
 }
 
-void LeaseMachine::AfterEngine() {
+void LeaseMachine::AfterEngine(TimePoint now) {
   // Complete content is worth a commit even if the job was to go back to the queue.
   if (finished_ && (goal_ == Goal::kOutcome || goal_ == Goal::kRelease)) {
     manifest_sha256_ = finished_->manifest_sha256();
@@ -160,8 +159,14 @@ void LeaseMachine::AfterEngine() {
     CompleteLeaseRequest request;
     request.mutable_success()->set_manifest_sha256(manifest_sha256_);
     *request.mutable_success()->mutable_report() = finished_->report();
-    Report(Phase::kCommitting, std::move(request));
+    Report(Phase::kCommitting, std::move(request), now);
     return;
+  }
+  // Where the worker started there was one: no other job would fare better here, and this one may
+  // elsewhere.
+  if (goal_ == Goal::kOutcome && ErrorReason(FromProto(failed_->status())) == kDeviceGone) {
+    device_is_gone_ = true;
+    goal_ = Goal::kRelease;
   }
   Clean();
 }
@@ -186,6 +191,7 @@ void LeaseMachine::AfterCleaning(TimePoint now) {
   switch (goal_) {
     case Goal::kRelease:
       phase_ = Phase::kReleasing;
+      ArmGiveUp(now);
       Repeat(now);
       return;
     case Goal::kCancelled:
@@ -205,11 +211,12 @@ void LeaseMachine::AfterCleaning(TimePoint now) {
       if (failed_->has_report()) *request.mutable_failure()->mutable_report() = failed_->report();
       break;
   }
-  Report(Phase::kReporting, std::move(request));
+  Report(Phase::kReporting, std::move(request), now);
 }
 
-void LeaseMachine::Report(Phase phase, CompleteLeaseRequest request) {
+void LeaseMachine::Report(Phase phase, CompleteLeaseRequest request, TimePoint now) {
   phase_ = phase;
+  ArmGiveUp(now);
   report_ = std::move(request);
   report_.set_lease_token(lease_.lease_token());
   report_.set_fence(lease_.fence());
@@ -248,7 +255,8 @@ void LeaseMachine::Repeat(TimePoint now) {
     SendRelease action;
     action.request.set_lease_token(lease_.lease_token());
     action.request.set_fence(lease_.fence());
-    action.request.set_reason(teq::v1::ReleaseLeaseRequest::REASON_DRAIN);
+    action.request.set_reason(device_is_gone_ ? teq::v1::ReleaseLeaseRequest::REASON_PREEMPTED
+                                              : teq::v1::ReleaseLeaseRequest::REASON_DRAIN);
     actions_.emplace_back(std::move(action));
   } else {
     actions_.emplace_back(SendComplete{report_});
@@ -260,6 +268,7 @@ void LeaseMachine::AskToPublish(TimePoint now) {
   if (now >= expires_) {
     // The next heartbeat's answer asks again.
     heartbeat_due_ = std::min(heartbeat_due_, now);
+    ArmGiveUp(now);
     return;
   }
   publish_asked_ = true;
@@ -280,7 +289,7 @@ Actions LeaseMachine::OnPublished(const absl::Status& status, TimePoint now) {
   CompleteLeaseRequest request;
   if (status.ok()) {
     request.mutable_published()->set_manifest_sha256(manifest_sha256_);
-    Report(Phase::kReporting, std::move(request));
+    Report(Phase::kReporting, std::move(request), now);
     return Take();
   }
   const teq::v1::FailureClass failure_class = ClassOf(status);
@@ -291,7 +300,7 @@ Actions LeaseMachine::OnPublished(const absl::Status& status, TimePoint now) {
   }
   *request.mutable_failure()->mutable_status() = ToProto(status);
   request.mutable_failure()->set_failure_class(failure_class);
-  Report(Phase::kReporting, std::move(request));
+  Report(Phase::kReporting, std::move(request), now);
   return Take();
 }
 
@@ -311,10 +320,14 @@ Actions LeaseMachine::OnComplete(const absl::Status& status, TimePoint now) {
     // FAILED_PRECONDITION: the job was cancelled before the commit came.
     if (absl::IsFailedPrecondition(status)) {
       goal_ = Goal::kCancelled;
+      Clean();
+    } else if (report_failures_ > 0) {
+      // One that was sent before and not answered may have been taken.
+      Lose();
     } else {
       Fail(status, teq::v1::FAILURE_CLASS_INFRASTRUCTURE);
+      Clean();
     }
-    Clean();
   } else {
     // Lost, or the server does not take the outcome because it has another one.
     Lose();
@@ -337,7 +350,7 @@ Actions LeaseMachine::OnRelease(const absl::Status& status, TimePoint now) {
 Actions LeaseMachine::OnDrain(TimePoint now) {
   if (!IsHeld() || draining_) return Take();
   draining_ = true;
-  give_up_at_ = now + timings_.drain_limit;
+  ArmGiveUp(now);
   if (phase_ == Phase::kRunning && !finished_ && !failed_) {
     Stop(Goal::kRelease, timings_.release_grace, now);
   }
@@ -459,7 +472,7 @@ Actions LeaseMachine::OnTimer(TimePoint now) {
     actions_.emplace_back(KillEngine{});
   }
   if (lost_) return Take();
-  if (give_up_at_ && now >= *give_up_at_ && !publish_asked_) {
+  if (give_up_at_ && now >= *give_up_at_ && WaitsForServer()) {
     Finish(Outcome::kUnreported);
     return Take();
   }
@@ -486,12 +499,23 @@ TimePoint LeaseMachine::NextTimer() const {
   if (phase_ == Phase::kDone) return next;
   consider(kill_at_);
   if (lost_) return next;
-  if (!publish_asked_) consider(give_up_at_);
+  if (WaitsForServer()) consider(give_up_at_);
   consider(overdue_at_);
   consider(repeat_at_);
   if (answers_with_errors_) consider(expires_);
   if (!heartbeat_pending_) consider(heartbeat_due_);
   return next;
+}
+
+// A server that begins to be waited for now gets the whole limit.
+void LeaseMachine::ArmGiveUp(TimePoint now) {
+  if (draining_) give_up_at_ = now + timings_.drain_limit;
+}
+
+// Whether nothing is left to do before the server answers.
+bool LeaseMachine::WaitsForServer() const {
+  if (phase_ == Phase::kPublishing) return !publish_asked_ && !repeat_at_;
+  return phase_ == Phase::kCommitting || phase_ == Phase::kReporting || phase_ == Phase::kReleasing;
 }
 
 Duration LeaseMachine::Backoff(int failures) {

@@ -32,7 +32,7 @@ struct LeaseTimings {
   Duration news_delay = std::chrono::seconds(1);
   /// First delay of a repeated call; it doubles up to the heartbeat interval, times 0.5 to 1.
   Duration first_backoff = std::chrono::milliseconds(500);
-  /// From the order to drain to giving up on a server that does not answer.
+  /// While draining, from when only the server's answer is missing to giving up on it.
   Duration drain_limit = std::chrono::seconds(15);
   /// How often publishing is tried where storage fails.
   int publish_tries = 5;
@@ -103,7 +103,8 @@ class LeaseMachine {
 
   [[nodiscard]] Actions Start(TimePoint now);
   [[nodiscard]] Actions OnEngineEvent(const teq::v1::EngineEvent& event, TimePoint now);
-  /// `how`: see EngineProcess::Handlers; also for an engine that could not be started.
+  /// `how`: see EngineProcess::Handlers; also for an engine that could not be started, after a
+  /// `failed` event that says so.
   [[nodiscard]] Actions OnEngineExit(const std::string& how, TimePoint now);
   [[nodiscard]] Actions OnAttemptRemoved(TimePoint now);
   [[nodiscard]] Actions OnPublished(const absl::Status& status, TimePoint now);
@@ -117,6 +118,8 @@ class LeaseMachine {
   [[nodiscard]] Actions OnTimer(TimePoint now);
 
   [[nodiscard]] TimePoint NextTimer() const;
+  /// Whether the engine did not find the device that this worker offers: its job goes back.
+  [[nodiscard]] bool device_is_gone() const { return device_is_gone_; }
   /// Set at the end; no event matters any more.
   [[nodiscard]] std::optional<Outcome> outcome() const { return outcome_; }
   [[nodiscard]] const teq::v1::Lease& lease() const { return lease_; }
@@ -138,18 +141,20 @@ class LeaseMachine {
   void Stop(Goal goal, Duration grace, TimePoint now);
   void Lose();
   void Finish(Outcome outcome);
-  void AfterEngine();
+  void AfterEngine(TimePoint now);
   void AfterCleaning(TimePoint now);
   void AskToPublish(TimePoint now);
   void Fail(const absl::Status& status, teq::v1::FailureClass failure_class);
   void Clean();
-  void Report(Phase phase, teq::v1::CompleteLeaseRequest request);
+  void Report(Phase phase, teq::v1::CompleteLeaseRequest request, TimePoint now);
   [[nodiscard]] bool HasNews() const;
   void AfterNews(TimePoint now);
   void Repeat(TimePoint now);
   void News(TimePoint now);
   void Heartbeat(TimePoint now);
   void Obey(teq::v1::Directive directive, TimePoint now);
+  void ArmGiveUp(TimePoint now);
+  [[nodiscard]] bool WaitsForServer() const;
   [[nodiscard]] Duration Backoff(int failures);
   [[nodiscard]] Actions Take();
   [[nodiscard]] bool IsHeld() const { return phase_ != Phase::kDone && !lost_; }
@@ -163,6 +168,7 @@ class LeaseMachine {
   Goal goal_ = Goal::kOutcome;
   bool engine_lives_ = false;
   bool lost_ = false;
+  bool device_is_gone_ = false;
   bool draining_ = false;
   std::optional<Outcome> outcome_;
 

@@ -10,6 +10,7 @@
 #include "fmt/format.h"
 #include "google/protobuf/util/time_util.h"
 #include "proto/spec/json.h"
+#include "proto/spec/recipe.h"
 
 namespace teq::agent {
 namespace {
@@ -91,7 +92,7 @@ void WorkerMetrics::EngineFailed(teq::v1::FailureClass failure_class) {
 
 void WorkerMetrics::BeginRun(const teq::v1::JobSpec& spec) {
   last_.reset();
-  tokens_per_step_ = static_cast<double>(spec.recipe().transform().teq().batch_size()) *
+  tokens_per_step_ = static_cast<double>(ScheduleOf(spec.recipe()).batch_size()) *
                      static_cast<double>(spec.calibration().sequence_length());
 }
 

@@ -46,8 +46,12 @@ void Tell(const RunJobOptions& options, spdlog::level::level_enum level, const s
   }
 }
 
+std::string Text(const absl::Status& status) {
+  return fmt::format("{}: {}", ErrorReason(status), std::string(status.message()));
+}
+
 void TellError(const RunJobOptions& options, const absl::Status& status) {
-  const std::string why = fmt::format("{}: {}", ErrorReason(status), std::string(status.message()));
+  const std::string why = Text(status);
   Tell(options, spdlog::level::err, options.log == nullptr ? "teq-worker: " + why : why);
 }
 
@@ -137,7 +141,6 @@ class Run {
 
   [[nodiscard]] const std::optional<teq::v1::RunFinished>& finished() const { return finished_; }
   [[nodiscard]] const teq::v1::RunFailed& failed() const { return *failed_; }
-  [[nodiscard]] bool cancelled() const { return cancelled_; }
 
  private:
   template <typename Task>
@@ -158,15 +161,21 @@ class Run {
     printer_.Print(event);
     if (event.has_finished()) finished_ = event.finished();
     if (event.has_failed()) failed_ = event.failed();
+    if (finished_ || failed_) Arm(kill_timer_, options_.exit_grace, [this] { engine_->Kill(); });
+  }
+
+  // Whether the engine told an outcome of its own, not that it was stopped.
+  [[nodiscard]] bool HasOutcome() const {
+    return finished_ || (failed_ && !absl::IsCancelled(FromProto(failed_->status())));
   }
 
   void OnExit(const std::string& how) {
-    if (overdue_ && !finished_) {
+    if (overdue_ && !HasOutcome()) {
       SetFailed(
           Error(absl::StatusCode::kDeadlineExceeded, "MAX_RUNTIME_EXCEEDED",
                 "the run took longer than limits.max_runtime; raise it, or ask for less work"),
           teq::v1::FAILURE_CLASS_USER_ERROR);
-    } else if (cancelled_ && !finished_) {
+    } else if (cancelled_ && !HasOutcome()) {
       SetFailed(Error(absl::StatusCode::kCancelled, "CANCELLED", "cancelled by a signal"),
                 teq::v1::FAILURE_CLASS_USER_ERROR);
     } else if (!finished_ && !failed_) {
@@ -260,7 +269,9 @@ void PrintResult(std::FILE* out, const teq::v1::Report& report) {
 absl::Status FinishRun(const RunJobOptions& options, const Run& run,
                        objects::Publication& publication) {
   if (!run.finished()) {
-    TEQ_RETURN_IF_ERROR(publication.Abandon());
+    if (const absl::Status left = publication.Abandon(); !left.ok()) {
+      Tell(options, spdlog::level::warn, "the run's files are left over: " + Text(left));
+    }
     const absl::Status failure = FromProto(run.failed().status());
     if (!run.failed().has_report()) return failure;
     const absl::Status written = WriteReport(options, run.failed().report());
@@ -294,7 +305,7 @@ int RunJob(const RunJobOptions& options) {
   const absl::Status status = FinishRun(options, run, *publication);
   if (status.ok()) return kRunOk;
   TellError(options, status);
-  return run.cancelled() ? kRunCancelled : kRunFailed;
+  return absl::IsCancelled(status) ? kRunCancelled : kRunFailed;
 }
 
 }  // namespace teq::agent

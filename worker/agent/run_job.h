@@ -31,6 +31,8 @@ struct RunJobOptions {
   std::filesystem::path data = "teqd-data";
   /// From asking the engine to stop to killing it.
   Duration cancel_grace = std::chrono::seconds(10);
+  /// From the engine's last event to killing it.
+  Duration exit_grace = std::chrono::seconds(10);
   std::FILE* out = stdout;       // perplexities and artifacts
   std::FILE* progress = stderr;  // progress and errors: "teq-worker: REASON: message"
   /// Where progress and errors go instead; null: to `progress`.

@@ -325,13 +325,17 @@ TEST_F(LeaseTest, RestartGivesEveryLeaseAWholeDuration) {
   EXPECT_EQ(Get(job.name()).state(), Job::STATE_RETRY_WAIT);
 }
 
-TEST_F(LeaseTest, StalledServerOrJumpingClockCostsNoLease) {
-  const Job job = Create(NewJob("a"));
+TEST_F(LeaseTest, StalledServerOrJumpingClockCostsNoLeaseAndNoRuntime) {
+  auto request = NewJob("a");
+  request.mutable_job()->mutable_spec()->mutable_limits()->mutable_max_runtime()->set_seconds(1800);
+  const Job job = Create(request);
   const Lease lease = Acquire(Register("w1"));
   Pass(absl::Seconds(1));
   clock_.Advance(absl::Hours(1));
+  EXPECT_EQ(Beat(lease, 1)->directive(), teq::v1::DIRECTIVE_CONTINUE);
   ASSERT_TRUE(queue_->Reap().ok());
   EXPECT_EQ(Get(job.name()).state(), Job::STATE_RUNNING);
+  EXPECT_EQ(Beat(lease, 2)->directive(), teq::v1::DIRECTIVE_CONTINUE);
   clock_.Advance(-absl::Hours(2));
   ASSERT_TRUE(queue_->Reap().ok());
   Pass(kLease);
@@ -509,22 +513,23 @@ TEST_F(LeaseTest, JobWithTooManyEventsKeepsOnlyWhatMatters) {
   EXPECT_EQ(events[5].state_change().to(), Job::STATE_PUBLISHING);
 }
 
-TEST_F(LeaseTest, AttemptBeyondMaxRuntimeIsAbandonedAndFails) {
+// Its worker ends it at the limit, which it counts from a little later, and may take a while.
+TEST_F(LeaseTest, AttemptBeyondMaxRuntimeIsAbandonedAndFailsALeaseLater) {
   auto request = NewJob("a");
   request.mutable_job()->mutable_spec()->mutable_limits()->mutable_max_runtime()->set_seconds(60);
   const Job job = Create(request);
   const Lease lease = Acquire(Register("w1"));
-  for (int beat = 1; beat <= 5; ++beat) {
+  for (int beat = 1; beat <= 8; ++beat) {
     Pass(absl::Seconds(11));
     EXPECT_EQ(Beat(lease, beat)->directive(), teq::v1::DIRECTIVE_CONTINUE);
   }
-  Pass(absl::Seconds(11));
-  EXPECT_EQ(Beat(lease, 6)->directive(), teq::v1::DIRECTIVE_ABANDON);
+  clock_.Advance(absl::Seconds(2));  // 90 s after the lease was granted, and no reap since
+  EXPECT_EQ(Beat(lease, 9)->directive(), teq::v1::DIRECTIVE_ABANDON);
   const Job failed = Get(job.name());
   EXPECT_EQ(failed.state(), Job::STATE_FAILED);
   EXPECT_EQ(Reason(failed), "MAX_RUNTIME_EXCEEDED");
   EXPECT_EQ(failed.attempt_count(), 1);
-  EXPECT_EQ(ErrorReason(Beat(lease, 7).status()), "LEASE_LOST");
+  EXPECT_EQ(ErrorReason(Beat(lease, 10).status()), "LEASE_LOST");
 }
 
 TEST_F(LeaseTest, CommittedContentIsPublishedEvenBeyondMaxRuntime) {

@@ -5,16 +5,21 @@
 
 #include <algorithm>
 #include <csignal>
+#include <cstdlib>
 #include <filesystem>
 #include <future>
+#include <map>
 #include <memory>
 #include <set>
 #include <sstream>
 #include <string>
 #include <vector>
 
+#include "boost/asio/io_context.hpp"
+#include "boost/asio/ip/tcp.hpp"
 #include "client/objects/publication.h"
 #include "fake_server.h"
+#include "fmt/format.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
@@ -65,9 +70,9 @@ class AgentTest : public ::testing::Test {
   }
 
   void StartAgent(const AgentOptions& options) {
+    metrics_ = std::make_unique<WorkerMetrics>("1", directory_);
     exit_code_ = std::async(std::launch::async, [this, options] {
-      WorkerMetrics metrics("1", directory_);
-      return RunAgent(options, {.metrics = &metrics,
+      return RunAgent(options, {.metrics = metrics_.get(),
                                 .log = std::make_shared<logs::Logger>("teq-worker",
                                                                       logs::Format::kJson, log_)});
     });
@@ -103,6 +108,7 @@ class AgentTest : public ::testing::Test {
   std::ostringstream lines_;
   std::shared_ptr<spdlog::sinks::ostream_sink_mt> log_ =
       std::make_shared<spdlog::sinks::ostream_sink_mt>(lines_);
+  std::unique_ptr<WorkerMetrics> metrics_;
   std::future<int> exit_code_;
 };
 
@@ -163,6 +169,12 @@ TEST_F(AgentTest, AnEngineThatCannotMeasureKeepsNoWorkerFromWorking) {
     fs::remove_all(output_);
   }
   EXPECT_EQ(server_->seen().registrations.size(), 4);
+  EXPECT_EQ(std::ranges::count_if(Lines(),
+                                  [](const nlohmann::json& line) {
+                                    return line["msg"].get<std::string>().ends_with(
+                                        "the engine did not answer within 0.05 s");
+                                  }),
+            1);
 }
 
 TEST_F(AgentTest, LinesAboutALeaseTellJobAttemptFenceWorkerAndTrace) {
@@ -259,8 +271,49 @@ TEST_F(AgentTest, EngineThatCannotBeStartedIsReported) {
   server_->Offer(MakeLease());
   StartAgent(options);
   EXPECT_EQ(ExitCode(), kExitOk);
-  EXPECT_THAT(server_->seen().completions.at(0).failure().status().message(),
-              ::testing::HasSubstr("/no/such/engine"));
+  const auto failure = server_->seen().completions.at(0).failure();
+  EXPECT_EQ(failure.failure_class(), v1::FAILURE_CLASS_INFRASTRUCTURE);
+  EXPECT_EQ(ErrorReason(FromProto(failure.status())), "ENGINE_NOT_STARTED");
+  EXPECT_THAT(failure.status().message(), ::testing::StartsWith("/no/such/engine: "));
+}
+
+TEST_F(AgentTest, FailureIsLoggedOnceHoweverOftenItIsSent) {
+  server_->FailCompletions(absl::UnavailableError("away"));
+  server_->Offer(MakeLease());
+  StartAgent(Options({"fail"}));
+  ASSERT_TRUE(server_->WaitFor([](const Seen& seen) { return seen.refused_completions >= 2; }));
+  server_->FailCompletions(absl::OkStatus());
+  EXPECT_EQ(ExitCode(), kExitOk);
+  EXPECT_EQ(std::ranges::count_if(Lines(),
+                                  [](const nlohmann::json& line) {
+                                    return line["msg"].get<std::string>().starts_with("failed: ");
+                                  }),
+            1);
+}
+
+TEST_F(AgentTest, WorkerWhoseDeviceIsGoneGivesItsJobBackAndStops) {
+  server_->Offer(MakeLease());
+  StartAgent(Options({"bare"}));
+  EXPECT_EQ(ExitCode(), kExitError);
+  EXPECT_EQ(server_->seen().releases.at(0).reason(), v1::ReleaseLeaseRequest::REASON_PREEMPTED);
+  EXPECT_TRUE(server_->seen().completions.empty());
+}
+
+TEST_F(AgentTest, WorkerWhoseEnginesSayNothingTakesItsTime) {
+  AgentOptions options = Options({"exit"});
+  options.max_jobs = 2;
+  server_->Offer(MakeLease());
+  server_->Offer(MakeLease(2));
+  StartAgent(options);
+  EXPECT_EQ(ExitCode(), kExitOk);
+  EXPECT_EQ(server_->seen().completions.size(), 2);
+  EXPECT_EQ(
+      std::ranges::count_if(Lines(),
+                            [](const nlohmann::json& line) {
+                              return line["msg"] ==
+                                     "the engine said nothing before it ended: the next job in 1 s";
+                            }),
+      1);
 }
 
 TEST_F(AgentTest, FailureKeepsItsReasonAndClass) {
@@ -369,6 +422,34 @@ TEST_F(AgentTest, SecondSigtermStopsOnTheSpot) {
   EXPECT_TRUE(server_->seen().releases.empty());
 }
 
+// The store takes the connection and never answers.
+TEST_F(AgentTest, SecondSigtermDoesNotWaitForAPublication) {
+  boost::asio::io_context io;
+  const boost::asio::ip::tcp::endpoint loopback(boost::asio::ip::address_v4::loopback(), 0);
+  const boost::asio::ip::tcp::acceptor store(io, loopback);
+  const std::map<std::string, std::string> variables = {
+      {"AWS_ENDPOINT_URL_S3", fmt::format("http://127.0.0.1:{}", store.local_endpoint().port())},
+      {"AWS_ACCESS_KEY_ID", "key"},
+      {"AWS_SECRET_ACCESS_KEY", "secret"}};
+  for (const auto& [name, value] : variables) ::setenv(name.c_str(), value.c_str(), 1);
+  v1::Lease lease = MakeLease(2);
+  lease.mutable_spec()->mutable_output()->set_uri("s3://bucket/out");
+  lease.mutable_publish_only()->set_manifest_sha256(std::string(64, 'a'));
+  lease.mutable_publish_only()->set_attempt(1);
+  lease.mutable_publish_only()->set_fence(1);
+  server_->Offer(lease);
+  StartAgent(Options({"die"}));
+  ASSERT_TRUE(server_->WaitFor(HasHeartbeat));
+  const std::size_t before = server_->seen().heartbeats.size();
+  ::kill(::getpid(), SIGTERM);
+  ASSERT_TRUE(
+      server_->WaitFor([&](const Seen& seen) { return seen.heartbeats.size() > before + 2; }));
+  ::kill(::getpid(), SIGTERM);
+  EXPECT_EQ(exit_code_.wait_for(std::chrono::seconds(15)), std::future_status::ready);
+  EXPECT_EQ(ExitCode(), kExitAtOnce);
+  for (const auto& [name, value] : variables) ::unsetenv(name.c_str());
+}
+
 TEST_F(AgentTest, SigtermWhileIdleStopsAtOnce) {
   AgentOptions options = Options({"finish"});
   options.poll_wait = std::chrono::seconds(30);
@@ -405,6 +486,24 @@ TEST_F(AgentTest, PublishOnlyLeaseFinishesWhatADeadWorkerCommitted) {
   ASSERT_EQ(seen.completions.size(), 1);
   EXPECT_EQ(seen.completions[0].published().manifest_sha256(), sha256);
   EXPECT_EQ(objects::FileSha256(output_ / "manifest.json").value(), sha256);
+  EXPECT_THAT(metrics_->Render(), ::testing::HasSubstr("teq_export_bytes_total 1\n"));
+}
+
+// Its directory may lie on a disk that other machines see.
+TEST_F(AgentTest, OutputThatThisMachineDoesNotSeeIsLeftToAnother) {
+  AgentOptions options = Options({"die"});
+  options.timings.publish_tries = 1;
+  v1::Lease lease = MakeLease(2);
+  lease.mutable_publish_only()->set_manifest_sha256(std::string(64, 'a'));
+  lease.mutable_publish_only()->set_attempt(1);
+  lease.mutable_publish_only()->set_fence(1);
+  server_->Offer(lease);
+  StartAgent(options);
+  EXPECT_EQ(ExitCode(), kExitOk);
+  const auto failure = server_->seen().completions.at(0).failure();
+  EXPECT_EQ(failure.failure_class(), v1::FAILURE_CLASS_TRANSIENT);
+  EXPECT_THAT(failure.status().message(), ::testing::HasSubstr(output_.string()));
+  EXPECT_THAT(failure.status().message(), ::testing::HasSubstr("mount it"));
 }
 
 TEST_F(AgentTest, ForgottenSessionIsRegisteredAgainUnderTheSameBootId) {
@@ -423,6 +522,23 @@ TEST_F(AgentTest, WorkerWhoseNameAnotherTookStops) {
       Error(absl::StatusCode::kAborted, "SESSION_SUPERSEDED", "another process took it"));
   StartAgent(Options({"finish"}));
   EXPECT_EQ(ExitCode(), kExitError);
+}
+
+// To be registered again and again brings no lease.
+TEST_F(AgentTest, BatchWorkerThatIsRegisteredAndGetsNoAnswerToPollsStopsAfterItsLimit) {
+  AgentOptions options = Options({"finish"});
+  options.exit_when_idle = true;
+  options.unreachable_limit = milliseconds(1500);
+  for (const absl::Status& status :
+       {Error(absl::StatusCode::kResourceExhausted, "TOO_MANY_WORKERS", "too many wait"),
+        Error(absl::StatusCode::kNotFound, "SESSION_NOT_FOUND", "register again")}) {
+    const std::size_t before = server_->seen().registrations.size();
+    server_->FailAcquisitions(status);
+    StartAgent(options);
+    EXPECT_EQ(ExitCode(), kExitUnreachable) << status;
+    // The pauses grow: 0.5 s, 1 s, 2 s, of which half may be left out.
+    EXPECT_LE(server_->seen().registrations.size() - before, 5) << status;
+  }
 }
 
 TEST_F(AgentTest, BatchWorkerStopsWhenThereIsNothingToDo) {

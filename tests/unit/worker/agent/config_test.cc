@@ -68,6 +68,28 @@ TEST(ConfigTest, BrokenYamlIsAnErrorWithItsLine) {
   EXPECT_THAT(ErrorOf("id: w\nserver: [\n"), HasSubstr("worker.yaml:"));
 }
 
+TEST(ConfigTest, ServerMayHaveEveryNameThatGrpcResolves) {
+  for (const char* server :
+       {"127.0.0.1:8470", "[::1]:8470", "teqd-server:8470", "dns:teqd-server:8470",
+        "dns:///teqd-server", "ipv4:10.0.0.1:8470,10.0.0.2:8470", "unix:/run/teqd.sock",
+        "unix:///run/teqd.sock", "unix-abstract:teqd"}) {
+    EXPECT_TRUE(CheckWorkerConfig({.server = server}).ok()) << server;
+  }
+  for (const char* server : {"", "localhost", "localhost:", "localhost:0", "localhost:x", ":8470",
+                             "::1", "http://localhost:8470", "unix:"}) {
+    const absl::Status status = CheckWorkerConfig({.server = server});
+    EXPECT_EQ(ErrorReason(status), "INVALID_CONFIG") << server;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("server: \"" + std::string(server) + "\""))
+        << server;
+  }
+}
+
+TEST(ConfigTest, DataMustBeNamed) {
+  const absl::Status status = CheckWorkerConfig({.data = ""});
+  EXPECT_EQ(ErrorReason(status), "INVALID_CONFIG");
+  EXPECT_THAT(std::string(status.message()), HasSubstr("data: "));
+}
+
 TEST(ConfigTest, WorkerIdIsTheGivenOneOrTheHosts) {
   EXPECT_EQ(WorkerId("pod-7.a_b").value(), "pod-7.a_b");
   EXPECT_FALSE(WorkerId("").value().empty());

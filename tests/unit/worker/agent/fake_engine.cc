@@ -7,7 +7,10 @@
 //   grumble  as `finish`, and prints lines before and after
 //   hang     does nothing, and never ends
 //   exit     ends with code 7 before any event
-//   fail     `failed` with class USER_ERROR
+//   fail     `failed` with class USER_ERROR and a report
+//   bare     `failed`, as there is no device
+//   linger   as `finish`, and never ends
+//   stuck    as `fail`, and never ends
 //   garbage  bytes that are no message
 #include <sys/socket.h>
 #include <unistd.h>
@@ -53,6 +56,7 @@ void SendFailure(const Sink& sink, const absl::Status& status) {
   EngineEvent event;
   *event.mutable_failed()->mutable_status() = teq::ToProto(status);
   event.mutable_failed()->set_failure_class(teq::v1::FAILURE_CLASS_USER_ERROR);
+  event.mutable_failed()->mutable_report()->add_perplexity()->set_full_precision(12.5);
   sink(event);
 }
 
@@ -122,9 +126,14 @@ int main(int argc, char** argv) {
   const int code = teq::agent::ServeEngine(
       teq::agent::kEngineDescriptor,
       [&](const teq::v1::StartRun& start, const Sink& sink, const std::atomic<bool>& cancelled) {
-        if (how == "fail") {
+        if (how == "fail" || how == "stuck") {
           SendFailure(sink, teq::Error(absl::StatusCode::kInvalidArgument, "TEXT_TOO_SHORT",
                                        "the text has 3 tokens"));
+          return;
+        }
+        if (how == "bare") {
+          SendFailure(sink, teq::Error(absl::StatusCode::kFailedPrecondition,
+                                       "DEVICE_NOT_AVAILABLE", "no CUDA device"));
           return;
         }
         const absl::Status status = Behave(how, file, start, sink, cancelled);
@@ -137,5 +146,6 @@ int main(int argc, char** argv) {
         return std::vector{calibration};
       });
   if (how == "grumble") std::fputs("last words", stderr);
+  if (how == "linger" || how == "stuck") WaitFor([] { return false; });
   return code;
 }

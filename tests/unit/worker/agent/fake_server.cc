@@ -150,7 +150,11 @@ grpc::Status FakeServer::CompleteLease(grpc::ServerContext* /*context*/,
                                        const v1::CompleteLeaseRequest* request,
                                        v1::CompleteLeaseResponse* /*response*/) {
   const std::lock_guard lock(mutex_);
-  if (!completion_error_.ok()) return ToGrpc(completion_error_);
+  if (!completion_error_.ok()) {
+    ++seen_.refused_completions;
+    changed_.notify_all();
+    return ToGrpc(completion_error_);
+  }
   seen_.completions.push_back(*request);
   changed_.notify_all();
   return grpc::Status::OK;

@@ -47,6 +47,7 @@ class FakeServer final : public teq::v1::WorkerService::Service {
     std::vector<teq::v1::HeartbeatRequest> heartbeats;  // that were answered
     int refused_heartbeats = 0;
     std::vector<teq::v1::CompleteLeaseRequest> completions;  // that were answered
+    int refused_completions = 0;
     std::vector<teq::v1::ReleaseLeaseRequest> releases;
   };
   /// Waits until `condition` holds for what was seen; false after a minute.

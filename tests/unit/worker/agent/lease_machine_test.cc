@@ -528,6 +528,19 @@ TEST_F(LeaseMachineTest, CommitOfALostLeaseLeavesTheFilesAlone) {
   EXPECT_FALSE(Take<RemoveAttempt>());
 }
 
+// The commit that was not answered may have been taken, and the files are then the next holder's.
+TEST_F(LeaseMachineTest, RefusalAfterACommitWithoutAnAnswerLeavesTheFilesAlone) {
+  Begin();
+  answer_ = Order(v1::DIRECTIVE_CONTINUE);
+  Commit();
+  Complete(Unavailable());
+  Pass(25);
+  ASSERT_TRUE(Take<SendComplete>());
+  Complete(absl::PermissionDeniedError("the ingress refuses"));
+  EXPECT_FALSE(Take<RemoveAttempt>());
+  EXPECT_EQ(machine_->outcome(), Outcome::kLost);
+}
+
 TEST_F(LeaseMachineTest, LeaseLostWhilePublishingWaitsForThePublisher) {
   Begin(PublishOnlyLease());
   Obey(v1::DIRECTIVE_ABANDON);
@@ -561,6 +574,38 @@ TEST_F(LeaseMachineTest, OutputInUseWhilePublishingFailsForGoodAtOnce) {
       now_));
   Obey(v1::DIRECTIVE_CONTINUE);
   EXPECT_EQ(Take<SendComplete>()->request.failure().failure_class(), v1::FAILURE_CLASS_USER_ERROR);
+}
+
+TEST_F(LeaseMachineTest, ContentThatIsNotTheCommittedOneFailsForGoodAtOnce) {
+  Begin(PublishOnlyLease());
+  Take<Publish>();
+  Add(machine_->OnPublished(
+      Error(absl::StatusCode::kDataLoss, "MANIFEST_MISMATCH", "/out/1-3: is gone"), now_));
+  Obey(v1::DIRECTIVE_CONTINUE);
+  EXPECT_EQ(Take<SendComplete>()->request.failure().failure_class(), v1::FAILURE_CLASS_USER_ERROR);
+}
+
+TEST_F(LeaseMachineTest, WhatMayBeThisMachinesOwnTroubleLeavesThePublicationToOthers) {
+  for (const absl::Status& status :
+       {Error(absl::StatusCode::kPermissionDenied, "OBJECT_ACCESS_DENIED", "the clock is off"),
+        Error(absl::StatusCode::kFailedPrecondition, "NO_CREDENTIALS", "there are no keys"),
+        Error(absl::StatusCode::kFailedPrecondition, "TLS_FAILED", "not trusted"),
+        Error(absl::StatusCode::kNotFound, "BUCKET_NOT_FOUND", "another endpoint"),
+        Error(absl::StatusCode::kDataLoss, "OBJECT_CORRUPT", "arrived as others")}) {
+    actions_.clear();
+    Begin(PublishOnlyLease());
+    answer_ = Order(v1::DIRECTIVE_CONTINUE);
+    int tries = 0;
+    while (Take<Publish>()) {
+      ++tries;
+      Add(machine_->OnPublished(status, now_));
+      Pass(SecondOf(now_) + 10);
+    }
+    EXPECT_EQ(tries, 5) << status;
+    const auto complete = Take<SendComplete>();
+    ASSERT_TRUE(complete) << status;
+    EXPECT_EQ(complete->request.failure().failure_class(), v1::FAILURE_CLASS_TRANSIENT) << status;
+  }
 }
 
 TEST_F(LeaseMachineTest, DrainGivesTheJobBackAtOnce) {
@@ -622,12 +667,76 @@ TEST_F(LeaseMachineTest, DrainGivesUpOnAServerThatDoesNotAnswer) {
   EXPECT_EQ(machine_->outcome(), Outcome::kUnreported);
 }
 
+// The server answers all the while, and has the whole limit for what comes next.
+TEST_F(LeaseMachineTest, JobWhoseDeviceIsGoneGoesBackAsOneWhoseMachineIs) {
+  Begin();
+  v1::EngineEvent event = FailedEvent();
+  *event.mutable_failed()->mutable_status() =
+      ToProto(Error(absl::StatusCode::kFailedPrecondition, "DEVICE_NOT_AVAILABLE", "none"));
+  Event(event);
+  Exit();
+  EXPECT_TRUE(Take<RemoveAttempt>());
+  Add(machine_->OnAttemptRemoved(now_));
+  EXPECT_EQ(Take<SendRelease>()->request.reason(), v1::ReleaseLeaseRequest::REASON_PREEMPTED);
+  Add(machine_->OnRelease(absl::OkStatus(), now_));
+  EXPECT_EQ(machine_->outcome(), Outcome::kReleased);
+  EXPECT_TRUE(machine_->device_is_gone());
+}
+
+TEST_F(LeaseMachineTest, DrainWaitsUntilTheFilesAreRemovedAndGivesTheJobBack) {
+  Begin();
+  Add(machine_->OnDrain(now_));
+  Exit();
+  answer_ = Order(v1::DIRECTIVE_CONTINUE);
+  Pass(25);
+  ASSERT_FALSE(machine_->outcome());
+  Add(machine_->OnAttemptRemoved(now_));
+  EXPECT_TRUE(Take<SendRelease>());
+  Pass(39.9);
+  EXPECT_FALSE(machine_->outcome());
+  Pass(40);
+  EXPECT_EQ(machine_->outcome(), Outcome::kUnreported);
+}
+
+TEST_F(LeaseMachineTest, DrainWaitsForAFinishedEngineToEndAndCommits) {
+  Begin();
+  Event(FinishedEvent());
+  Add(machine_->OnDrain(now_));
+  answer_ = Order(v1::DIRECTIVE_CONTINUE);
+  Pass(25);
+  ASSERT_FALSE(machine_->outcome());
+  Exit("was killed by signal 9 (Killed)");
+  Add(machine_->OnTimer(now_));
+  EXPECT_FALSE(machine_->outcome());
+  EXPECT_TRUE(Take<SendComplete>()->request.has_success());
+}
+
 TEST_F(LeaseMachineTest, DrainDoesNotCutAPublicationShort) {
   Begin(PublishOnlyLease());
   Add(machine_->OnDrain(now_));
   answer_ = Order(v1::DIRECTIVE_CONTINUE);
   Pass(25);
   EXPECT_FALSE(machine_->outcome());
+  Add(machine_->OnPublished(absl::OkStatus(), now_));
+  Add(machine_->OnTimer(now_));
+  EXPECT_FALSE(machine_->outcome());
+  EXPECT_TRUE(Take<SendComplete>()->request.has_published());
+  Complete(absl::OkStatus());
+  EXPECT_EQ(machine_->outcome(), Outcome::kReported);
+}
+
+TEST_F(LeaseMachineTest, DrainGivesUpOnAServerThatDoesNotConfirmTheLeaseBeforeThePublication) {
+  Begin();
+  answer_ = absl::StatusOr<v1::HeartbeatResponse>(Unavailable());
+  Pass(40);
+  Commit();
+  Complete(absl::OkStatus());
+  Add(machine_->OnDrain(now_));
+  Pass(54.9);
+  EXPECT_FALSE(machine_->outcome());
+  Pass(55);
+  EXPECT_EQ(machine_->outcome(), Outcome::kUnreported);
+  EXPECT_FALSE(Take<Publish>());
 }
 
 TEST_F(LeaseMachineTest, CancelDuringADrainCancels) {

@@ -69,6 +69,17 @@ TEST_F(MetricsTest, CountersAddUp) {
   EXPECT_THAT(text, HasSubstr("teq_step_duration_seconds_bucket{le=\"0.5\"} 1"));
 }
 
+TEST_F(MetricsTest, TokensAreCountedWithoutTeqToo) {
+  v1::JobSpec spec;
+  spec.mutable_recipe()->mutable_transform()->mutable_awq();
+  spec.mutable_recipe()->mutable_rounding()->mutable_learned();
+  spec.mutable_recipe()->mutable_schedule()->set_batch_size(8);
+  spec.mutable_calibration()->set_sequence_length(128);
+  metrics_.BeginRun(spec);
+  metrics_.Sample(SampleAt(3, 1000));
+  EXPECT_EQ(ValueOf("teq_tokens_processed_total"), 3 * 8 * 128);
+}
+
 TEST_F(MetricsTest, StepsOfTheNextRunStartAgain) {
   Fill(metrics_);
   metrics_.BeginRun({});

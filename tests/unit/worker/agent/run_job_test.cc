@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -55,6 +56,8 @@ class RunJobTest : public ::testing::Test {
                              .report_file = report_,
                              .engine_command = command,
                              .uri_policy = policy_,
+                             .cancel_grace = cancel_grace_,
+                             .exit_grace = exit_grace_,
                              .out = out,
                              .progress = progress,
                              .log = log_});
@@ -71,6 +74,8 @@ class RunJobTest : public ::testing::Test {
   fs::path output_;
   fs::path report_;
   UriPolicy policy_;
+  Duration cancel_grace_ = std::chrono::seconds(10);
+  Duration exit_grace_ = std::chrono::seconds(10);
   std::string out_;
   std::string progress_;
   std::shared_ptr<logs::Logger> log_;
@@ -153,6 +158,38 @@ TEST_F(RunJobTest, FailureOfTheRunIsPrintedWithItsReason) {
   EXPECT_EQ(Run({"fail"}), kRunFailed);
   EXPECT_THAT(progress_, HasSubstr("teq-worker: TEXT_TOO_SHORT: the text has 3 tokens"));
   EXPECT_TRUE(out_.empty());
+}
+
+// To sync a directory that a symbolic link names is refused.
+TEST_F(RunJobTest, FilesThatAreLeftOverHideNeitherTheFailureNorItsReport) {
+  const fs::path attempt = directory_ / "elsewhere" / "1-1";
+  fs::create_directories(attempt);
+  fs::create_directory_symlink(directory_ / "elsewhere", output_);
+  ASSERT_TRUE(
+      objects::WriteFileAtomically(attempt / "owner.json", R"({"job_uid": "", "fence": 1})").ok());
+  EXPECT_EQ(Run({"fail"}), kRunFailed);
+  EXPECT_THAT(progress_, HasSubstr("the run's files are left over: WRITE_FAILED: "));
+  EXPECT_THAT(progress_, HasSubstr("teq-worker: TEXT_TOO_SHORT: the text has 3 tokens"));
+  EXPECT_TRUE(fs::exists(report_));
+}
+
+TEST_F(RunJobTest, EngineThatDoesNotEndAfterItsLastEventIsKilled) {
+  exit_grace_ = std::chrono::milliseconds(50);
+  EXPECT_EQ(Run({"linger"}), kRunOk);
+  EXPECT_TRUE(fs::exists(output_ / "manifest.json"));
+}
+
+TEST_F(RunJobTest, FailureThatCameBeforeTheLimitOfTimeIsTold) {
+  cancel_grace_ = std::chrono::milliseconds(50);
+  exit_grace_ = std::chrono::hours(1);
+  EXPECT_EQ(Run({"stuck"}, "limits: {max_runtime: 1s}\n"), kRunFailed);
+  EXPECT_THAT(progress_, HasSubstr("teq-worker: TEXT_TOO_SHORT: the text has 3 tokens"));
+}
+
+TEST_F(RunJobTest, RunThatIsStoppedByTheLimitOfTimeSaysSo) {
+  EXPECT_EQ(Run({"wait"}, "limits: {max_runtime: 1s}\n"), kRunFailed);
+  EXPECT_THAT(progress_, HasSubstr("teq-worker: MAX_RUNTIME_EXCEEDED: "));
+  EXPECT_FALSE(fs::exists(output_));
 }
 
 TEST_F(RunJobTest, DeadEngineLeavesNothing) {
