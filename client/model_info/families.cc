@@ -253,6 +253,7 @@ ModelConfig GemmaLike(ConfigReader& config, Defaults defaults) {
   model.activation = Activation::kGeluTanh;
   model.embedding_scale = std::sqrt(static_cast<double>(model.hidden_size));
   model.qkv_bias = model.attention_output_bias = config.Flag("attention_bias", false);
+  model.prefix_in_every_window = true;
   return model;
 }
 

@@ -156,6 +156,10 @@ struct ModelConfig {
   bool transposed_linears = false;  // stored [in, out]
   Experts experts;
 
+  // Texts are cut so that every window begins with the tokenizer's prefix: without its BOS the
+  // model does not predict.
+  bool prefix_in_every_window = false;
+
   nlohmann::ordered_json source;  // the whole of config.json, for what is published
 
   [[nodiscard]] std::int64_t Window(std::int64_t block) const {

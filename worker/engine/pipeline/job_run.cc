@@ -225,10 +225,10 @@ absl::Status JobRun::FetchTexts() {
 
   const teq::v1::Calibration& calibration = spec_.calibration();
   TEQ_ASSIGN_OR_RETURN(const auto file, inputs_->FetchText(calibration.uri()));
-  TEQ_ASSIGN_OR_RETURN(calibration_,
-                       text::ReadCalibrationWindows(file, *tokenizer, config_.vocabulary_size,
-                                                    calibration.sequence_length(),
-                                                    calibration.samples(), calibration.seed()));
+  TEQ_ASSIGN_OR_RETURN(
+      calibration_, text::ReadCalibrationWindows(
+                        file, *tokenizer, config_.vocabulary_size, calibration.sequence_length(),
+                        calibration.samples(), calibration.seed(), config_.prefix_in_every_window));
   if (Trains(recipe()) && calibration_.count < 2) {
     return Error(
         absl::StatusCode::kInvalidArgument, "TEXT_TOO_SHORT",
@@ -254,7 +254,8 @@ absl::Status JobRun::FetchTexts() {
     TEQ_ASSIGN_OR_RETURN(const auto path, inputs_->FetchText(uri));
     TEQ_ASSIGN_OR_RETURN(text::Windows windows,
                          text::ReadEvaluationWindows(path, *tokenizer, config_.vocabulary_size,
-                                                     spec_.evaluation().sequence_length()));
+                                                     spec_.evaluation().sequence_length(),
+                                                     config_.prefix_in_every_window));
     NoteShortLines(uri, windows);
     inputs.add_evaluation_uris(uri);
     TEQ_ASSIGN_OR_RETURN(*inputs.add_evaluation_sha256(), inputs_->Sha256(path));

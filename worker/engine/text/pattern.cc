@@ -49,17 +49,33 @@ class Translator {
       class_depth_ = 1;
       return {};
     }
-    if (c == '(' && Peek(1) == '?') return GroupOptions();
-    if (c == '{' && Peek(1) == ',') {
-      // {,n}: up to n; PCRE2 10.42 takes it literally.
-      at_ += 2;
-      output_ += "{0,";
-      return {};
-    }
+    if (c == '(') return Group();
+    if (c == '{') return Interval();
     if (c == '}' && Peek(1) == '+')
       return "has + after }, which Oniguruma and PCRE2 read differently";
     Copy();
+    if (c == '|') branch_ = at_;
     return {};
+  }
+
+  // {n}, {n,}, {n,m} or {,m}; other braces are characters to both.
+  std::string_view Interval() {
+    const std::size_t least = Digits(1);
+    if (least > 0 && Peek(1 + least) == '}' && Peek(2 + least) == '?') {
+      return "has ? after {n}, which Oniguruma and PCRE2 read differently";
+    }
+    Copy();
+    // {,m}: up to m; PCRE2 10.42 takes it literally.
+    const std::size_t most = least == 0 && Peek() == ',' ? Digits(1) : 0;
+    if (most > 0 && Peek(1 + most) == '}') output_ += '0';
+    return {};
+  }
+
+  // How many digits stand there.
+  [[nodiscard]] std::size_t Digits(std::size_t ahead) const {
+    std::size_t count = 0;
+    while (std::isdigit(static_cast<unsigned char>(Peek(ahead + count))) != 0) ++count;
+    return count;
   }
 
   std::string_view InClass() {
@@ -118,12 +134,21 @@ class Translator {
     return {};
   }
 
-  std::string_view GroupOptions() {
-    for (std::size_t i = 2;
-         std::isalpha(static_cast<unsigned char>(Peek(i))) != 0 || Peek(i) == '-'; ++i) {
-      // In Ruby, m lets the dot match line ends.
-      if (Peek(i) == 'm') return "sets the option m";
+  std::string_view Group() {
+    if (Peek(1) != '?') {
+      Copy();
+      branch_ = at_;
+      return {};
     }
+    std::size_t end = 2;
+    for (; std::isalpha(static_cast<unsigned char>(Peek(end))) != 0 || Peek(end) == '-'; ++end) {
+      // In Ruby, m lets the dot match line ends.
+      if (Peek(end) == 'm') return "sets the option m";
+    }
+    // In Oniguruma a(?i)b|c is a(?i:b|c).
+    if (Peek(end) == ')' && at_ != branch_) return "sets options within a branch; write (?i:...)";
+    // Behind (?:, (?=, (?<!, (?<name>, (?i) and the like; 0 where there is no end to it.
+    branch_ = expression_.find_first_of(":=!>)", at_) + 1;
     Copy();
     Copy();
     return {};
@@ -149,6 +174,21 @@ class Translator {
         if (class_depth_ > 0) return "has \\W in a character class";
         output_ += fmt::format("[^{}{}]", kWord, kWordOutside);
         return {};
+      // Words of PCRE2 have all numbers and no marks.
+      case 'b':
+        output_ += class_depth_ > 0
+                       ? std::string("\\x08")
+                       : fmt::format("(?:(?<=[{0}{1}])(?![{0}{1}])|(?<![{0}{1}])(?=[{0}{1}]))",
+                                     kWord, kWordOutside);
+        return {};
+      case 'B':
+        if (class_depth_ > 0) return "has \\B in a character class";
+        output_ += fmt::format("(?:(?<=[{0}{1}])(?=[{0}{1}])|(?<![{0}{1}])(?![{0}{1}]))", kWord,
+                               kWordOutside);
+        return {};
+      case 'v':
+        output_ += "\\x0B";
+        return {};
       case 'u':
         if (at_ + 4 > expression_.size()) return "has \\u without four digits";
         output_ += fmt::format("\\x{{{}}}", expression_.substr(at_, 4));
@@ -156,6 +196,7 @@ class Translator {
         return {};
       case 'h':
       case 'H':
+      case 'V':
       case 'y':
       case 'Y':
       case 'N':
@@ -165,11 +206,19 @@ class Translator {
       case 'C':
       case 'Q':
       case 'E':
-        return "has one of the escapes \\h \\H \\y \\Y \\N \\O \\R \\X \\C \\Q \\E";
-      default:
+        return "has one of the escapes \\h \\H \\V \\y \\Y \\N \\O \\R \\X \\C \\Q \\E";
+      case 'p':
+      case 'P':
+        if (Peek() != '{') return "has \\p or \\P without braces";
+        [[fallthrough]];
+      case 'x':
         output_ += '\\';
         output_ += c;
         CopyBraces();
+        return {};
+      default:
+        output_ += '\\';
+        output_ += c;
         return {};
     }
   }
@@ -209,6 +258,7 @@ class Translator {
   std::string_view expression_;
   std::size_t at_ = 0;
   int class_depth_ = 0;
+  std::size_t branch_ = 0;  // where a group, or one of its alternatives, begins
   std::string output_;
 };
 
@@ -242,9 +292,10 @@ class Search {
     if (result < 0) {
       std::array<PCRE2_UCHAR, 256> message{};
       pcre2_get_error_message(result, message.data(), message.size());
-      return absl::Status(absl::StatusCode::kInvalidArgument,
-                          fmt::format("matching failed at byte {}: {}", from,
-                                      reinterpret_cast<const char*>(message.data())));
+      return Error(absl::StatusCode::kInvalidArgument, "INVALID_TOKENIZER",
+                   fmt::format("matching failed at byte {}: {}; give a simpler pattern, or a text "
+                               "in shorter lines",
+                               from, reinterpret_cast<const char*>(message.data())));
     }
     const PCRE2_SIZE* offsets = pcre2_get_ovector_pointer(data_.get());
     return std::optional<Span>(Span{offsets[0], offsets[1], true});
@@ -319,7 +370,8 @@ absl::StatusOr<std::vector<Span>> Pattern::Split(std::string_view text) const {
   std::optional<std::size_t> last_match_end;
   while (from <= text.size()) {
     const auto found = search.Next(from);
-    if (!found.ok()) return found.status();
+    if (!found.ok() && place_.empty()) return found.status();
+    if (!found.ok()) return WithContext(found.status(), place_);
     if (!found->has_value()) break;
     const Span match = **found;
     if (match.begin == match.end && last_match_end == match.end) {
@@ -341,6 +393,7 @@ absl::StatusOr<Pattern> ParsePattern(const JsonPart& part) {
   TEQ_ASSIGN_OR_RETURN(const std::string text, part[literal ? "String" : "Regex"].String());
   auto pattern = literal ? Pattern::Literal(text) : Pattern::Regex(text);
   if (!pattern.ok()) return part.Invalid(std::string(pattern.status().message()));
+  pattern->set_place(part.path());
   return pattern;
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <optional>
 #include <random>
+#include <span>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -12,6 +13,7 @@
 #include "proto/spec/error.h"
 #include "worker/engine/text/data_error.h"
 #include "worker/engine/text/json_lines.h"
+#include "worker/engine/text/next_window.h"
 #include "worker/engine/text/seeded_choice.h"
 #include "worker/engine/text/utf8.h"
 
@@ -35,11 +37,12 @@ bool IsContinuation(char byte) { return (static_cast<unsigned char>(byte) & 0xC0
 class TokenStream {
  public:
   TokenStream(const DataFile& file, const Tokenizer& tokenizer, std::int64_t vocabulary_size,
-              std::int64_t length)
+              std::int64_t length, std::span<const std::int32_t> window_prefix)
       : file_(file),
         tokenizer_(tokenizer),
         vocabulary_size_(vocabulary_size),
         length_(static_cast<std::size_t>(length)),
+        window_prefix_(window_prefix),
         is_jsonl_(file.path().extension() == ".jsonl") {}
 
   // Goes on at the first line that begins at `place` or later; where that was read already, where
@@ -47,6 +50,7 @@ class TokenStream {
   absl::Status GoTo(std::uint64_t place) {
     if (place < at_) return absl::OkStatus();
     tokens_.clear();
+    taken_ = 0;
     at_ = place;
     if (place == 0) return absl::OkStatus();
     std::uint64_t size = kLeastChunkBytes;
@@ -78,15 +82,17 @@ class TokenStream {
     const std::uint64_t patience =
         std::max<std::uint64_t>(kLeastPatienceBytes, kPatienceBytesPerToken * length_);
     const std::uint64_t begin = at_;
-    while (tokens_.size() < length_) {
+    while (true) {
+      const auto rest = std::span<const std::int32_t>(tokens_).subspan(taken_);
+      const std::size_t taken = TakeWindow(rest, window_prefix_, length_, ids);
+      taken_ += taken;
+      if (taken > 0) return true;
       if (at_ >= file_.size() || at_ - begin > patience) return false;
       TEQ_RETURN_IF_ERROR(Fill());
     }
-    const auto end = tokens_.begin() + static_cast<std::ptrdiff_t>(length_);
-    ids.insert(ids.end(), tokens_.begin(), end);
-    tokens_.erase(tokens_.begin(), end);
-    return true;
   }
+
+  [[nodiscard]] std::int64_t short_lines() const { return short_lines_; }
 
  private:
   absl::Status LineTooLong(std::uint64_t place) const {
@@ -119,6 +125,8 @@ class TokenStream {
   }
 
   absl::Status Fill() {
+    tokens_.erase(tokens_.begin(), tokens_.begin() + static_cast<std::ptrdiff_t>(taken_));
+    taken_ = 0;
     const std::uint64_t begin = at_;
     const std::string where = fmt::format("{} from byte {}", file_.path().string(), begin);
     TEQ_ASSIGN_OR_RETURN(const std::string bytes, ReadLines());
@@ -140,8 +148,11 @@ class TokenStream {
     if (const auto* text = std::get_if<std::string>(&line)) {
       return Append(where, *text, /*is_beginning=*/true);
     }
+    window_prefix_ = {};
     const auto& ids = std::get<std::vector<std::int32_t>>(line);
-    if (ids.size() >= length_) {
+    if (ids.size() < length_) {
+      ++short_lines_;
+    } else {
       tokens_.insert(tokens_.end(), ids.begin(),
                      ids.begin() + static_cast<std::ptrdiff_t>(length_));
     }
@@ -149,14 +160,13 @@ class TokenStream {
   }
 
   absl::Status Append(std::string_view where, std::string_view text, bool is_beginning) {
-    TEQ_ASSIGN_OR_RETURN(const auto ids, tokenizer_.Encode(text));
-    TEQ_RETURN_IF_ERROR(CheckTokenizerIds("INVALID_TEXT", where, ids, vocabulary_size_));
-    if (is_beginning) {
-      const auto& prefix = tokenizer_.prefix();
-      TEQ_RETURN_IF_ERROR(CheckTokenizerIds("INVALID_TEXT", where, prefix, vocabulary_size_));
-      tokens_.insert(tokens_.end(), prefix.begin(), prefix.end());
-    }
-    tokens_.insert(tokens_.end(), ids.begin(), ids.end());
+    const auto ids = tokenizer_.Encode(text);
+    if (!ids.ok()) return WithContext(ids.status(), where);
+    const auto& prefix = tokenizer_.prefix();
+    TEQ_RETURN_IF_ERROR(CheckTokenizerIds("INVALID_TEXT", where, *ids, vocabulary_size_));
+    TEQ_RETURN_IF_ERROR(CheckTokenizerIds("INVALID_TEXT", where, prefix, vocabulary_size_));
+    if (is_beginning) tokens_.insert(tokens_.end(), prefix.begin(), prefix.end());
+    tokens_.insert(tokens_.end(), ids->begin(), ids->end());
     return absl::OkStatus();
   }
 
@@ -164,10 +174,13 @@ class TokenStream {
   const Tokenizer& tokenizer_;
   std::int64_t vocabulary_size_;
   std::size_t length_;
+  std::span<const std::int32_t> window_prefix_;  // none for lines of ids
   bool is_jsonl_;
   std::uint64_t at_ = 0;              // what is read next
-  std::vector<std::int32_t> tokens_;  // read and not yet taken
-  std::optional<std::size_t> kind_;   // of the lines, an index of DataLine
+  std::vector<std::int32_t> tokens_;  // read
+  std::size_t taken_ = 0;             // of them
+  std::int64_t short_lines_ = 0;
+  std::optional<std::size_t> kind_;  // of the lines, an index of DataLine
 };
 
 }  // namespace
@@ -180,8 +193,9 @@ bool IsSampled(std::uint64_t bytes, std::int64_t length, std::int64_t samples) {
 
 absl::StatusOr<Windows> SampleWindows(const DataFile& file, const Tokenizer& tokenizer,
                                       std::int64_t vocabulary_size, std::int64_t length,
-                                      std::int64_t samples, std::int64_t seed) {
-  TokenStream stream(file, tokenizer, vocabulary_size, length);
+                                      std::int64_t samples, std::int64_t seed,
+                                      std::span<const std::int32_t> window_prefix) {
+  TokenStream stream(file, tokenizer, vocabulary_size, length, window_prefix);
   std::mt19937_64 random(static_cast<std::uint64_t>(seed));
   const std::uint64_t part = file.size() / static_cast<std::uint64_t>(samples);
   Windows windows{.length = length};
@@ -191,6 +205,7 @@ absl::StatusOr<Windows> SampleWindows(const DataFile& file, const Tokenizer& tok
     TEQ_ASSIGN_OR_RETURN(const bool taken, stream.Take(windows.ids));
     windows.count += taken ? 1 : 0;
   }
+  windows.short_lines = stream.short_lines();
   if (windows.count == 0) {
     return TooShort(file.path(), fmt::format("fewer tokens at each of {} places", samples), length);
   }

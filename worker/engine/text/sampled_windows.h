@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "absl/status/statusor.h"
 #include "worker/engine/text/data_file.h"
@@ -20,13 +21,15 @@ namespace teq::text {
 /// enough tokens in the following megabyte, or 64 bytes a token, gives none, and neither does the
 /// file's end: there may be fewer windows than samples. Text without line ends is cut between
 /// characters. Only a window at the file's beginning, and every line of a .jsonl file, has the
-/// tokenizer's special tokens before it.
+/// tokenizer's special tokens before it; and where `window_prefix` is not empty, every window of
+/// text begins with that. Short lines of ids are counted as far as they were read.
 ///
 /// INVALID_ARGUMENT: TEXT_TOO_SHORT where there is no window, INVALID_TEXT.
 [[nodiscard]] absl::StatusOr<Windows> SampleWindows(const DataFile& file,
                                                     const Tokenizer& tokenizer,
                                                     std::int64_t vocabulary_size,
                                                     std::int64_t length, std::int64_t samples,
-                                                    std::int64_t seed);
+                                                    std::int64_t seed,
+                                                    std::span<const std::int32_t> window_prefix);
 
 }  // namespace teq::text

@@ -1,4 +1,4 @@
-// teq-sentencepiece MODEL: runs libsentencepiece for one tokenizer.
+// teq-sentencepiece MODEL [--no-dummy-prefix]: runs libsentencepiece for one tokenizer.
 //
 // A program of its own because Debian's libsentencepiece carries an old protobuf whose symbols
 // clash with the protobuf that the rest of teqd links, and because the library ends its process on
@@ -8,6 +8,8 @@
 
 #include <cstdint>
 #include <exception>
+#include <fstream>
+#include <iterator>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -21,6 +23,8 @@ namespace {
 using sentencepiece::SentencePieceProcessor;
 
 constexpr int kSocket = 0;  // standard input, both ways
+// A serialized ModelProto with this behind it has normalizer_spec.add_dummy_prefix false.
+constexpr std::string_view kDummyPrefixOff("\x1a\x02\x18\x00", 4);
 
 std::string Numbers(const std::vector<std::int32_t>& numbers) {
   std::string frame(1, kOk);
@@ -45,9 +49,18 @@ std::string Answer(const SentencePieceProcessor& processor, std::string_view req
   return status.ok() ? Numbers(ids) : Failure(status.ToString());
 }
 
-int Serve(const char* model) {
+sentencepiece::util::Status Load(const char* model, bool dummy_prefix,
+                                 SentencePieceProcessor& processor) {
+  if (dummy_prefix) return processor.Load(model);
+  std::ifstream stream(model, std::ios::binary);
+  std::string bytes((std::istreambuf_iterator<char>(stream)), {});
+  bytes += kDummyPrefixOff;
+  return processor.LoadFromSerializedProto(bytes);
+}
+
+int Serve(const char* model, bool dummy_prefix) {
   SentencePieceProcessor processor;
-  const auto status = processor.Load(model);
+  const auto status = Load(model, dummy_prefix, processor);
   if (!status.ok()) {
     (void)WriteFrame(kSocket, Failure(status.ToString()));
     return 1;
@@ -65,9 +78,10 @@ int Serve(const char* model) {
 }  // namespace teq::text
 
 int main(int argc, char** argv) {
-  if (argc != 2) return 2;
+  const bool dummy_prefix = argc == 2;
+  if (!dummy_prefix && (argc != 3 || argv[2] != teq::text::kNoDummyPrefix)) return 2;
   try {
-    return teq::text::Serve(argv[1]);
+    return teq::text::Serve(argv[1], dummy_prefix);
   } catch (const std::exception& error) {
     (void)teq::text::WriteFrame(teq::text::kSocket, teq::text::Failure(error.what()));
     return 1;

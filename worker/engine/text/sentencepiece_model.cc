@@ -37,10 +37,10 @@ std::filesystem::path ProgramPath() {
   return std::filesystem::read_symlink("/proc/self/exe", error).parent_path() / kProgram;
 }
 
-// Starts `program model` with `socket` as its standard input and nothing else of ours; an errno, or
-// 0.
-int Spawn(const std::filesystem::path& program, const std::filesystem::path& model, int socket,
-          pid_t* process) {
+// Starts `program model`, and kNoDummyPrefix without `dummy_prefix`, with `socket` as its standard
+// input and nothing else of ours; an errno, or 0.
+int Spawn(const std::filesystem::path& program, const std::filesystem::path& model,
+          bool dummy_prefix, int socket, pid_t* process) {
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_adddup2(&actions, socket, STDIN_FILENO);
@@ -50,7 +50,9 @@ int Spawn(const std::filesystem::path& program, const std::filesystem::path& mod
   posix_spawn_file_actions_addclosefrom_np(&actions, STDERR_FILENO + 1);
   std::string name = program.string();
   std::string argument = model.string();
-  char* arguments[] = {name.data(), argument.data(), nullptr};
+  std::string option(kNoDummyPrefix);
+  char* arguments[] = {name.data(), argument.data(), dummy_prefix ? nullptr : option.data(),
+                       nullptr};
   const int code = posix_spawn(process, name.c_str(), &actions, nullptr, arguments, environ);
   posix_spawn_file_actions_destroy(&actions);
   return code;
@@ -59,9 +61,9 @@ int Spawn(const std::filesystem::path& program, const std::filesystem::path& mod
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<SentencePieceModel>> SentencePieceModel::Load(
-    const std::filesystem::path& file) {
+    const std::filesystem::path& file, bool dummy_prefix) {
   auto model = std::unique_ptr<SentencePieceModel>(new SentencePieceModel);
-  TEQ_RETURN_IF_ERROR(model->Start(file));
+  TEQ_RETURN_IF_ERROR(model->Start(file, dummy_prefix));
   TEQ_ASSIGN_OR_RETURN(const auto greeting, model->Receive());
   if (greeting.size() != 3) return Invalid(fmt::format("{} greets wrongly", kProgram));
   model->size_ = greeting[0];
@@ -78,14 +80,14 @@ SentencePieceModel::~SentencePieceModel() {
   }
 }
 
-absl::Status SentencePieceModel::Start(const std::filesystem::path& file) {
+absl::Status SentencePieceModel::Start(const std::filesystem::path& file, bool dummy_prefix) {
   const auto program = ProgramPath();
   int sockets[2];
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) != 0) {
     return CannotStart(program, errno);
   }
   socket_ = sockets[0];
-  const int code = Spawn(program, file, sockets[1], &process_);
+  const int code = Spawn(program, file, dummy_prefix, sockets[1], &process_);
   close(sockets[1]);
   if (code == 0) return absl::OkStatus();
   process_ = -1;

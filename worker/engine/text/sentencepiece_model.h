@@ -21,8 +21,9 @@ namespace teq::text {
 /// program is missing.
 class SentencePieceModel {
  public:
+  /// Without `dummy_prefix` no space is put before a text, whatever the model says.
   [[nodiscard]] static absl::StatusOr<std::unique_ptr<SentencePieceModel>> Load(
-      const std::filesystem::path& file);
+      const std::filesystem::path& file, bool dummy_prefix);
   SentencePieceModel(const SentencePieceModel&) = delete;
   SentencePieceModel& operator=(const SentencePieceModel&) = delete;
   ~SentencePieceModel();
@@ -39,7 +40,7 @@ class SentencePieceModel {
  private:
   SentencePieceModel() = default;
 
-  [[nodiscard]] absl::Status Start(const std::filesystem::path& file);
+  [[nodiscard]] absl::Status Start(const std::filesystem::path& file, bool dummy_prefix);
   [[nodiscard]] absl::StatusOr<std::vector<std::int32_t>> Receive() const;
   [[nodiscard]] absl::StatusOr<std::vector<std::int32_t>> Ask(char request,
                                                               std::string_view text) const;

@@ -58,6 +58,7 @@ absl::StatusOr<TokenizerConfig> ReadTokenizerConfig(const std::filesystem::path&
   TEQ_ASSIGN_OR_RETURN(config.add_bos_token, ParseFlag(root["add_bos_token"]));
   TEQ_ASSIGN_OR_RETURN(config.add_eos_token, ParseFlag(root["add_eos_token"]));
   TEQ_ASSIGN_OR_RETURN(config.add_prefix_space, ParseFlag(root["add_prefix_space"]));
+  TEQ_ASSIGN_OR_RETURN(config.legacy, ParseFlag(root["legacy"]));
   TEQ_ASSIGN_OR_RETURN(config.added_tokens, ParseAddedTokens(root["added_tokens_decoder"]));
   return config;
 }

@@ -20,6 +20,7 @@ struct TokenizerConfig {
   std::optional<bool> add_bos_token;
   std::optional<bool> add_eos_token;
   std::optional<bool> add_prefix_space;
+  std::optional<bool> legacy;
   std::vector<AddedToken> added_tokens;  // of added_tokens_decoder
 };
 

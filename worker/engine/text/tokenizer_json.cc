@@ -146,21 +146,25 @@ absl::StatusOr<Vocabulary> WholeVocabulary(const Vocabulary& model,
   return all;
 }
 
-bool AddsBosByDefault(std::string_view tokenizer_class) {
-  constexpr std::array<std::string_view, 4> kClasses = {"LlamaTokenizer", "CodeLlamaTokenizer",
-                                                        "GemmaTokenizer", "CohereTokenizer"};
+// The bos of a class whose add_bos_token is true by default; empty for others.
+std::string_view BosByDefault(std::string_view tokenizer_class) {
+  using Row = std::pair<std::string_view, std::string_view>;
+  constexpr std::array<Row, 4> kClasses = {
+      Row{"LlamaTokenizer", "<s>"}, Row{"CodeLlamaTokenizer", "<s>"},
+      Row{"GemmaTokenizer", "<bos>"}, Row{"CohereTokenizer", "<BOS_TOKEN>"}};
   if (tokenizer_class.ends_with("Fast")) tokenizer_class.remove_suffix(4);
-  return std::ranges::find(kClasses, tokenizer_class) != kClasses.end();
+  const auto found = std::ranges::find(kClasses, tokenizer_class, &Row::first);
+  return found == kClasses.end() ? "" : found->second;
 }
 
 // Whether the class makes a post-processor of add_bos_token and add_eos_token. Others, such as
 // PreTrainedTokenizerFast, keep the file's.
 bool FollowsFlags(std::string_view tokenizer_class) {
-  return tokenizer_class.empty() || AddsBosByDefault(tokenizer_class) ||
+  return tokenizer_class.empty() || !BosByDefault(tokenizer_class).empty() ||
          tokenizer_class.starts_with("GPTNeoXTokenizer");
 }
 
-absl::Status AppendConfigToken(std::string_view flag, const std::string& token,
+absl::Status AppendConfigToken(std::string_view flag, std::string_view token,
                                const Vocabulary& vocabulary, std::vector<std::int32_t>& ids) {
   const auto found = vocabulary.find(token);
   if (found == vocabulary.end()) {
@@ -177,8 +181,12 @@ absl::Status AppendConfigToken(std::string_view flag, const std::string& token,
 absl::StatusOr<Affixes> FindAffixes(const JsonPart& post_processor, const TokenizerConfig& config,
                                     const Vocabulary& vocabulary) {
   const std::int64_t end = EndOfIds(vocabulary);
-  const bool flags_count =
-      (config.add_bos_token || config.add_eos_token) && FollowsFlags(config.tokenizer_class);
+  const std::string_view class_bos = BosByDefault(config.tokenizer_class);
+  const std::string_view bos = config.bos_token.empty() ? class_bos : config.bos_token;
+  const bool bos_by_default =
+      !class_bos.empty() && (!config.bos_token.empty() || vocabulary.contains(bos));
+  const bool flags_count = bos_by_default || ((config.add_bos_token || config.add_eos_token) &&
+                                              FollowsFlags(config.tokenizer_class));
   if (post_processor.present() && !flags_count) {
     TEQ_ASSIGN_OR_RETURN(auto affixes, ParsePostProcessor(post_processor));
     for (const auto* ids : {&affixes.prefix, &affixes.suffix}) {
@@ -192,10 +200,8 @@ absl::StatusOr<Affixes> FindAffixes(const JsonPart& post_processor, const Tokeni
     return affixes;
   }
   Affixes affixes;
-  const bool bos_by_default = AddsBosByDefault(config.tokenizer_class) && !config.bos_token.empty();
   if (config.add_bos_token.value_or(bos_by_default)) {
-    TEQ_RETURN_IF_ERROR(
-        AppendConfigToken("add_bos_token", config.bos_token, vocabulary, affixes.prefix));
+    TEQ_RETURN_IF_ERROR(AppendConfigToken("add_bos_token", bos, vocabulary, affixes.prefix));
   }
   if (config.add_eos_token.value_or(false)) {
     TEQ_RETURN_IF_ERROR(

@@ -14,8 +14,8 @@ namespace teq::text {
 /// run it: added tokens, normalizer, pre-tokenizer, model. Special tokens at the ends are those of
 /// the file's post_processor, unless it has none, or tokenizer_config.json gives add_bos_token or
 /// add_eos_token and no class but one that follows them (Llama's, CodeLlama's, Gemma's, Cohere's,
-/// GPT-NeoX's); then those flags decide. Invalid UTF-8 becomes U+FFFD, as Python's
-/// errors="replace".
+/// GPT-NeoX's); then those flags decide. The first four follow them always, and without
+/// add_bos_token they add it. Invalid UTF-8 becomes U+FFFD, as Python's errors="replace".
 [[nodiscard]] absl::StatusOr<std::unique_ptr<Tokenizer>> OpenTokenizerJson(
     const std::filesystem::path& file, const TokenizerConfig& config);
 

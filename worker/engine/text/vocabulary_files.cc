@@ -87,9 +87,12 @@ absl::StatusOr<Json> AddedTokens(const std::filesystem::path& directory,
       if (!known(content)) tokens.push_back(Entry({.content = content, .id = id}));
     }
   }
-  // What the class itself takes for these where the config is silent.
-  for (const std::string& content : {config.bos_token, config.eos_token, config.unk_token,
-                                     config.pad_token, std::string("<|endoftext|>")}) {
+  const auto or_the_class_own = [](const std::string& token) {
+    return token.empty() ? std::string("<|endoftext|>") : token;
+  };
+  for (const std::string& content :
+       {or_the_class_own(config.bos_token), or_the_class_own(config.eos_token),
+        or_the_class_own(config.unk_token), config.pad_token}) {
     const auto found = vocabulary.find(content);
     if (content.empty() || known(content) || found == vocabulary.end()) continue;
     tokens.push_back({{"id", *found}, {"content", content}});

@@ -1,7 +1,9 @@
 #include "worker/engine/text/windows.h"
 
 #include <algorithm>
+#include <iterator>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -13,6 +15,7 @@
 #include "worker/engine/text/data_file.h"
 #include "worker/engine/text/id_tensor.h"
 #include "worker/engine/text/json_lines.h"
+#include "worker/engine/text/next_window.h"
 #include "worker/engine/text/sampled_windows.h"
 #include "worker/engine/text/seeded_choice.h"
 #include "worker/engine/text/utf8.h"
@@ -36,8 +39,9 @@ struct Reader {
   std::optional<std::size_t> kind;  // of the lines, an index of DataLine
 
   absl::Status Append(std::string_view where, std::string_view text) {
-    TEQ_ASSIGN_OR_RETURN(const auto ids, tokenizer.Encode(text));
-    for (const auto* part : {&tokenizer.prefix(), &ids}) {
+    const auto ids = tokenizer.Encode(text);
+    if (!ids.ok()) return WithContext(ids.status(), where);
+    for (const auto* part : {&tokenizer.prefix(), &*ids}) {
       TEQ_RETURN_IF_ERROR(CheckTokenizerIds("INVALID_TEXT", where, *part, vocabulary_size));
       tokens.stream.insert(tokens.stream.end(), part->begin(), part->end());
     }
@@ -87,7 +91,7 @@ absl::Status CheckIsText(const DataFile& file) {
 }
 
 absl::StatusOr<Windows> Cut(const std::filesystem::path& file, const Tokens& tokens,
-                            std::int64_t length) {
+                            std::int64_t length, std::span<const std::int32_t> window_prefix) {
   Windows windows{.length = length, .short_lines = tokens.short_lines};
   if (!tokens.lines.empty()) {
     windows.count = static_cast<std::int64_t>(tokens.lines.size());
@@ -96,7 +100,14 @@ absl::StatusOr<Windows> Cut(const std::filesystem::path& file, const Tokens& tok
     }
     return windows;
   }
-  windows.count = static_cast<std::int64_t>(tokens.stream.size()) / length;
+  std::span<const std::int32_t> rest = tokens.stream;
+  while (true) {
+    const std::size_t taken =
+        TakeWindow(rest, window_prefix, static_cast<std::size_t>(length), windows.ids);
+    if (taken == 0) break;
+    rest = rest.subspan(taken);
+    ++windows.count;
+  }
   if (windows.count == 0) {
     const bool has_lines = tokens.longest_line > 0;
     return TooShort(
@@ -105,12 +116,12 @@ absl::StatusOr<Windows> Cut(const std::filesystem::path& file, const Tokens& tok
                     has_lines ? " in its longest line" : ""),
         length);
   }
-  windows.ids.assign(tokens.stream.begin(), tokens.stream.begin() + windows.count * length);
   return windows;
 }
 
 absl::StatusOr<Windows> CutWhole(const DataFile& file, const Tokenizer& tokenizer,
-                                 std::int64_t vocabulary_size, std::int64_t length) {
+                                 std::int64_t vocabulary_size, std::int64_t length,
+                                 std::span<const std::int32_t> window_prefix) {
   TEQ_ASSIGN_OR_RETURN(const std::string bytes, file.Read(0, file.size()));
   // A file may be cut in the middle of a character, or hold a stray byte: neither is worth a failed
   // job.
@@ -125,7 +136,7 @@ absl::StatusOr<Windows> CutWhole(const DataFile& file, const Tokenizer& tokenize
   } else if (!text.empty()) {
     TEQ_RETURN_IF_ERROR(reader.Append(name, text));
   }
-  return Cut(file.path(), reader.tokens, length);
+  return Cut(file.path(), reader.tokens, length, window_prefix);
 }
 
 // A text or .jsonl file.
@@ -139,6 +150,19 @@ absl::Status CheckLength(std::int64_t length) {
   if (length > 0) return absl::OkStatus();
   return Error(absl::StatusCode::kInvalidArgument, "INVALID_SPEC",
                fmt::format("sequence_length is {}; it must be positive", length));
+}
+
+// What every window of text begins with; nothing where only texts begin with it.
+absl::StatusOr<std::span<const std::int32_t>> WindowPrefix(const Tokenizer& tokenizer,
+                                                           std::int64_t length,
+                                                           bool prefix_in_every_window) {
+  std::span<const std::int32_t> prefix;
+  if (prefix_in_every_window) prefix = tokenizer.prefix();
+  if (std::ssize(prefix) < length) return prefix;
+  return Error(absl::StatusCode::kInvalidArgument, "INVALID_SPEC",
+               fmt::format("sequence_length is {}, and every window begins with the tokenizer's {} "
+                           "special tokens; give a larger one",
+                           length, prefix.size()));
 }
 
 bool IsIdTensor(const std::filesystem::path& file) { return file.extension() == ".safetensors"; }
@@ -161,24 +185,31 @@ absl::StatusOr<Windows> ChooseRows(const std::filesystem::path& file, std::int64
 
 absl::StatusOr<Windows> ReadEvaluationWindows(const std::filesystem::path& file,
                                               const Tokenizer& tokenizer,
-                                              std::int64_t vocabulary_size, std::int64_t length) {
+                                              std::int64_t vocabulary_size, std::int64_t length,
+                                              bool prefix_in_every_window) {
   TEQ_RETURN_IF_ERROR(CheckLength(length));
   if (IsIdTensor(file)) return ChooseRows(file, vocabulary_size, length, std::nullopt, 0);
+  TEQ_ASSIGN_OR_RETURN(const auto window_prefix,
+                       WindowPrefix(tokenizer, length, prefix_in_every_window));
   TEQ_ASSIGN_OR_RETURN(const DataFile text, OpenText(file));
-  return CutWhole(text, tokenizer, vocabulary_size, length);
+  return CutWhole(text, tokenizer, vocabulary_size, length, window_prefix);
 }
 
 absl::StatusOr<Windows> ReadCalibrationWindows(const std::filesystem::path& file,
                                                const Tokenizer& tokenizer,
                                                std::int64_t vocabulary_size, std::int64_t length,
-                                               std::int64_t samples, std::int64_t seed) {
+                                               std::int64_t samples, std::int64_t seed,
+                                               bool prefix_in_every_window) {
   TEQ_RETURN_IF_ERROR(CheckLength(length));
   if (IsIdTensor(file)) return ChooseRows(file, vocabulary_size, length, samples, seed);
+  TEQ_ASSIGN_OR_RETURN(const auto window_prefix,
+                       WindowPrefix(tokenizer, length, prefix_in_every_window));
   TEQ_ASSIGN_OR_RETURN(const DataFile text, OpenText(file));
   if (samples > 0 && IsSampled(text.size(), length, samples)) {
-    return SampleWindows(text, tokenizer, vocabulary_size, length, samples, seed);
+    return SampleWindows(text, tokenizer, vocabulary_size, length, samples, seed, window_prefix);
   }
-  TEQ_ASSIGN_OR_RETURN(Windows all, CutWhole(text, tokenizer, vocabulary_size, length));
+  TEQ_ASSIGN_OR_RETURN(Windows all,
+                       CutWhole(text, tokenizer, vocabulary_size, length, window_prefix));
   if (samples >= all.count) return all;
   Windows chosen{.count = std::max<std::int64_t>(samples, 0),
                  .length = length,

@@ -160,6 +160,18 @@ TEST(ModelConfigTest, AMessageNeverCutsACharacter) {
   ExpectError(json, "UNSUPPORTED_MODEL", R"(key "comment" ("\u00e9\u00e9)");
 }
 
+TEST(ModelConfigTest, GemmaWantsItsPrefixInEveryWindow) {
+  Json json = TinyConfig();
+  EXPECT_FALSE(ParseModelConfig(json, "config.json")->prefix_in_every_window);
+  json.erase("hidden_act");
+  for (const char* type : {"gemma", "gemma2", "gemma3_text"}) {
+    json["model_type"] = type;
+    const auto config = ParseModelConfig(json, "config.json");
+    ASSERT_TRUE(config.ok()) << config.status();
+    EXPECT_TRUE(config->prefix_in_every_window) << type;
+  }
+}
+
 // The keys of published files: none may be unknown.
 TEST(ModelConfigTest, ReadsPublishedConfigs) {
   const char* const published[] = {
@@ -346,6 +358,7 @@ TEST(ModelConfigTest, TheDecoderOfALargerModelIsItsTextConfig) {
   EXPECT_EQ(config->head_size, 256);
   EXPECT_EQ(config->vocabulary_size, 262208);
   EXPECT_TRUE(config->tied_embeddings);
+  EXPECT_TRUE(config->prefix_in_every_window);
   EXPECT_EQ(config->source, gemma);
 
   gemma["mm_soft_tokens"] = 4;

@@ -41,6 +41,38 @@ TEST(PerplexityTest, AModelAgreesWithItself) {
   EXPECT_EQ(evaluation->top1_agreement, 1);
 }
 
+// Mean over the tokens of sum p_ref (log p_ref - log p), and how often both have one favourite: by
+// whole logits, where Evaluate has slices of them.
+TEST(PerplexityTest, DivergenceIsTheReferencesRelativeEntropy) {
+  model::Decoder decoder = TinyDecoder(1);
+  // A head of its own, as a tied one would have each token predict itself.
+  decoder.head = torch::randn({64, 32});
+  model::Decoder of_another_norm = decoder;
+  of_another_norm.final_norm.weight = decoder.final_norm.weight * (torch::rand({32}) + 0.5);
+  model::Decoder of_another_head = decoder;
+  of_another_head.head = decoder.head + torch::randn({64, 32}) * 0.3;
+  const text::Windows windows = RandomWindows(8, 16);
+  const torch::Tensor ids = torch::tensor(windows.ids, torch::kInt64).view({8, 16});
+  const auto log_probability = [&](const model::Decoder& of) {
+    const torch::Tensor logits = model::Logits(of, ids).value().to(torch::kFloat64);
+    return torch::log_softmax(logits.slice(1, 0, -1), -1);
+  };
+  for (const model::Decoder& reference : {of_another_norm, of_another_head}) {
+    const torch::Tensor q = log_probability(decoder);
+    const torch::Tensor p = log_probability(reference);
+    const double divergence = (p.exp() * (p - q)).sum(-1).mean().item<double>();
+    const double agreement =
+        (p.argmax(-1) == q.argmax(-1)).to(torch::kFloat64).mean().item<double>();
+    ASSERT_GT(divergence, 0.01);
+    ASSERT_GT(agreement, 0);
+    ASSERT_LT(agreement, 1);
+    const auto evaluation = Evaluate(decoder, &reference, windows, kIgnore, kNotCancelled);
+    ASSERT_TRUE(evaluation.ok());
+    EXPECT_NEAR(evaluation->kl_divergence, divergence, 1e-4);
+    EXPECT_NEAR(evaluation->top1_agreement, agreement, 1e-9);
+  }
+}
+
 // Losses ln 2, ln 8: mean ln 4, standard deviation ln 2 * sqrt(2), standard error ln 2.
 TEST(PerplexityTest, StandardErrorIsByTheDeltaMethod) {
   const Evaluation evaluation{{std::log(2.0), std::log(8.0)}, 2};

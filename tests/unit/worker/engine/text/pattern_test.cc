@@ -7,6 +7,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "proto/spec/error.h"
 
 namespace teq::text {
 namespace {
@@ -55,7 +56,33 @@ TEST(PatternTest, ScriptsDoNotMeanTheirExtensions) {
   EXPECT_EQ(Regex("\\p{^Han}", "日、"), "日[、]");
 }
 
-TEST(PatternTest, OpenLowerBoundIsZero) { EXPECT_EQ(Regex("ab{,2}", "abbbab"), "[abb]b[ab]"); }
+TEST(PatternTest, OpenLowerBoundIsZero) {
+  EXPECT_EQ(Regex("ab{,2}", "abbbab"), "[abb]b[ab]");
+  EXPECT_EQ(Regex("\\d{,3}", "12345"), "[123][45]");
+  // No bounds at all are characters.
+  EXPECT_EQ(Regex("a{,}", "aa{,}"), "a[a{,}]");
+}
+
+// What follows was recorded of libonig 6.9.8, by onig_search in its default syntax.
+TEST(PatternTest, WordBoundariesAreOnigurumas) {
+  // Cohere's: groups of three digits from the right.
+  EXPECT_EQ(Regex("\\d{1,3}(?=(?:\\d{3})*\\b)", "1234567"), "[1][234][567]");
+  EXPECT_EQ(Regex("\\d{1,3}(?=(?:\\d{3})*\\b)", "1234\u2074"), "[1][234]\u2074");
+  EXPECT_EQ(Regex("\\b", "ab \u2074c\u00b2"), "[]ab[] \u2074[]c\u00b2[]");
+  EXPECT_EQ(Regex("\\B", "ab \u2074c\u00b2"), "a[]b []\u2074c[]\u00b2");
+  EXPECT_EQ(Regex("[\\b]", "a\bb"), "a[\b]b");
+}
+
+TEST(PatternTest, VerticalTabIsOneCharacter) {
+  EXPECT_EQ(Regex("\\v", "a\vb\nc"), "a[\v]b\nc");
+  EXPECT_EQ(Regex("[\\v]", "a\vb\nc"), "a[\v]b\nc");
+}
+
+TEST(PatternTest, OptionsOfABranchReachOverTheNext) {
+  EXPECT_EQ(Regex("(?i)b|c", "B C"), "[B] [C]");
+  EXPECT_EQ(Regex("x|(?i)b|c", "x X B C"), "[x] X [B] [C]");
+  EXPECT_EQ(Regex("(?:(?i)b|c)d", "BD Cd bd CD"), "BD [Cd] [bd] CD");
+}
 
 TEST(PatternTest, ClassInsideAClassAddsItsCharacters) {
   // BLOOM's, in which the brackets, the bar and the group are characters or nesting.
@@ -78,8 +105,17 @@ TEST(PatternTest, ConstructsThatPcre2ReadsOtherwiseAreRefused) {
       {"[[:graph:]]", "a class name other than alpha"},
       {"[a-z&&[^b]]", "&&"},
       {"a{1,2}+", "+ after }"},
+      {"\\d{1,3}+", "+ after }"},
+      {"\\.{1,2}+", "+ after }"},
+      {"a{2}?", "? after {n}"},
+      {"\\d{2}?", "? after {n}"},
+      {"a(?i)b|c", "sets options within a branch"},
+      {"(a(?i)b|c)", "sets options within a branch"},
       {"(?m:.)", "option m"},
       {"\\h", "\\h"},
+      {"\\V", "\\V"},
+      {"[\\B]", "\\B in a character class"},
+      {"\\pL", "\\p or \\P without braces"},
       {"[\\W]", "\\W in a character class"},
       {"a\\", "ends in a backslash"},
       {"\\u00", "\\u without four digits"},
@@ -106,6 +142,7 @@ TEST(PatternTest, HostilePatternFailsInsteadOfRunningForEver) {
   ASSERT_TRUE(pattern.ok()) << pattern.status();
   const auto spans = pattern->Split(std::string(64, 'a') + "b");
   ASSERT_FALSE(spans.ok());
+  EXPECT_EQ(ErrorReason(spans.status()), "INVALID_TOKENIZER");
   EXPECT_THAT(std::string(spans.status().message()), HasSubstr("limit"));
 }
 

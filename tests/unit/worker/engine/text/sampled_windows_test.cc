@@ -107,6 +107,22 @@ TEST_F(SampledWindowsTest, WindowsBeginAtLinesSpreadOverTheText) {
   }
 }
 
+// The same places as without, whatever stands before them.
+TEST_F(SampledWindowsTest, EveryWindowMayBeginWithThePrefix) {
+  const auto file = directory_.Write("t.txt", NumberedLines());
+  const auto texts = Texts(file, 99, 64);
+  const auto windows = ReadCalibrationWindows(file, tokenizer_, 302, 100, 64, 1,
+                                              /*prefix_in_every_window=*/true);
+  ASSERT_TRUE(windows.ok()) << windows.status();
+  ASSERT_EQ(windows->count, 64);
+  ASSERT_EQ(texts.size(), 64);
+  for (std::size_t i = 0; i < texts.size(); ++i) {
+    const auto begin = windows->ids.begin() + static_cast<std::ptrdiff_t>(i) * 100;
+    EXPECT_EQ(*begin, 300);
+    EXPECT_EQ(std::string(begin + 1, begin + 100), texts[i]);
+  }
+}
+
 TEST_F(SampledWindowsTest, SeedDecidesThePlaces) {
   const auto file = directory_.Write("t.txt", NumberedLines());
   EXPECT_EQ(Texts(file, 50, 8, 3), Texts(file, 50, 8, 3));
@@ -127,18 +143,25 @@ TEST_F(SampledWindowsTest, WindowThatReachesTheNextPlaceIsFollowedWithoutOverlap
   ASSERT_FALSE(IsSampled(kLines * kLine, 12'000, samples));
   const auto data = DataFile::Open(file);
   ASSERT_TRUE(data.ok()) << data.status();
-  const auto windows = SampleWindows(*data, tokenizer_, 302, 12'000, samples, 1);
-  ASSERT_TRUE(windows.ok()) << windows.status();
-  EXPECT_GT(windows->count, samples * 9 / 10);
-  std::int64_t end = 0;
-  for (std::int64_t i = 0; i < windows->count; ++i) {
-    // A window may begin within a line; the second of its lines is whole.
-    const auto begin = windows->ids.begin() + i * 12'000;
-    const std::string window(begin, begin + 12'000);
-    const auto line = static_cast<std::int64_t>(window.find('\n')) + 1;
-    const std::int64_t place = std::stoll(window.substr(static_cast<std::size_t>(line), 8)) * kLine;
-    EXPECT_GE(place - line, end);
-    end = place - line + 12'000;
+  for (const Ids& prefix : {Ids(), Ids{300}}) {
+    const auto windows = SampleWindows(*data, tokenizer_, 302, 12'000, samples, 1, prefix);
+    ASSERT_TRUE(windows.ok()) << windows.status();
+    EXPECT_GT(windows->count, samples * 9 / 10);
+    const auto prefix_size = static_cast<std::int64_t>(prefix.size());
+    std::int64_t end = 0;
+    std::int64_t followed = 0;
+    for (std::int64_t i = 0; i < windows->count; ++i) {
+      // A window may begin within a line; the second of its lines is whole.
+      const auto begin = windows->ids.begin() + i * 12'000;
+      const std::string window(begin + prefix_size, begin + 12'000);
+      const auto line = static_cast<std::int64_t>(window.find('\n')) + 1;
+      const std::int64_t place =
+          std::stoll(window.substr(static_cast<std::size_t>(line), 8)) * kLine;
+      EXPECT_GE(place - line, end);
+      followed += place - line == end ? 1 : 0;
+      end = place - line + 12'000 - prefix_size;
+    }
+    EXPECT_GT(followed, 0);
   }
 }
 
@@ -186,6 +209,12 @@ TEST_F(SampledWindowsTest, LinesOfIdsAreWindowsOfTheirOwn) {
     EXPECT_THAT(Ids(windows->ids.begin() + i * 4, windows->ids.begin() + i * 4 + 4),
                 Each(windows->ids[i * 4]));
   }
+  // Of the lines that were read.
+  EXPECT_GT(windows->short_lines, 50);
+  const auto with_prefix = ReadCalibrationWindows(directory_.path() / "t.jsonl", tokenizer_, 302, 4,
+                                                  50, 1, /*prefix_in_every_window=*/true);
+  ASSERT_TRUE(with_prefix.ok()) << with_prefix.status();
+  EXPECT_EQ(with_prefix->ids, windows->ids);
 }
 
 TEST_F(SampledWindowsTest, LongDocumentsGiveSeveralWindows) {

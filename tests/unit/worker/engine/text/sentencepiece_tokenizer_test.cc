@@ -2,6 +2,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <sstream>
 #include <string>
 #include <string_view>
@@ -56,13 +57,14 @@ class SentencePieceTokenizerTest : public ::testing::Test {
   }
 
   // What Debian's spm_encode prints for each line.
-  std::vector<Ids> ReferenceIds(const std::vector<std::string>& lines) {
+  std::vector<Ids> ReferenceIds(const std::vector<std::string>& lines,
+                                std::string_view model = "tokenizer.model") {
     std::string text;
     for (const auto& line : lines) text += line + "\n";
     directory_.Write("lines.txt", text);
-    const std::string command = fmt::format(
-        "cd '{}' && spm_encode --model=tokenizer.model --output_format=id lines.txt >ids.txt",
-        directory_.path().string());
+    const std::string command =
+        fmt::format("cd '{}' && spm_encode --model={} --output_format=id lines.txt >ids.txt",
+                    directory_.path().string(), model);
     EXPECT_EQ(std::system(command.c_str()), 0) << command;  // NOLINT(cert-env33-c)
     std::vector<Ids> all;
     std::ifstream stream(directory_.path() / "ids.txt");
@@ -149,6 +151,54 @@ TEST_F(SentencePieceTokenizerTest, SpecialTokensAreRecognisedInsideText) {
   expected.insert(expected.end(), light->begin(), light->end());
   expected.push_back(0);
   EXPECT_EQ(*all, expected);
+}
+
+// As transformers' LlamaTokenizer, which switches the model's prefix space off and writes its own.
+TEST_F(SentencePieceTokenizerTest, WithoutLegacyOnlyTheTextsStartGetsASpace) {
+  TrainLlamaLike();
+  std::ifstream stream(directory_.path() / "tokenizer.model", std::ios::binary);
+  std::string model((std::istreambuf_iterator<char>(stream)), {});
+  // normalizer_spec { add_dummy_prefix: false }, merged into the model's.
+  model += std::string("\x1a\x02\x18\x00", 4);
+  directory_.Write("plain.model", model);
+  const Ids spaced = ReferenceIds({"light"}).at(0);
+  const Ids plain = ReferenceIds({"light"}, "plain.model").at(0);
+  ASSERT_NE(spaced, plain);
+
+  const auto expect = [&](std::string_view config, const std::vector<Ids>& parts) {
+    directory_.Write("tokenizer_config.json", config);
+    const auto tokenizer = OpenTokenizer(directory_.path());
+    ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+    const auto ids = (*tokenizer)->Encode("light<s>light</s> light");
+    ASSERT_TRUE(ids.ok()) << ids.status();
+    Ids expected;
+    for (const Ids& part : parts) expected.insert(expected.end(), part.begin(), part.end());
+    EXPECT_EQ(*ids, expected) << config;
+  };
+  expect(R"({"bos_token": "<s>", "eos_token": "</s>", "legacy": false})",
+         {spaced, {1}, plain, {2}, spaced});
+  expect(R"({"bos_token": "<s>", "eos_token": "</s>", "legacy": false, "add_prefix_space": false})",
+         {plain, {1}, plain, {2}, spaced});
+  const Ids twice = ReferenceIds({" light"}).at(0);
+  const std::vector<Ids> everywhere = {spaced, {1}, spaced, {2}, twice};
+  expect(R"({"bos_token": "<s>", "eos_token": "</s>"})", everywhere);
+  expect(R"({"bos_token": "<s>", "eos_token": "</s>", "legacy": true})", everywhere);
+  // Of another class the flag says nothing.
+  expect(R"({"bos_token": "<s>", "eos_token": "</s>", "legacy": false,
+             "tokenizer_class": "GemmaTokenizer"})",
+         everywhere);
+}
+
+TEST_F(SentencePieceTokenizerTest, BosMayBeAnAddedToken) {
+  TrainLlamaLike();
+  directory_.Write("tokenizer_config.json", R"({
+      "bos_token": "<begin>", "add_eos_token": true, "eos_token": "<end>",
+      "added_tokens_decoder": {"500": {"content": "<begin>"}, "501": {"content": "<end>"}}})");
+  const auto tokenizer = OpenTokenizer(directory_.path());
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  EXPECT_THAT((*tokenizer)->prefix(), ElementsAre(500));
+  EXPECT_THAT((*tokenizer)->suffix(), ElementsAre(501));
+  EXPECT_EQ((*tokenizer)->vocabulary_size(), 502);
 }
 
 TEST_F(SentencePieceTokenizerTest, InvalidUtf8IsReadAsReplacementCharacters) {

@@ -167,6 +167,30 @@ TEST_F(TokenizerJsonTest, ConfigsFlagsReplaceThePostProcessor) {
   }
 }
 
+// LlamaTokenizerFast makes a post-processor of its own whether the config has flags or not.
+TEST_F(TokenizerJsonTest, ClassThatAddsBosReplacesThePostProcessorWithoutFlags) {
+  constexpr std::string_view kByteLevel = R"({"post_processor": {"type": "ByteLevel"}})";
+  for (const auto& [config, adds] : std::map<std::string, bool>{
+           {R"({"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>"})", true},
+           {R"({"tokenizer_class": "LlamaTokenizerFast"})", true},
+           {R"({"tokenizer_class": "LlamaTokenizer", "add_bos_token": false})", false},
+           // Its bos is <bos>, which the vocabulary lacks.
+           {R"({"tokenizer_class": "GemmaTokenizer"})", false},
+           {R"({"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>"})", false},
+           {R"({"tokenizer_class": "GPTNeoXTokenizer", "bos_token": "<s>"})", false}}) {
+    const auto tokenizer = Open(kByteLevel, config);
+    ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+    EXPECT_EQ(!(*tokenizer)->prefix().empty(), adds) << config;
+  }
+  // Llama 3 has the general class, and its BOS from the file.
+  const auto general = Open(R"({"post_processor": {"type": "TemplateProcessing",
+      "single": [{"SpecialToken": {"id": "<s>"}}, {"Sequence": {"id": "A"}}],
+      "special_tokens": {"<s>": {"id": "<s>", "ids": [8]}}}})",
+                            R"({"tokenizer_class": "PreTrainedTokenizerFast"})");
+  ASSERT_TRUE(general.ok()) << general.status();
+  EXPECT_THAT((*general)->prefix(), ElementsAre(8));
+}
+
 TEST_F(TokenizerJsonTest, AddedTokensAreBeyondTheBaseVocabulary) {
   const auto tokenizer = Open(R"({"added_tokens": [{"id": 9, "content": "<image>"}]})", "{}");
   ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
@@ -234,6 +258,21 @@ TEST_F(TokenizerJsonTest, PartsThatContradictThemselvesAreRefused) {
                    "single": [{"SpecialToken": {"id": "x"}}, {"Sequence": {"id": "A"}}],
                    "special_tokens": {"x": {"ids": [99]}}}})",
                 "adds the id 99; the vocabulary's ids are below 9");
+}
+
+TEST_F(TokenizerJsonTest, MatchingThatFailsNamesThePattern) {
+  for (const auto& [patch, place] : std::map<std::string, std::string>{
+           {R"({"pre_tokenizer": {"type": "Split", "pattern": {"Regex": "(a+)+$"},
+                "behavior": "Isolated"}})",
+            "tokenizer.json: pre_tokenizer.pattern: matching failed at byte 0"},
+           {R"({"normalizer": {"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": ""}})",
+            "tokenizer.json: normalizer.pattern: matching failed at byte 0"}}) {
+    const auto tokenizer = Open(patch);
+    ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+    const auto ids = (*tokenizer)->Encode(std::string(64, 'a') + "b");
+    EXPECT_EQ(ErrorReason(ids.status()), "INVALID_TOKENIZER");
+    EXPECT_THAT(std::string(ids.status().message()), HasSubstr(place));
+  }
 }
 
 TEST_F(TokenizerJsonTest, IdsMayHaveGaps) {

@@ -55,6 +55,18 @@ TEST_F(VocabularyFilesTest, ConfigAddsWhatOptAdds) {
   EXPECT_THAT(*ids, ElementsAre(4, 7, 5));
 }
 
+TEST_F(VocabularyFilesTest, EndTokenOfTheClassIsTextWhereTheConfigNamesItsOwn) {
+  directory_.Write("tokenizer_config.json",
+                   R"({"tokenizer_class": "GPT2Tokenizer", "bos_token": "</s>",
+                       "eos_token": "</s>", "unk_token": "</s>"})");
+  const auto tokenizer = OpenTokenizer(directory_.path());
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  const auto ids = (*tokenizer)->Encode("ab<|endoftext|></s>a");
+  ASSERT_TRUE(ids.ok()) << ids.status();
+  // None of its letters is in the vocabulary.
+  EXPECT_THAT(*ids, ElementsAre(2, 5, 0));
+}
+
 TEST_F(VocabularyFilesTest, OtherTokenizersOfTheSameFilesAreRefused) {
   directory_.Write("tokenizer_config.json", R"({"tokenizer_class": "CLIPTokenizer"})");
   ExpectInvalid("tokenizer_class CLIPTokenizer is not supported with vocab.json and merges.txt");

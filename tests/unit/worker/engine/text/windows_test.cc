@@ -75,6 +75,41 @@ TEST_F(WindowsTest, LinesOfTextAreTextsOfTheirOwnInOneStream) {
   EXPECT_THAT(windows->ids, ElementsAre(300, 'a', 'b', 300, 'c', 0xc3));
 }
 
+// Gemma predicts nothing without its BOS.
+TEST_F(WindowsTest, EveryWindowMayBeginWithThePrefix) {
+  const auto windows =
+      ReadEvaluationWindows(directory_.Write("t.txt", "abcdefgh"), tokenizer_, 302, 4,
+                            /*prefix_in_every_window=*/true);
+  ASSERT_TRUE(windows.ok()) << windows.status();
+  EXPECT_EQ(windows->count, 2);
+  // The text goes on where it ended, and its tail is dropped.
+  EXPECT_THAT(windows->ids, ElementsAre(300, 'a', 'b', 'c', 300, 'd', 'e', 'f'));
+}
+
+TEST_F(WindowsTest, TextThatBeginsWithAWindowHasOnePrefix) {
+  const auto windows = ReadEvaluationWindows(
+      directory_.Write("t.jsonl", "{\"text\": \"ab\"}\n{\"text\": \"c\"}\n{\"text\": \"def\"}\n"),
+      tokenizer_, 302, 3, /*prefix_in_every_window=*/true);
+  ASSERT_TRUE(windows.ok()) << windows.status();
+  EXPECT_THAT(windows->ids, ElementsAre(300, 'a', 'b', 300, 'c', 300, 300, 'd', 'e'));
+}
+
+TEST_F(WindowsTest, PrefixStandsBeforeNoWindowOfIds) {
+  const auto windows =
+      ReadEvaluationWindows(directory_.Write("t.jsonl", "{\"input_ids\": [1, 2, 3]}"), tokenizer_,
+                            302, 2, /*prefix_in_every_window=*/true);
+  ASSERT_TRUE(windows.ok()) << windows.status();
+  EXPECT_THAT(windows->ids, ElementsAre(1, 2));
+}
+
+TEST_F(WindowsTest, WindowWithoutRoomBehindThePrefixIsRefused) {
+  const auto windows = ReadEvaluationWindows(directory_.Write("t.txt", "abc"), tokenizer_, 302, 1,
+                                             /*prefix_in_every_window=*/true);
+  EXPECT_EQ(ErrorReason(windows.status()), "INVALID_SPEC");
+  EXPECT_THAT(std::string(windows.status().message()),
+              HasSubstr("begins with the tokenizer's 1 special tokens"));
+}
+
 TEST_F(WindowsTest, LineOfIdsIsAWindowCutToTheLength) {
   const auto windows = Evaluation("t.jsonl",
                                   "{\"input_ids\": [1, 2, 3]}\n"
@@ -164,6 +199,25 @@ TEST_F(WindowsTest, TokenizerOfALargerVocabularyThanTheModelsIsRefused) {
               HasSubstr("the tokenizer gives the id 300, but the model has only 300 tokens"));
 }
 
+// A tokenizer that no text suits.
+class FailingTokenizer : public ByteTokenizer {
+ public:
+  absl::StatusOr<std::vector<std::int32_t>> Encode(std::string_view /*text*/) const override {
+    return Error(absl::StatusCode::kInvalidArgument, "INVALID_TOKENIZER", "matching failed");
+  }
+};
+
+TEST_F(WindowsTest, TextThatCannotBeTokenizedIsNamed) {
+  for (const auto& [name, bytes, where] :
+       {std::tuple("t.txt", "abc", "t.txt: matching failed"),
+        std::tuple("t.jsonl", "\n{\"text\": \"abc\"}", "t.jsonl:2: matching failed")}) {
+    const auto windows =
+        ReadEvaluationWindows(directory_.Write(name, bytes), FailingTokenizer(), 302, 2);
+    EXPECT_EQ(ErrorReason(windows.status()), "INVALID_TOKENIZER");
+    EXPECT_THAT(std::string(windows.status().message()), HasSubstr(where));
+  }
+}
+
 TEST_F(WindowsTest, LengthMustBePositive) {
   EXPECT_EQ(ErrorReason(Evaluation("t.txt", "abc", 0).status()), "INVALID_SPEC");
 }
@@ -200,6 +254,18 @@ TEST_F(CalibrationTest, SeedDecidesTheChoice) {
 // MT19937-64 (the recurrence of Matsumoto and Nishimura), rejection and partial Fisher-Yates.
 TEST_F(CalibrationTest, ChoiceIsTheSameOnEveryMachine) {
   EXPECT_THAT(Chosen(5, 42), ElementsAreArray(std::vector<std::int32_t>{6, 16, 57, 78, 98}));
+}
+
+TEST_F(CalibrationTest, EveryChosenWindowMayBeginWithThePrefix) {
+  const auto file = directory_.Write("t.txt", std::string(100, 'a'));
+  const auto windows = ReadCalibrationWindows(file, tokenizer_, 302, /*length=*/2, 20, 1,
+                                              /*prefix_in_every_window=*/true);
+  ASSERT_TRUE(windows.ok()) << windows.status();
+  ASSERT_EQ(windows->count, 20);
+  for (std::size_t i = 0; i < windows->ids.size(); i += 2) {
+    EXPECT_EQ(windows->ids[i], 300);
+    EXPECT_EQ(windows->ids[i + 1], 'a');
+  }
 }
 
 TEST_F(CalibrationTest, FewerWindowsThanSamplesAreAllTaken) {
