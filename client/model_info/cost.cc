@@ -27,15 +27,15 @@ constexpr double kClipCandidates = 32;
 constexpr double kCandidateBytes = 16;
 // How often a block runs where GPTQ goes through it: once a step, and once rounded.
 constexpr double kGptqRuns = kSteps + 1;
-// Windows and widths that target_bits measures every layer with.
+// Of the windows that target_bits measures every layer with.
 constexpr double kSensitivityTokens = 2048;
-constexpr double kWidths = 4;
 
 class Costs {
  public:
-  Costs(const JobSpec& spec, const Workload& work, const MemoryPlan& memory,
-        std::int64_t evaluation_tokens)
+  Costs(const JobSpec& spec, const std::vector<PlannedLayer>& plan, const Workload& work,
+        const MemoryPlan& memory, std::int64_t evaluation_tokens)
       : recipe_(spec.recipe()),
+        plan_(plan),
         work_(work),
         memory_(memory),
         schedule_(ScheduleOf(spec.recipe())),
@@ -93,14 +93,19 @@ class Costs {
     StageCost cost{teq::v1::STAGE_BASELINE_EVAL};
     AddMeasurement(2, cost);
     if (!recipe_.weights().has_target_bits()) return cost;
-    // Each layer at each width, from its block on.
-    const double runs = kWidths * 7 * static_cast<double>(work_.blocks);
+    // Each layer whose bits are open, at each width, from its block on.
+    const auto open = std::ranges::count_if(plan_, [&](const PlannedLayer& planned) {
+      return planned.layer.quantizable && BitsAreOpen(recipe_, planned.layer.name);
+    });
+    const auto runs = static_cast<double>(kCodeWidths.size()) * static_cast<double>(open);
     const double tokens = std::min(kSensitivityTokens, calibration_tokens_);
     cost.operations += runs * (Forward(tokens, work_.window) / 2 + Head(tokens));
+    cost.moved_bytes += runs * weights_ / 2 * kLoadBytes;
     return cost;
   }
 
   [[nodiscard]] StageCost Calibrate() const {
+    if (!Calibrates(recipe_)) return {teq::v1::STAGE_CALIBRATE};
     StageCost cost{teq::v1::STAGE_CALIBRATE, Forward(calibration_tokens_, work_.window) + Grams(),
                    weights_ * kLoadBytes + StateTraffic()};
     const teq::v1::Transform& transform = recipe_.transform();
@@ -108,7 +113,7 @@ class Costs {
       cost.operations += kScaleCandidates * 2 * work_.total.gram_products;
       cost.moved_bytes += kScaleCandidates * kCandidateBytes * Rounded();
     }
-    if (recipe_.clipping().has_search() || recipe_.clipping().learned().start_from_search()) {
+    if (SearchesClipping(recipe_)) {
       cost.operations += kClipCandidates * 2 * work_.total.group_products;
       cost.moved_bytes += kClipCandidates * kCandidateBytes * Rounded();
     }
@@ -192,6 +197,7 @@ class Costs {
   }
 
   const teq::v1::Recipe& recipe_;
+  const std::vector<PlannedLayer>& plan_;
   const Workload& work_;
   const MemoryPlan& memory_;
   const teq::v1::Schedule schedule_;
@@ -207,7 +213,7 @@ std::vector<StageCost> CostOf(const JobSpec& spec, const ModelConfig& config,
                               const std::vector<PlannedLayer>& plan, const MemoryPlan& memory,
                               std::int64_t evaluation_tokens) {
   const Workload work = WorkloadOf(spec, config, plan);
-  return Costs(spec, work, memory, evaluation_tokens).All();
+  return Costs(spec, plan, work, memory, evaluation_tokens).All();
 }
 
 double SecondsOf(const StageCost& cost, const teq::v1::DeviceCalibration& device) {

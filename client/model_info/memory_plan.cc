@@ -57,7 +57,7 @@ class Demand {
   [[nodiscard]] std::vector<Need> Stages() const {
     Need verify = Measured(teq::v1::STAGE_VERIFY, work_.evaluation_window);
     verify.work = std::max(verify.work, kPackingCopies * kFloat * block_.largest_layer);
-    verify.scratch = CodeBytes();
+    verify.scratch = CodeBytes() + FloatBytes();
     verify.work += VocabularyOnDevice();  // of what was published
     const bool measures_bits = recipe().weights().has_target_bits();
     Need baseline = Measured(teq::v1::STAGE_BASELINE_EVAL,
@@ -87,14 +87,15 @@ class Demand {
     return trains_together() && schedule_.objective() != teq::v1::OBJECTIVE_BLOCK_MSE;
   }
 
-  /// All blocks in one graph.
+  /// All blocks in one graph. The states that the teacher is made from are gone by then.
   [[nodiscard]] Need OneGraph() const {
     const std::int64_t graph = work_.blocks * (Activations(tokens()) + KeptAttention());
+    const std::int64_t step = StepWeights(work_.total) + Trained(work_.total) + ScaledGradient() +
+                              graph + HeadBytes() + std::max(StepLogits(), DrawnLogits()) +
+                              VocabularyOnDevice();
     return {.stage = teq::v1::STAGE_TRANSFORM,
-            .work = StepWeights(work_.total) + Trained(work_.total) + ScaledGradient() + graph +
-                    HeadBytes() + std::max(StepLogits(), DrawnLogits()) + VocabularyOnDevice() +
-                    (on_device_ ? 0 : TeacherBytes()),
-            .states = on_device_ ? TeacherBytes() : 0};
+            .work = on_device_ ? step : std::max(step, StateBytes()) - StateBytes(),
+            .states = StateBytes() + TeacherBytes()};
   }
 
   /// A block at a time, forward and again backward. The head's turn comes when no block is held. On
@@ -107,7 +108,7 @@ class Demand {
     return {.stage = teq::v1::STAGE_TRANSFORM,
             .work = std::max(block, HeadBytes() + std::max(StepLogits(), DrawnLogits())) +
                     VocabularyOnDevice() + (on_device_ ? kept : 0),
-            .states = inputs + TeacherBytes(),
+            .states = std::max(inputs, StateBytes()) + TeacherBytes(),
             .scratch = on_device_ ? LearnedBytes() : kept};
   }
 
@@ -162,9 +163,6 @@ class Demand {
   }
   [[nodiscard]] bool learns_rounding() const { return recipe().rounding().has_learned(); }
   [[nodiscard]] bool learns_clipping() const { return recipe().clipping().has_learned(); }
-  [[nodiscard]] bool searches_clipping() const {
-    return recipe().clipping().has_search() || recipe().clipping().learned().start_from_search();
-  }
   [[nodiscard]] bool searches_scales() const {
     const teq::v1::Transform& transform = recipe().transform();
     return transform.has_awq() || transform.teq().init() == teq::v1::INITIALIZATION_AWQ;
@@ -196,6 +194,10 @@ class Demand {
   [[nodiscard]] std::int64_t CodeBytes() const {
     return work_.total.quantized + 3 * work_.total.groups;
   }
+  /// What is published float, where it changes its type: the rest stays where it is stored.
+  [[nodiscard]] std::int64_t FloatBytes() const {
+    return work_.stored_bytes == 4 ? 2 * (work_.parameters - work_.total.quantized) : 0;
+  }
 
   /// Chunks through all blocks of two models, then the head.
   [[nodiscard]] Need Measured(Stage stage, std::int64_t window) const {
@@ -209,9 +211,10 @@ class Demand {
   }
 
   [[nodiscard]] Need Calibrate() const {
-    const bool searches = searches_clipping() || searches_scales();
+    if (!Calibrates(recipe())) return {.stage = teq::v1::STAGE_CALIBRATE, .on_host = true};
+    const bool searches = SearchesClipping(recipe()) || searches_scales();
     return {.stage = teq::v1::STAGE_CALIBRATE,
-            .work = (searches_clipping() ? 2 : 1) * block_bytes() + kFloat * block_.grams +
+            .work = (SearchesClipping(recipe()) ? 2 : 1) * block_bytes() + kFloat * block_.grams +
                     (searches ? kSearchCopies * kFloat * block_.largest_layer : 0) +
                     Activations(BatchTokens(work_.window)) + AttentionOf(work_.window),
             .states = StateBytes()};
@@ -232,14 +235,14 @@ class Demand {
     const bool gptq = recipe().rounding().has_gptq();
     const std::int64_t widest = block_.widest_input * block_.widest_input;
     const std::int64_t sequential =
-        gptq ? kFloat * (block_.quantized + (1 + kFactorCopies) * widest) : 0;
+        gptq ? kFloat * (block_.quantized + block_.step_grams + kFactorCopies * widest) : 0;
     return {.stage = teq::v1::STAGE_ROUND,
             .work = 2 * block_bytes() + block_.quantized + kFloat * block_.grams +
                     kRoundingCopies * kFloat * block_.largest_layer +
                     (learns_rounding() ? kFloat * block_.quantized : 0) + sequential +
                     Activations(BatchTokens(work_.window)) + AttentionOf(work_.window),
             .states = (gptq ? 2 : 1) * StateBytes(),
-            .scratch = CodeBytes() + LearnedBytes()};
+            .scratch = CodeBytes() + FloatBytes() + LearnedBytes()};
   }
 
   /// An embedding that has to change its type is written whole.
@@ -247,7 +250,7 @@ class Demand {
     return {.stage = teq::v1::STAGE_PACK,
             .work = std::max(kPackingCopies * kFloat * block_.largest_layer,
                              2 * work_.vocabulary * work_.embedding),
-            .scratch = CodeBytes(),
+            .scratch = CodeBytes() + FloatBytes(),
             .on_host = true};
   }
 
@@ -265,7 +268,10 @@ StageMemory Place(const Need& need, bool in_files, const MemoryBudget& budget,
                     .host = kProcessBytes,
                     .scratch = need.scratch + (in_files ? need.states : 0)};
   // A device is given a batch of them at a time.
-  if (!in_files) stage.host += need.states;
+  if (!in_files) {
+    stage.states = need.states;
+    stage.host += need.states;
+  }
   if (!budget.on_device || need.on_host) {
     stage.host += need.work;
   } else if (need.work > 0) {
@@ -283,9 +289,10 @@ bool Fits(const StageMemory& stage, const MemoryBudget& budget) {
   return budget.limit_bytes == 0 || Limited(stage, budget) <= budget.limit_bytes;
 }
 
-StageMemory Larger(const StageMemory& a, const StageMemory& b) {
-  return {a.stage, std::max(a.host, b.host), std::max(a.device, b.device),
-          std::max(a.scratch, b.scratch)};
+/// A stage that does first one thing, then another; its hidden states are the first one's.
+StageMemory Both(const StageMemory& first, const StageMemory& then) {
+  return {first.stage, std::max(first.host, then.host), std::max(first.device, then.device),
+          std::max(first.scratch, then.scratch), first.states};
 }
 
 std::int64_t InMiB(std::int64_t bytes) { return (bytes + kMiB - 1) / kMiB; }
@@ -392,11 +399,9 @@ absl::StatusOr<MemoryPlan> PlanMemory(const JobSpec& spec, const ModelConfig& co
                     .least_limit_bytes = limited(tightest)};
   result.hidden_states = teq::v1::HIDDEN_STATES_IN_MEMORY;
   const bool frugal = budget.on_device || spec.resources().memory_limit_bytes() == 0;
-  result.states_in_memory = std::ranges::max(needs, {}, &Need::states).states;
-  if (demand.trains_together()) {
-    result.states_in_memory = std::max(result.states_in_memory, demand.ByBlock().states);
-  }
-  if (frugal && result.states_in_memory > kStatesInMemory) {
+  std::int64_t most_states = std::ranges::max(needs, {}, &Need::states).states;
+  if (demand.trains_together()) most_states = std::max(most_states, demand.ByBlock().states);
+  if (frugal && most_states > kStatesInMemory) {
     result.hidden_states = teq::v1::HIDDEN_STATES_IN_FILES;
     result.stages = placed(/*in_files=*/true);
   } else if (!std::ranges::all_of(result.stages, fits)) {
@@ -413,9 +418,9 @@ absl::StatusOr<MemoryPlan> PlanMemory(const JobSpec& spec, const ModelConfig& co
     Pass pass = ChoosePass(demand, budget, frugal);
     result.end_to_end_pass = pass.kind;
     if (!pass.note.empty()) result.notes.push_back(std::move(pass.note));
-    transform(result.stages) = Larger(transform(result.stages), pass.memory);
+    result.end_to_end_states = pass.memory.states;
+    transform(result.stages) = Both(transform(result.stages), pass.memory);
   }
-  if (result.hidden_states == teq::v1::HIDDEN_STATES_IN_FILES) result.states_in_memory = 0;
   return result;
 }
 

@@ -37,6 +37,7 @@ struct StageMemory {
   std::int64_t host = 0;
   std::int64_t device = 0;   // 0 without one
   std::int64_t scratch = 0;  // in files
+  std::int64_t states = 0;   // of the host's, hidden states of the calibration text
 };
 
 /// What a run takes, and what it does with what does not fit. The checkpoint's files are mapped and
@@ -44,8 +45,8 @@ struct StageMemory {
 struct MemoryPlan {
   std::vector<StageMemory> stages;  // FETCH to PUBLISH
   teq::v1::HiddenStates hidden_states = teq::v1::HIDDEN_STATES_UNSPECIFIED;
-  std::int64_t states_in_memory = 0;  // bytes of the host
   teq::v1::EndToEndPass end_to_end_pass = teq::v1::END_TO_END_PASS_UNSPECIFIED;
+  std::int64_t end_to_end_states = 0;  // as a stage's; those of TRANSFORM are of the blocks before
   std::vector<std::string> notes;      // the choices as sentences
   std::int64_t limit_bytes = 0;        // that it keeps to; 0: none
   std::int64_t least_limit_bytes = 0;  // under which the job runs at all

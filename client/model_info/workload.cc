@@ -1,6 +1,7 @@
 #include "client/model_info/workload.h"
 
 #include <algorithm>
+#include <array>
 #include <set>
 
 #include "client/model_info/layout.h"
@@ -42,14 +43,17 @@ std::vector<BlockSize> BlockSizes(const ModelConfig& config,
                                   const std::vector<PlannedLayer>& plan) {
   std::vector<BlockSize> blocks(static_cast<std::size_t>(config.layers));
   std::vector<std::set<int>> inputs(blocks.size());
+  std::vector<std::array<std::int64_t, kSteps>> grams_by_step(blocks.size());
   for (const PlannedLayer& planned : plan) {
     const auto number = static_cast<std::size_t>(planned.layer.block);
     AddLayer(planned, config.experts, blocks[number]);
-    if (inputs[number].insert(planned.layer.input).second) {
-      blocks[number].grams += planned.layer.in * planned.layer.in;
-    }
+    if (!inputs[number].insert(planned.layer.input).second) continue;
+    const std::int64_t gram = planned.layer.in * planned.layer.in;
+    blocks[number].grams += gram;
+    grams_by_step[number].at(static_cast<std::size_t>(StepOf(planned.layer.input))) += gram;
   }
   for (std::size_t number = 0; number < blocks.size(); ++number) {
+    blocks[number].step_grams = std::ranges::max(grams_by_step[number]);
     blocks[number].parameters += NormParameters(config, static_cast<std::int64_t>(number));
   }
   return blocks;
@@ -65,6 +69,7 @@ void JoinBlock(const BlockSize& block, const Join& join, BlockSize& into) {
   into.largest_layer = std::max(into.largest_layer, block.largest_layer);
   into.widest_input = std::max(into.widest_input, block.widest_input);
   into.grams = join(into.grams, block.grams);
+  into.step_grams = std::max(into.step_grams, block.step_grams);
   into.gram_products = join(into.gram_products, block.gram_products);
   into.cubes = join(into.cubes, block.cubes);
   into.group_products = join(into.group_products, block.group_products);

@@ -19,6 +19,7 @@ struct BlockSize {
   std::int64_t largest_layer = 0;  // weights of its largest layer
   std::int64_t widest_input = 0;   // of a layer that is rounded
   std::int64_t grams = 0;          // Gram matrices of all different inputs
+  std::int64_t step_grams = 0;     // the same of the inputs of one StepOf, at most
   double gram_products = 0;        // sum of out * in^2 over the layers that are rounded
   double cubes = 0;                // sum of in^3 over them
   double group_products = 0;       // sum of out * in * group over them

@@ -143,6 +143,16 @@ Recipe RecipeWithDefaults(Recipe recipe) {
   return recipe;
 }
 
+bool SearchesClipping(const Recipe& recipe) {
+  return recipe.clipping().has_search() || recipe.clipping().learned().start_from_search();
+}
+
+bool Calibrates(const Recipe& recipe) {
+  const bool starts_at_ones = recipe.transform().teq().init() == teq::v1::INITIALIZATION_ONES;
+  return recipe.transform().has_awq() || (recipe.transform().has_teq() && !starts_at_ones) ||
+         SearchesClipping(recipe);
+}
+
 bool Trains(const Recipe& recipe) {
   return recipe.transform().has_teq() || recipe.clipping().has_learned() ||
          recipe.rounding().has_learned();

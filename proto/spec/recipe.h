@@ -22,6 +22,12 @@ inline constexpr std::array kCodeWidths = {2, 3, 4, 8};
 /// `schedule` is set only where it is what ScheduleOf reads. Applying it twice changes nothing.
 [[nodiscard]] teq::v1::Recipe RecipeWithDefaults(teq::v1::Recipe recipe);
 
+/// Whether factors of clipping are searched, as they are or to start a training from.
+[[nodiscard]] bool SearchesClipping(const teq::v1::Recipe& recipe);
+
+/// Whether statistics of the calibration text are needed before anything is trained or rounded.
+[[nodiscard]] bool Calibrates(const teq::v1::Recipe& recipe);
+
 /// Whether anything is trained: TEQ's scales, learned clipping, learned rounding.
 [[nodiscard]] bool Trains(const teq::v1::Recipe& recipe);
 

@@ -191,10 +191,16 @@ void CheckTransform(const teq::v1::Transform& transform, Violations& violations)
   CheckEnum(path + ".init", transform.teq().init(), teq::v1::Initialization_IsValid, violations);
 }
 
-void CheckClipping(const teq::v1::Clipping& clipping, Violations& violations) {
-  if (!clipping.has_learned()) return;
+void CheckClipping(const Recipe& recipe, Violations& violations) {
+  if (!recipe.clipping().has_learned()) return;
   violations.CheckPositive("recipe.clipping.learned.learning_rate",
-                           clipping.learned().learning_rate(), 1);
+                           recipe.clipping().learned().learning_rate(), 1);
+  if (ScheduleOf(recipe).gradient() == teq::v1::GRADIENT_STRAIGHT_THROUGH) {
+    violations.Add(
+        recipe.transform().has_teq() ? "recipe.transform.teq.gradient" : "recipe.schedule.gradient",
+        "STRAIGHT_THROUGH stands beside clipping.learned, whose factors it never "
+        "moves; take FULL, or clipping: {search: {}}");
+  }
 }
 
 void CheckRounding(const teq::v1::Rounding& rounding, Violations& violations) {
@@ -275,7 +281,7 @@ void CheckRecipe(const Recipe& recipe, Violations& violations) {
   }
   CheckRecipeWeights(recipe.weights(), violations);
   CheckTransform(recipe.transform(), violations);
-  CheckClipping(recipe.clipping(), violations);
+  CheckClipping(recipe, violations);
   CheckRounding(recipe.rounding(), violations);
   CheckSchedule(recipe, violations);
   CheckOverrides(recipe, violations);

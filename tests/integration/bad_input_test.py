@@ -120,6 +120,13 @@ class BadInputTest(programs.HouseTest):
         self.weights.write_bytes(models.safetensors_bytes(tensors))
         self.refuse("MODEL_NOT_FINITE")
 
+    # No text has that token: nothing that is measured would meet it.
+    def test_embedding_of_an_unused_token_that_is_not_finite(self):
+        tensors = models.read_safetensors(self.weights)
+        tensors["model.embed_tokens.weight"].values[-1] = float("nan")
+        self.weights.write_bytes(models.safetensors_bytes(tensors))
+        self.refuse("NOT_REPRESENTABLE", "model.embed_tokens.weight")
+
     def test_loss_that_diverges_names_the_step(self):
         self.job["recipe"]["transform"]["teq"] = {
             "steps": 300, "batch_size": 2, "learning_rate": 1.0, "objective": "LM_LOSS",

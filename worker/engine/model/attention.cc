@@ -162,14 +162,16 @@ Tensor Turned(const Tensor& heads, const AttentionSetting& setting) {
   return setting.rotary == nullptr ? heads : Rotate(heads, *setting.rotary, *setting.table);
 }
 
-bool AttendsInOnePass(const Tensor& like, double softcap) {
-  return like.device().is_cpu() && like.scalar_type() == torch::kFloat32 && softcap == 0;
-}
-
 }  // namespace
 
+bool AttendsInOnePass(const torch::Device& device, double softcap) {
+  return device.is_cpu() && softcap == 0;
+}
+
 Tensor Attend(const Heads& heads, const AttentionSetting& setting) {
-  if (!AttendsInOnePass(heads.query, setting.softcap)) return AttendByOperators(heads, setting);
+  if (!AttendsInOnePass(heads.query.device(), setting.softcap)) {
+    return AttendByOperators(heads, setting);
+  }
   const KernelSetting kernel = ForKernel(setting, heads);
   return AttentionFunction::apply(WithDenseRows(heads.query), WithDenseRows(heads.key),
                                   WithDenseRows(heads.value), kernel.cosine, kernel.sine,

@@ -22,15 +22,18 @@ struct AttentionSetting {
   std::int64_t window = 0;                     // positions that one sees, itself included; 0: all
   const model_info::Rotary* rotary = nullptr;  // null: queries and keys are not turned
   const RotaryTable* table = nullptr;          // of the turns
-  torch::Tensor mask;                          // AttentionMask of the window
+  torch::Tensor mask;                          // AttentionMask of the window; not for one pass
   torch::Tensor alibi;                         // AlibiBias, or undefined
 };
+
+/// Whether attention on `device` is one pass over blocks of queries, which computes nothing a query
+/// cannot see and reads no mask.
+[[nodiscard]] bool AttendsInOnePass(const torch::Device& device, double softcap);
 
 /// softmax(scale * q k^T + mask + alibi) v: [batch, sequence, heads * head_size]. Differentiable in
 /// the heads.
 ///
-/// On the host in float32 without a soft cap it is one pass over blocks of queries, that computes
-/// nothing a query cannot see and keeps for the way back one number for each query; elsewhere it is
+/// Where it is one pass it keeps for the way back one number for each query; elsewhere it is
 /// AttendByOperators.
 [[nodiscard]] torch::Tensor Attend(const Heads& heads, const AttentionSetting& setting);
 

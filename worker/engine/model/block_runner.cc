@@ -155,9 +155,10 @@ BlockRunner::BlockRunner(const Decoder& decoder, std::int64_t length) : decoder_
     rotary_ = MakeRotaryTable(config.rotary, length, device);
     if (config.local_rotary) local_rotary_ = MakeRotaryTable(*config.local_rotary, length, device);
   }
+  const bool masked = !AttendsInOnePass(device, config.attention_softcap);
   for (std::int64_t block = 0; block < config.layers; ++block) {
     Tensor& mask = mask_[config.Window(block)];
-    if (!mask.defined()) mask = AttentionMask(config.Window(block), length, device);
+    if (masked && !mask.defined()) mask = AttentionMask(config.Window(block), length, device);
   }
   if (config.positions == PositionKind::kAlibi) alibi_ = AlibiBias(config, length, device);
 }

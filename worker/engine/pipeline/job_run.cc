@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cstdint>
+#include <set>
 #include <utility>
 
 #include "ATen/Parallel.h"
@@ -56,7 +57,7 @@ absl::Status JobRun::ToSealedContent() {
   report_.set_job(start_.job());
   TEQ_RETURN_IF_ERROR(Timed(teq::v1::STAGE_FETCH, &JobRun::Fetch));
   TEQ_RETURN_IF_ERROR(Timed(teq::v1::STAGE_BASELINE_EVAL, &JobRun::BaselineEval));
-  if (transforms() || recipe().has_clipping()) {
+  if (Calibrates(recipe())) {
     TEQ_RETURN_IF_ERROR(Timed(teq::v1::STAGE_CALIBRATE, &JobRun::Calibrate));
   }
   if (transforms() || Trains(recipe())) {
@@ -76,6 +77,8 @@ absl::Status JobRun::Timed(Stage stage, absl::Status (JobRun::*run)()) {
   TEQ_RETURN_IF_ERROR(CheckCancelled(cancelled_));
   stage_ = stage;
   stage_start_ = std::chrono::steady_clock::now();
+  // FETCH makes the plan.
+  if (stage != teq::v1::STAGE_FETCH) scratch_.SetBudget(memory_.at(stage).states);
   SendProgress(0, 0, "");
   absl::Status status = (this->*run)();
   // What a stage has asked of the device is its own, time and errors.
@@ -163,7 +166,6 @@ absl::Status JobRun::PlanRun() {
   const model_info::MemoryBudget budget{.limit_bytes = model_info::LimitOf(spec_, memory),
                                         .on_device = !device_.torch.is_cpu()};
   TEQ_ASSIGN_OR_RETURN(memory_, model_info::PlanMemory(spec_, config_, packable_.plan, budget));
-  scratch_.SetBudget(memory_.states_in_memory);
   report_.mutable_notes()->Add(memory_.notes.begin(), memory_.notes.end());
   return absl::OkStatus();
 }
@@ -177,6 +179,12 @@ absl::Status JobRun::LoadModel() {
     return checkpoint_->Read(name);
   };
   TEQ_ASSIGN_OR_RETURN(decoder_, model::OpenDecoder(config_, vocabulary_, source, device_.torch));
+  // A row of a token that no text has would be met only after the training.
+  float32_type_ = Float32PublishedAs(checkpoint_->index());
+  for (const std::string& name : std::set{vocabulary_.embedding, vocabulary_.head}) {
+    TEQ_ASSIGN_OR_RETURN(const Tensor values, checkpoint_->Read(name));
+    TEQ_RETURN_IF_ERROR(CheckRepresentable(name, values));
+  }
   decoder_.read_block = [this, read = decoder_.read_block,
                          last = std::size_t{0}](std::size_t number) mutable {
     // Of the block before it nothing is needed any more.
@@ -194,7 +202,6 @@ absl::Status JobRun::LoadModel() {
   const std::string first_norm =
       model_info::NormModules(config_, 0, model_info::NormPlace::kAttention).front();
   TEQ_ASSIGN_OR_RETURN(const Tensor norm, checkpoint_->Read(first_norm + ".weight"));
-  float32_type_ = Float32PublishedAs(checkpoint_->index());
   norm_type_ = PublishedType(norm.scalar_type());
   if (transforms()) groups_ = transform::ScaleGroups(config_, grids_);
   parameters_ = transform::PlainParameters(groups_, grids_, FloatOptions());

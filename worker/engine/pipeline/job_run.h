@@ -111,13 +111,17 @@ class JobRun {
   absl::Status KeepLayer(const model::Block& block, std::size_t index, const torch::Tensor& folded,
                          const transform::BlockStatistics& statistics,
                          const transform::BlockScales& scales, quant::Quantized quantized);
-  absl::Status KeepChanged(const model::Block& folded, const transform::BlockGrids& grids);
+  absl::Status KeepChanged(const model::Block& folded, const transform::BlockGrids& grids,
+                           const transform::BlockScales& scales);
   absl::Status KeepSource();
   absl::Status KeepOtherParts();
   /// The type in which a tensor is published.
   [[nodiscard]] torch::ScalarType PublishedType(torch::ScalarType source) const {
     return source == torch::kFloat32 ? float32_type_ : source;
   }
+  /// Whether what is published of a tensor will be finite; NOT_REPRESENTABLE names it.
+  [[nodiscard]] absl::Status CheckRepresentable(const std::string& name,
+                                                const torch::Tensor& source) const;
   absl::Status KeepFloat(const std::string& name, const torch::Tensor& value);
   absl::Status Pack();
   absl::Status Verify();

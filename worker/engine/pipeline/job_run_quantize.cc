@@ -69,7 +69,8 @@ transform::TrainingTask LastPass(transform::TrainingTask task, int steps) {
   rates.scales *= kEndToEndRate;
   rates.clipping *= kEndToEndRate;
   rates.rounding *= task.redrawn_share > 0 ? kRedrawnRoundingRate : kEndToEndRoundingRate;
-  return InRounds(std::move(task), steps);
+  // Scales and clip factors alone go on in one: rounds were only measured with offsets.
+  return rates.rounding > 0 ? InRounds(std::move(task), steps) : task;
 }
 
 /// "target_bits 3.5: average 3.47 over 28 layers: 3 x 2 bits, 25 x 4 bits".
@@ -167,10 +168,7 @@ absl::Status JobRun::CalibrateBlock(const model::Block& block,
     parameters_.log_scales[i] =
         transform::StartingScales(init, groups_[i], block, grids_[number], statistics);
   }
-  const teq::v1::Clipping& clipping = recipe().clipping();
-  if (!clipping.has_search() && !clipping.learned().start_from_search()) {
-    return absl::OkStatus();
-  }
+  if (!SearchesClipping(recipe())) return absl::OkStatus();
   const transform::BlockScales scales =
       transform::ResolveScales(block, config_.norm, groups_, parameters_.log_scales, norm_type_);
   const model::Block folded = transform::FoldBlock(block, scales);
@@ -234,24 +232,29 @@ absl::Status JobRun::Train(transform::TrainingTask task) {
     SendProgress(sample.step(), sample.total_steps(), "steps");
   };
   if (by_block) {
-    // Scales alone go on in one: rounds were only measured with offsets.
     const bool has_offsets = task.rates.rounding > 0;
     TEQ_RETURN_IF_ERROR(
         transform::TrainBlocks(has_offsets ? InRounds(task, schedule.steps()) : task, parameters_,
                                training, on_step, cancelled_));
     steps_before = block_steps;
     if (last_steps > 0) {
+      scratch_.SetBudget(memory_.end_to_end_states);
       TEQ_RETURN_IF_ERROR(transform::TrainEndToEnd(LastPass(task, last_steps), last_steps,
                                                    teq::v1::OBJECTIVE_KL, parameters_, training,
                                                    on_step, cancelled_));
     }
   } else {
+    scratch_.SetBudget(memory_.end_to_end_states);
     TEQ_RETURN_IF_ERROR(transform::TrainEndToEnd(task, last_steps, schedule.objective(),
                                                  parameters_, training, on_step, cancelled_));
   }
   const teq::v1::TrainableParameters& trained = training.trainable_parameters();
   training.set_trainable_fraction(static_cast<double>(trained.scales()) /
                                   static_cast<double>(model_info::CountParameters(config_)));
+  if (trained.scales() + trained.clipping() + trained.step_sizes() + trained.rounding() == 0) {
+    report_.add_notes(
+        "nothing was trained: no layer that is quantized has any of what the recipe trains");
+  }
   if (training.best_step() < 0) {
     report_.add_notes(
         "no iterate of the training, nor its start, was better on the held-back text "
@@ -290,14 +293,23 @@ absl::Status JobRun::Round() {
   return absl::OkStatus();
 }
 
+absl::Status JobRun::CheckRepresentable(const std::string& name, const Tensor& source) const {
+  constexpr std::int64_t kSliceValues = 1 << 20;
+  const torch::ScalarType type = PublishedType(source.scalar_type());
+  const std::int64_t row = std::max<std::int64_t>(1, source.numel() / source.size(0));
+  for (const Tensor& rows : source.split(std::max<std::int64_t>(1, kSliceValues / row))) {
+    if (torch::isfinite(rows.to(type)).all().item<bool>()) continue;
+    return Error(absl::StatusCode::kInvalidArgument, "NOT_REPRESENTABLE",
+                 fmt::format("tensor {} has values that are not finite or that {} cannot hold",
+                             name, torch::toString(type)));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status JobRun::KeepFloat(const std::string& name, const Tensor& value) {
   TEQ_ASSIGN_OR_RETURN(const Tensor source, checkpoint_->Read(name));
   const Tensor stored = value.to(torch::kCPU, PublishedType(source.scalar_type()));
-  if (!torch::isfinite(stored).all().item<bool>()) {
-    return Error(absl::StatusCode::kInvalidArgument, "NOT_REPRESENTABLE",
-                 fmt::format("tensor {} has values that are not finite or that {} cannot hold",
-                             name, torch::toString(stored.scalar_type())));
-  }
+  TEQ_RETURN_IF_ERROR(CheckRepresentable(name, stored));
   // The source's own bytes stay where they are.
   if (stored.data_ptr() == source.data_ptr()) {
     packable_.floats.emplace_back(name, stored);
@@ -317,7 +329,7 @@ absl::Status JobRun::RoundBlock(const model::Block& block,
   const transform::BlockScales scales =
       transform::ResolveScales(block, config_.norm, groups_, parameters_.log_scales, norm_type_);
   const model::Block folded = transform::FoldBlock(block, scales);
-  TEQ_RETURN_IF_ERROR(KeepChanged(folded, grids_[number]));
+  TEQ_RETURN_IF_ERROR(KeepChanged(folded, grids_[number], scales));
   BlockCodes codes = rounder.Round(
       folded, grids_[number], transform::OnDevice(parameters_.adjustments[number], device_.torch));
   for (std::size_t i = 0; i < codes.size(); ++i) {
@@ -337,7 +349,8 @@ absl::Status JobRun::RoundBlock(const model::Block& block,
   return absl::OkStatus();
 }
 
-absl::Status JobRun::KeepChanged(const model::Block& folded, const transform::BlockGrids& grids) {
+absl::Status JobRun::KeepChanged(const model::Block& folded, const transform::BlockGrids& grids,
+                                 const transform::BlockScales& scales) {
   for (const model_info::NormPlace place :
        {model_info::NormPlace::kAttention, model_info::NormPlace::kMlp}) {
     const model::Norm& norm = folded.at(place);
@@ -350,7 +363,8 @@ absl::Status JobRun::KeepChanged(const model::Block& folded, const transform::Bl
     if (linear.bias.defined()) {
       TEQ_RETURN_IF_ERROR(KeepFloat(linear.layer.name + ".bias", linear.bias));
     }
-    if (grids[i].quantized) continue;
+    const bool scaled = scales.input[i].defined() || scales.output[i].defined();
+    if (grids[i].quantized || !scaled) continue;
     TEQ_RETURN_IF_ERROR(KeepFloat(linear.layer.name + ".weight",
                                   config_.transposed_linears ? linear.weight.t() : linear.weight));
   }
@@ -408,10 +422,6 @@ absl::Status JobRun::KeepLayer(const model::Block& block, std::size_t index, con
   const std::string& name = linear.layer.name;
   const transform::InputStatistics& input =
       statistics[static_cast<std::size_t>(linear.layer.input)];
-  if (input.tokens == 0) {
-    report_.add_notes(fmt::format(
-        "{}: no calibration token reached this expert; it was rounded to nearest", name));
-  }
   if (!torch::isfinite(quantized.scales).all().item<bool>()) {
     return Error(absl::StatusCode::kInvalidArgument, "NOT_REPRESENTABLE",
                  fmt::format("layer {}: a scale exceeds float16's range; leave the layer float by "
@@ -439,6 +449,11 @@ absl::Status JobRun::KeepLayer(const model::Block& block, std::size_t index, con
                               .mean()
                               .item<double>());
   transform::SummarizeClipping(parameters_.adjustments[number][index].clip, layer);
+  if (input.tokens == 0) {
+    // The rounded model may have sent it some, and then it was trained or compensated.
+    report_.add_notes(fmt::format("{}: no calibration token reached this expert{}", name,
+                                  layer.changed_codes() == 0 ? "; it was rounded to nearest" : ""));
+  }
   if (!sensitivities_.empty()) {
     for (const quant::Candidate& candidate : sensitivities_[number][index]) {
       teq::v1::BitsSensitivity& sensitivity = *layer.add_sensitivity();

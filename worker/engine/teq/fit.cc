@@ -22,6 +22,8 @@ using Clock = std::chrono::steady_clock;
 constexpr int kPlainRounding = -1;
 // The held-back loss is measured this many times, beside the start.
 constexpr int kMeasurements = 10;
+// Of a curve beside those, about: a report of many blocks and steps has to stay small.
+constexpr int kCurvePoints = 2000;
 
 void Shuffle(std::vector<std::int64_t>& order, std::mt19937_64& generator) {
   for (std::size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[generator() % i]);
@@ -252,11 +254,12 @@ class Training {
 
   absl::Status RunRound(int round, int steps, const StepCallback& on_step,
                         const std::atomic<bool>& cancelled) {
-    const int before = static_cast<int>(result_.curve.size());
+    const int before = done_;
     if (round > 0) course_.TakeBest();
     if (task_.begin_round) TEQ_RETURN_IF_ERROR(task_.begin_round(round));
     course_.BeginRound(steps);
     const int interval = std::max(1, task_.steps / kMeasurements);
+    const int told = std::max(1, task_.steps / kCurvePoints);
     for (int step = 1; step <= steps; ++step) {
       TEQ_RETURN_IF_ERROR(CheckCancelled(cancelled));
       const Clock::time_point begin = Clock::now();
@@ -269,18 +272,22 @@ class Training {
       TEQ_RETURN_IF_ERROR(model::EndStep(task_.device));
       const std::chrono::duration<double> elapsed = Clock::now() - begin;
 
-      teq::v1::LossPoint& point = result_.curve.emplace_back();
-      point.set_step(before + step);
-      point.set_loss(value);
-      if (step % interval == 0 || step == steps) {
+      done_ = before + step;
+      const bool measures = step % interval == 0 || step == steps;
+      if (measures || done_ % told == 0 || done_ == 1) {
+        teq::v1::LossPoint& point = result_.curve.emplace_back();
+        point.set_step(done_);
+        point.set_loss(value);
+      }
+      if (measures) {
         course_.ExchangeAverage();
         TEQ_ASSIGN_OR_RETURN(const double held_back, task_.held_back_loss());
-        point.set_held_back_loss(held_back);
-        best_.Offer(held_back, before + step, course_);
+        result_.curve.back().set_held_back_loss(held_back);
+        best_.Offer(held_back, done_, course_);
         course_.ExchangeAverage();
       }
       teq::v1::MetricSample sample;
-      sample.set_step(before + step);
+      sample.set_step(done_);
       sample.set_total_steps(task_.steps);
       sample.set_loss(value);
       sample.set_learning_rate(factor * course_.FirstRate());
@@ -315,6 +322,7 @@ class Training {
   Batches batches_;
   Best best_;
   FitResult result_;
+  int done_ = 0;  // steps
 };
 
 }  // namespace

@@ -58,8 +58,8 @@ struct FitResult {
   double round_to_nearest_loss = 0;
   double initial_loss = 0;
   double final_loss = 0;
-  int best_step = 0;  // 0: the start; -1: plain rounding
-  std::vector<teq::v1::LossPoint> curve;
+  int best_step = 0;                      // 0: the start; -1: plain rounding
+  std::vector<teq::v1::LossPoint> curve;  // of long trainings not every step
 };
 
 /// Called after every step, from the training's thread.

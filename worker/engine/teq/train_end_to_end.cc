@@ -82,6 +82,12 @@ class EndToEnd {
     }
   }
 
+  /// Without it there is nothing to run.
+  [[nodiscard]] bool trains() const {
+    return std::ranges::any_of(trainables_,
+                               [](const auto& each) { return each.learning_rate > 0; });
+  }
+
   absl::StatusOr<FitResult> Run(int steps, teq::v1::Objective objective,
                                 const StepCallback& on_step, const std::atomic<bool>& cancelled) {
     if (objective == teq::v1::OBJECTIVE_KL) {
@@ -263,12 +269,15 @@ absl::Status TrainEndToEnd(const TrainingTask& task, int steps, teq::v1::Objecti
     TEQ_RETURN_IF_ERROR(AddTrainables(task, block, adjustments));
   }
   CountTrainables(task, parameters, report);
-  TEQ_ASSIGN_OR_RETURN(const FitResult result,
-                       EndToEnd(task, parameters).Run(steps, objective, on_step, cancelled));
+  EndToEnd training(task, parameters);
+  FitResult result;
+  if (training.trains()) {
+    TEQ_ASSIGN_OR_RETURN(result, training.Run(steps, objective, on_step, cancelled));
+  }
   for (BlockAdjustments& adjustments : parameters.adjustments) {
     TEQ_RETURN_IF_ERROR(KeepOnHost(adjustments, task.scratch));
   }
-  report.set_steps(steps);
+  report.set_steps(training.trains() ? steps : 0);
   report.set_objective(objective);
   report.set_round_to_nearest_loss(result.round_to_nearest_loss);
   report.set_initial_loss(result.initial_loss);

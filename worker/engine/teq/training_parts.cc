@@ -160,7 +160,7 @@ void KeepMargin(const TrainingTask& task, const model::Block& block, const Param
 double Descend(const Tensor& loss, TrainableRange range, const GradientsReady& ready) {
   const auto value = loss.item<double>();
   if (!std::isfinite(value)) return value;
-  loss.backward();
+  if (loss.requires_grad()) loss.backward();
   ready(range);
   return value;
 }

@@ -46,8 +46,8 @@ void CountTrainables(const TrainingTask& task, const Parameters& parameters,
 /// gradients that agree over many steps change one.
 void KeepMargin(const TrainingTask& task, const model::Block& block, const Parameters& parameters);
 
-/// The way back from a loss, if that is finite: the gradients of `range` are there at once. Returns
-/// the loss.
+/// The way back from a loss, if that is finite: the gradients of `range` are there at once, none
+/// where nothing that is trained has a part in it. Returns the loss.
 double Descend(const torch::Tensor& loss, TrainableRange range, const GradientsReady& ready);
 
 }  // namespace teq::transform

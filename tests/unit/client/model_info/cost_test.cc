@@ -29,6 +29,26 @@ TEST(CostTest, BaselineIsTwoModelsOverTheText) {
   EXPECT_DOUBLE_EQ(Cost(spec, teq::v1::STAGE_BASELINE_EVAL).operations, 2 * (kForward + kHead));
 }
 
+// Two blocks of seven layers at four widths, from the middle of the model on average, each with the
+// head; 512 tokens.
+TEST(CostTest, TargetBitsRunsHalfTheModelForEveryLayerThatIsOpen) {
+  teq::v1::JobSpec spec = TinySpec();
+  const StageCost without = Cost(spec, teq::v1::STAGE_BASELINE_EVAL);
+  teq::v1::Recipe& recipe = *spec.mutable_recipe();
+  recipe.mutable_weights()->clear_bits();
+  recipe.mutable_weights()->set_target_bits(3.5);
+  const auto expect_runs = [&](double runs) {
+    const StageCost cost = Cost(spec, teq::v1::STAGE_BASELINE_EVAL);
+    EXPECT_NEAR(cost.operations - without.operations, runs * 0.512 * (kForward / 2 + kHead), 1);
+    EXPECT_DOUBLE_EQ(cost.moved_bytes - without.moved_bytes, runs * 82176 / 2 * 6);
+  };
+  expect_runs(4 * 14);
+  teq::v1::Override& change = *recipe.add_overrides();
+  change.set_match("re:.*mlp.*");
+  change.set_skip(true);
+  expect_runs(4 * 8);
+}
+
 TEST(CostTest, ATrainingStepIsThreeForwardOnesAndFourWhereItIsRecomputed) {
   teq::v1::JobSpec spec = TinySpec();
   teq::v1::Teq& teq = *spec.mutable_recipe()->mutable_transform()->mutable_teq();

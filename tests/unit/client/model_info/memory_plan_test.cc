@@ -71,9 +71,10 @@ TEST_F(MemoryPlanTest, WithoutALimitEverythingIsInMemory) {
                           teq::v1::STAGE_PACK, teq::v1::STAGE_VERIFY, teq::v1::STAGE_PUBLISH));
   EXPECT_EQ(plan.at(teq::v1::STAGE_FETCH).host, kProcess);
   EXPECT_EQ(plan.at(teq::v1::STAGE_BASELINE_EVAL).host, kProcess);  // nothing is measured
-  EXPECT_EQ(plan.at(teq::v1::STAGE_CALIBRATE).host, kProcess + kBlock + kGrams + kBatch + kStates);
+  EXPECT_EQ(plan.at(teq::v1::STAGE_CALIBRATE).host, kProcess);      // nor looked at
   EXPECT_EQ(plan.at(teq::v1::STAGE_TRANSFORM).host,
             kProcess + 3 * kBlock + kTrained + kStep + 2 * kStates);
+  EXPECT_EQ(plan.at(teq::v1::STAGE_TRANSFORM).states, 2 * kStates);
   EXPECT_EQ(plan.at(teq::v1::STAGE_ROUND).host, kRound);
   EXPECT_EQ(plan.at(teq::v1::STAGE_PACK).host, kProcess + 3 * 4 * 8192);
   // A byte for each code and three for each group; offsets and factors as float32.
@@ -115,10 +116,37 @@ TEST_F(MemoryPlanTest, GptqHoldsTheRoundedBlockAndItsFactors) {
             kRound - 4 * 40960 + kStates + 4 * (40960 + 5 * 128 * 128));
 }
 
+// Eight experts have an input of 128 each, which are gathered together.
+TEST_F(MemoryPlanTest, GptqGathersAllExpertsInputsOfAStepAtOnce) {
+  nlohmann::ordered_json source = TinyConfig().source;
+  source.update({{"model_type", "mixtral"},
+                 {"num_key_value_heads", 4},
+                 {"num_local_experts", 8},
+                 {"num_experts_per_tok", 2}});
+  config_ = ParseModelConfig(source, "config.json").value();
+  constexpr std::int64_t kQuantized = 4 * 64 * 64 + 8 * 3 * 64 * 128;
+  spec_.mutable_recipe()->mutable_rounding()->mutable_nearest();
+  const std::int64_t nearest = Fitting(0).at(teq::v1::STAGE_ROUND).host;
+  spec_.mutable_recipe()->mutable_rounding()->mutable_gptq();
+  EXPECT_EQ(Fitting(0).at(teq::v1::STAGE_ROUND).host - nearest,
+            kStates + 4 * (kQuantized + (8 + 4) * 128 * 128));
+}
+
+// Its 33088 values that are not rounded become half precision.
+TEST_F(MemoryPlanTest, FloatsOfAFloat32ModelLieInFiles) {
+  const std::int64_t without = Fitting(0).at(teq::v1::STAGE_PACK).scratch;
+  nlohmann::ordered_json source = TinyConfig().source;
+  source["torch_dtype"] = "float32";
+  config_ = ParseModelConfig(source, "config.json").value();
+  EXPECT_EQ(Fitting(0).at(teq::v1::STAGE_PACK).scratch - without, 2 * 33088);
+}
+
 TEST_F(MemoryPlanTest, SearchesHoldAFoldedBlockAndThreeOfItsLargestLayer) {
-  const std::int64_t without = Fitting(0).at(teq::v1::STAGE_CALIBRATE).host;
+  teq().set_init(teq::v1::INITIALIZATION_WEIGHT_NORM);
+  constexpr std::int64_t kWithout = kProcess + kBlock + kGrams + kBatch + kStates;
+  EXPECT_EQ(Fitting(0).at(teq::v1::STAGE_CALIBRATE).host, kWithout);
   spec_.mutable_recipe()->mutable_clipping()->mutable_search();
-  EXPECT_EQ(Fitting(0).at(teq::v1::STAGE_CALIBRATE).host, without + kBlock + 3 * 4 * 8192);
+  EXPECT_EQ(Fitting(0).at(teq::v1::STAGE_CALIBRATE).host, kWithout + kBlock + 3 * 4 * 8192);
 }
 
 TEST_F(MemoryPlanTest, HiddenStatesGoToFilesOneByteBelowWhatTheyNeed) {
@@ -128,7 +156,7 @@ TEST_F(MemoryPlanTest, HiddenStatesGoToFilesOneByteBelowWhatTheyNeed) {
   EXPECT_EQ(plan.at(teq::v1::STAGE_ROUND).host, kRound - kStates);
   EXPECT_EQ(plan.at(teq::v1::STAGE_ROUND).scratch,
             Fitting(0).at(teq::v1::STAGE_ROUND).scratch + kStates);
-  EXPECT_EQ(plan.at(teq::v1::STAGE_CALIBRATE).scratch, kStates);
+  EXPECT_EQ(plan.at(teq::v1::STAGE_ROUND).states, 0);
   EXPECT_EQ(plan.limit_bytes, kRound - 1);
   EXPECT_EQ(plan.least_limit_bytes, kRound - kStates);
   EXPECT_THAT(plan.notes, ElementsAre(HasSubstr("with them in memory stage ROUND needs about 213 "
@@ -154,24 +182,29 @@ TEST_F(MemoryPlanTest, TheEndToEndPassIsOneGraphThenBlockByBlockThenLeftOut) {
   EXPECT_EQ(Fitting(0).end_to_end_pass, teq::v1::END_TO_END_PASS_ONE_GRAPH);
   EXPECT_EQ(Fitting(kOneGraph).end_to_end_pass, teq::v1::END_TO_END_PASS_ONE_GRAPH);
   EXPECT_EQ(Fitting(kOneGraph).at(teq::v1::STAGE_TRANSFORM).host, kOneGraph);
+  // The teacher's two, and while it is made those that it is made from.
+  EXPECT_EQ(Fitting(kOneGraph).end_to_end_states, 3 * kStates);
 
   const MemoryPlan beside = Fitting(kOneGraph - 1);
   EXPECT_EQ(beside.end_to_end_pass, teq::v1::END_TO_END_PASS_BLOCK_BY_BLOCK);
-  EXPECT_EQ(beside.at(teq::v1::STAGE_TRANSFORM).host, kByBlock + kInputs + 2 * kStates);
+  EXPECT_EQ(beside.at(teq::v1::STAGE_TRANSFORM).host, kByBlock + 3 * kStates);
+  EXPECT_EQ(beside.end_to_end_states, 3 * kStates);
+  static_assert(kInputs < kStates);
   EXPECT_EQ(beside.at(teq::v1::STAGE_TRANSFORM).scratch, 2 * kTrainedLast / 7 * 6);
   EXPECT_THAT(beside.notes, ElementsAre(HasSubstr("each step runs every block twice")));
 
   const MemoryPlan by_block = Fitting(kByBlock);
   EXPECT_EQ(by_block.end_to_end_pass, teq::v1::END_TO_END_PASS_BLOCK_BY_BLOCK);
   EXPECT_EQ(by_block.at(teq::v1::STAGE_TRANSFORM).host, kByBlock);
-  EXPECT_EQ(by_block.at(teq::v1::STAGE_TRANSFORM).scratch,
-            2 * kTrainedLast / 7 * 6 + kInputs + 2 * kStates);
+  EXPECT_EQ(by_block.at(teq::v1::STAGE_TRANSFORM).scratch, 2 * kTrainedLast / 7 * 6 + 3 * kStates);
+  // Nothing of them may lie in memory then, though the blocks' may before.
+  EXPECT_EQ(by_block.end_to_end_states, 0);
+  EXPECT_EQ(by_block.at(teq::v1::STAGE_TRANSFORM).states, 2 * kStates);
 
   const MemoryPlan without = Fitting(kByBlock - 1);
   EXPECT_EQ(without.end_to_end_pass, teq::v1::END_TO_END_PASS_LEFT_OUT);
   EXPECT_EQ(without.at(teq::v1::STAGE_TRANSFORM).host,
-            Fitting(0).at(teq::v1::STAGE_CALIBRATE).host - kGrams - kBatch - kBlock - kStates +
-                3 * kBlock + kTrainedLast + kStep + 2 * kStates);
+            kProcess + 3 * kBlock + kTrainedLast + kStep + 2 * kStates);
   EXPECT_THAT(without.notes, ElementsAre(HasSubstr("left out: even block by block")));
 }
 
@@ -295,13 +328,13 @@ TEST_F(MemoryPlanTest, Llama7BHoldsOneBlockNotTheModel) {
   // 262144 tokens of 16 KiB are 4 GiB, twice where GPTQ runs; they lie in files if no limit says
   // that there is room. A float32 model would be 27 GB.
   EXPECT_EQ(plan.hidden_states, teq::v1::HIDDEN_STATES_IN_FILES);
-  EXPECT_EQ(plan.states_in_memory, 0);
+  EXPECT_EQ(plan.at(teq::v1::STAGE_ROUND).states, 0);
   EXPECT_LT(plan.at(teq::v1::STAGE_ROUND).host, std::int64_t{8} << 30);
   EXPECT_GT(plan.at(teq::v1::STAGE_ROUND).scratch, std::int64_t{8} << 30);
   spec_.mutable_resources()->set_memory_limit_bytes(std::int64_t{32} << 30);
   const MemoryPlan roomy = Fitting(std::int64_t{32} << 30);
   EXPECT_EQ(roomy.hidden_states, teq::v1::HIDDEN_STATES_IN_MEMORY);
-  EXPECT_EQ(roomy.states_in_memory, std::int64_t{8} << 30);
+  EXPECT_EQ(roomy.at(teq::v1::STAGE_ROUND).states, std::int64_t{8} << 30);
 }
 
 }  // namespace

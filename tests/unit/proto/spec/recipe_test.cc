@@ -248,6 +248,27 @@ TEST(TrainsTest, TeqLearnedClippingOrLearnedRoundingDo) {
   }));
 }
 
+TEST(CalibratesTest, WhateverReadsTheTextsStatisticsDoes) {
+  const auto calibrates = [](const std::function<void(Recipe&)>& change) {
+    Recipe recipe;
+    change(recipe);
+    return Calibrates(recipe);
+  };
+  const auto starting_at = [&](teq::v1::Initialization init) {
+    return calibrates([&](Recipe& r) { r.mutable_transform()->mutable_teq()->set_init(init); });
+  };
+  EXPECT_TRUE(calibrates([](Recipe& r) { r.mutable_transform()->mutable_awq(); }));
+  EXPECT_TRUE(starting_at(teq::v1::INITIALIZATION_AWQ));
+  EXPECT_TRUE(starting_at(teq::v1::INITIALIZATION_WEIGHT_NORM));
+  EXPECT_FALSE(starting_at(teq::v1::INITIALIZATION_ONES));
+  EXPECT_TRUE(calibrates([](Recipe& r) { r.mutable_clipping()->mutable_search(); }));
+  EXPECT_TRUE(calibrates(
+      [](Recipe& r) { r.mutable_clipping()->mutable_learned()->set_start_from_search(true); }));
+  EXPECT_FALSE(calibrates([](Recipe& r) { r.mutable_clipping()->mutable_learned(); }));
+  EXPECT_FALSE(calibrates([](Recipe& r) { r.mutable_clipping(); }));
+  EXPECT_FALSE(calibrates([](Recipe& r) { r.mutable_rounding()->mutable_gptq(); }));
+}
+
 // ---- Grids ----
 
 TEST(GridOfTest, LastMatchingOverrideWinsAndTheRestIsTheRecipes) {

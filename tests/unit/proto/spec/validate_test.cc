@@ -202,6 +202,18 @@ INSTANTIATE_TEST_SUITE_P(
                 },
                 "recipe.clipping.learned.learning_rate: 0 is out of range; give a number above 0, "
                 "at most 1"},
+        BadSpec{"ClippingThatNothingMoves",
+                [](JobSpec& s) {
+                  RecipeOf(s).mutable_clipping()->mutable_learned()->set_learning_rate(0.01);
+                  TeqOf(s).set_gradient(teq::v1::GRADIENT_STRAIGHT_THROUGH);
+                },
+                "recipe.transform.teq.gradient: STRAIGHT_THROUGH stands beside clipping.learned, "
+                "whose factors it never moves; take FULL, or clipping: {search: {}}"},
+        BadSpec{"ClippingThatItsScheduleNeverMoves",
+                [](JobSpec& s) {
+                  ScheduleIn(s).set_gradient(teq::v1::GRADIENT_STRAIGHT_THROUGH);
+                },
+                "recipe.schedule.gradient: STRAIGHT_THROUGH stands beside clipping.learned"},
         BadSpec{"LargeRoundingRate",
                 [](JobSpec& s) {
                   RecipeOf(s).mutable_rounding()->mutable_learned()->set_learning_rate(1.5);

@@ -122,7 +122,7 @@ TEST(AttentionTest, HeadsMayBeSlicesOfAnotherTensor) {
   torch::manual_seed(8);
   const Tensor fused = torch::randn({2, 30, 4, 3, 16});
   const auto part = [&](std::int64_t i) { return fused.select(3, i).transpose(1, 2); };
-  const AttentionSetting setting{.mask = AttentionMask(0, 30, torch::kCPU)};
+  const AttentionSetting setting;
   const Tensor expected =
       Attend({part(0).contiguous(), part(1).contiguous(), part(2).contiguous()}, setting);
   EXPECT_TRUE(torch::equal(Attend({part(0), part(1), part(2)}, setting), expected));

@@ -70,6 +70,12 @@ TEST(DecoderTest, PositionsEnterOnlyAsDistances) {
   EXPECT_TRUE(torch::allclose(near, far, 1e-4, 1e-4));
 }
 
+// A mask of 2^18 by 2^18 would be 256 GiB.
+TEST(DecoderTest, OnTheHostNoMaskGrowsWithTheWindowsSquare) {
+  const Decoder decoder = TinyDecoder(2);
+  EXPECT_NO_THROW(BlockRunner(decoder, 1 << 18));
+}
+
 TEST(DecoderTest, Llama3ScalingStretchesOnlyLowFrequencies) {
   Decoder decoder = TinyDecoder(2);
   const Tensor ids = torch::randint(64, {1, 12}, torch::kInt64);

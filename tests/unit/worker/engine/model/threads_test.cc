@@ -61,6 +61,8 @@ TEST_F(ThreadsTest, GradientsDoNotDependOnTheirNumber) {
   EXPECT_TRUE(torch::equal(one.adjustment.clip.low, three.adjustment.clip.low));
 }
 
+// But for the order in which a product's sums are rounded, which is the matrix library's affair: on
+// some processors it splits them by the threads.
 TEST_F(ThreadsTest, AttentionAndTheHeadDoNotDependOnTheirNumber) {
   const Decoder decoder = TinyDecoder(1);
   const Tensor ids = torch::arange(8 * 24).remainder(64).view({8, 24});
@@ -75,8 +77,8 @@ TEST_F(ThreadsTest, AttentionAndTheHeadDoNotDependOnTheirNumber) {
   };
   const auto one = with(1);
   const auto three = with(3);
-  EXPECT_TRUE(torch::equal(one.first, three.first));
-  EXPECT_TRUE(torch::equal(one.second, three.second));
+  EXPECT_TRUE(torch::allclose(one.first, three.first, 1e-6, 0));
+  EXPECT_TRUE(torch::allclose(one.second, three.second, 1e-5, 1e-7));
 }
 
 }  // namespace

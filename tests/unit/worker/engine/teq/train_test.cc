@@ -207,6 +207,19 @@ TEST_F(TrainTest, EveryTrainedValueIsCounted) {
   EXPECT_EQ(report_.trainable_parameters().clipping(), 2 * 2 * 7680 / 16);
 }
 
+TEST_F(TrainTest, WithNothingToTrainNoStepIsMade) {
+  groups_.clear();
+  for (const auto objective : {teq::v1::OBJECTIVE_KL, teq::v1::OBJECTIVE_BLOCK_MSE}) {
+    schedule_.set_objective(objective);
+    for (const bool stores_graph : {true, false}) {
+      stores_graph_ = stores_graph;
+      EXPECT_TRUE(Train().ok());
+      EXPECT_TRUE(samples_.empty());
+      EXPECT_EQ(report_.loss_curve_size(), 0);
+    }
+  }
+}
+
 TEST_F(TrainTest, AllScalesMove) {
   ASSERT_TRUE(Train().ok());
   ASSERT_GT(report_.best_step(), 0);
@@ -531,6 +544,16 @@ TEST_F(FitTest, ComparesTheAverageOfTheIterates) {
   EXPECT_THAT(compared_, testing::Pointwise(testing::DoubleNear(1e-4), expected));
 }
 
+TEST_F(FitTest, CurvesOfLongTrainingsKeepTheirEndsAndWhatWasHeldBack) {
+  Run(Task(10'000));
+  EXPECT_NEAR(static_cast<double>(result_.curve.size()), 2000, 20);
+  EXPECT_EQ(result_.curve.front().step(), 1);
+  EXPECT_EQ(result_.curve.back().step(), 10'000);
+  const auto measured = std::ranges::count_if(
+      result_.curve, [](const auto& point) { return point.has_held_back_loss(); });
+  EXPECT_EQ(measured, 10);
+}
+
 // Rounds of 3, 3 and 4 steps, in which the average is the iterate: the first step is at the peak,
 // the next at 2/3 and 1/3 of it, or at 3/4, 2/4 and 1/4.
 TEST_F(FitTest, EveryRoundStartsAtTheBestIterateWithRatesOfItsOwn) {
@@ -557,6 +580,13 @@ TEST_F(FitTest, EveryRoundStartsAtTheBestIterateWithRatesOfItsOwn) {
     torch::NoGradGuard no_gradient;
     Tensor(trainable_.value).zero_();
   }
+}
+
+// As where a batch has no token for the experts that are trained.
+TEST(DescendTest, ALossOfNothingTrainedHasNoGradients) {
+  int ready = 0;
+  EXPECT_EQ(Descend(torch::tensor(2.5), {0, 0}, [&](TrainableRange) { ++ready; }), 2.5);
+  EXPECT_EQ(ready, 1);
 }
 
 // 40 steps: 2 of warm-up to the peak, then 38 down by 1/39 of the peak each.
