@@ -2,7 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
+#include <set>
+#include <utility>
 
+#include "client/model_info/layout.h"
 #include "client/model_info/run_sizes.h"
 #include "client/model_info/workload.h"
 #include "proto/spec/recipe.h"
@@ -93,11 +97,15 @@ class Costs {
     StageCost cost{teq::v1::STAGE_BASELINE_EVAL};
     AddMeasurement(2, cost);
     if (!recipe_.weights().has_target_bits()) return cost;
-    // Each layer whose bits are open, at each width, from its block on.
-    const auto open = std::ranges::count_if(plan_, [&](const PlannedLayer& planned) {
-      return planned.layer.quantizable && BitsAreOpen(recipe_, planned.layer.name);
-    });
-    const auto runs = static_cast<double>(kCodeWidths.size()) * static_cast<double>(open);
+    // Layers whose bits are open, those as one that are loaded as one, at each width, from their
+    // block on.
+    std::set<std::pair<std::int64_t, std::optional<Role>>> open;
+    for (const PlannedLayer& planned : plan_) {
+      const LinearLayer& layer = planned.layer;
+      if (!layer.quantizable || !BitsAreOpen(recipe_, layer.name)) continue;
+      open.emplace(layer.block, LoadedRole(layer));
+    }
+    const auto runs = static_cast<double>(kCodeWidths.size() * open.size());
     const double tokens = std::min(kSensitivityTokens, calibration_tokens_);
     cost.operations += runs * (Forward(tokens, work_.window) / 2 + Head(tokens));
     cost.moved_bytes += runs * weights_ / 2 * kLoadBytes;

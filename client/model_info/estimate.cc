@@ -48,7 +48,10 @@ std::optional<Device> DeviceOf(Device asked, const teq::v1::Capabilities& worker
     return std::ranges::find(worker.devices(), static_cast<int>(device)) != worker.devices().end();
   };
   if (asked == teq::v1::DEVICE_ANY) {
-    return has(teq::v1::DEVICE_CUDA) ? teq::v1::DEVICE_CUDA : teq::v1::DEVICE_CPU;
+    for (const Device device : {teq::v1::DEVICE_CUDA, teq::v1::DEVICE_HPU}) {
+      if (has(device)) return device;
+    }
+    return teq::v1::DEVICE_CPU;
   }
   if (!has(asked)) return std::nullopt;
   return asked;

@@ -62,8 +62,9 @@ class Demand {
     const bool measures_bits = recipe().weights().has_target_bits();
     Need baseline = Measured(teq::v1::STAGE_BASELINE_EVAL,
                              measures_bits ? work_.window : work_.evaluation_window);
-    // Sensitivities are measured with the head in memory all the time.
-    if (measures_bits) baseline.work += HeadBytes();
+    // Sensitivities are measured with the head in memory all the time, and a block's rounded layers
+    // beside it and the next one.
+    if (measures_bits) baseline.work += HeadBytes() + kFloat * block_.quantized;
     std::vector<Need> stages = {{.stage = teq::v1::STAGE_FETCH, .on_host = true},
                                 baseline,
                                 Calibrate(),
@@ -94,7 +95,7 @@ class Demand {
                               graph + HeadBytes() + std::max(StepLogits(), DrawnLogits()) +
                               VocabularyOnDevice();
     return {.stage = teq::v1::STAGE_TRANSFORM,
-            .work = on_device_ ? step : std::max(step, StateBytes()) - StateBytes(),
+            .work = on_device_ ? step : std::max(step, StateBytes() + TeacherWork()) - StateBytes(),
             .states = StateBytes() + TeacherBytes()};
   }
 
@@ -130,6 +131,10 @@ class Demand {
   /// Two rows for each token: what the head reads, and the teacher's mean row.
   [[nodiscard]] std::int64_t TeacherBytes() const {
     return 2 * work_.calibration_tokens * work_.embedding * kFloat;
+  }
+  /// While it is made, beside all tokens' states: a block, then the head.
+  [[nodiscard]] std::int64_t TeacherWork() const {
+    return std::max(block_bytes() + Activations(tokens()), HeadBytes() + StepLogits());
   }
   [[nodiscard]] std::int64_t HeadBytes() const {
     return kFloat * work_.vocabulary * work_.embedding;
@@ -308,7 +313,10 @@ Pass ChoosePass(const Demand& demand, const MemoryBudget& budget, bool frugal) {
   const auto place = [&](const Need& need, bool in_files) {
     return Place(need, in_files, budget, demand.block_bytes());
   };
-  const StageMemory graph = place(demand.OneGraph(), false);
+  // On the host the graph has a bound of its own, which the states count for.
+  const bool states_in_files =
+      frugal && budget.on_device && demand.OneGraph().states > kStatesInMemory;
+  const StageMemory graph = place(demand.OneGraph(), states_in_files);
   const bool fits = Fits(graph, budget);
   if (fits && (!frugal || budget.on_device || graph.host <= kProcessBytes + kGraphInMemory)) {
     return {teq::v1::END_TO_END_PASS_ONE_GRAPH, graph, ""};

@@ -50,6 +50,7 @@ class JobRun {
         sink_(sink),
         cancelled_(cancelled),
         scratch_(options.data / "scratch", 0),
+        files_(options.data / "scratch", 0),
         working_(options.data / "scratch", std::numeric_limits<std::int64_t>::max()),
         inputs_(std::make_shared<cache::Inputs>(
             cache::Options{.directory = options.data / "cache", .bytes = options.cache_bytes},
@@ -99,6 +100,8 @@ class JobRun {
   void OnWait(std::uint64_t done, std::uint64_t total);
   absl::Status BaselineEval();
   absl::Status ChooseBits();
+  /// The layers whose bits target_bits chooses, those together that get the same.
+  std::vector<std::vector<model_info::PlannedLayer*>> OpenSets();
   absl::Status Calibrate();
   absl::Status CalibrateBlock(const model::Block& block,
                               const transform::BlockStatistics& statistics);
@@ -157,6 +160,7 @@ class JobRun {
 
   model_info::MemoryPlan memory_;
   model::Scratch scratch_;  // for what is kept of all blocks and tokens
+  model::Scratch files_;    // for what is kept of what is published
   model::Scratch working_;  // for what is kept of one block
 
   teq::v1::Stage stage_ = teq::v1::STAGE_UNSPECIFIED;
@@ -179,8 +183,8 @@ class JobRun {
   std::vector<Task> tasks_;
 
   std::vector<transform::BlockGrids> grids_;
-  std::vector<transform::BlockSensitivities> sensitivities_;  // none without target_bits
-  std::vector<transform::ScaleGroup> groups_;                 // none without a transform
+  std::map<std::string, std::vector<quant::Candidate>> sensitivities_;  // by layer; target_bits
+  std::vector<transform::ScaleGroup> groups_;                           // none without a transform
   transform::Parameters parameters_;
   torch::ScalarType float32_type_ = torch::kFloat16;  // as float32 tensors are published
   torch::ScalarType norm_type_ = torch::kFloat16;     // as the norms are

@@ -92,58 +92,66 @@ std::string DescribeChoice(double target, const std::vector<model_info::PlannedL
                      layers.size(), fmt::join(widths, ", "));
 }
 
-/// Adds a layer to those that get the same bits as it.
-void Join(const quant::OpenLayer& layer, quant::OpenLayer& others) {
-  others.weights += layer.weights;
-  if (others.candidates.empty()) {
-    others.candidates = layer.candidates;
-    return;
-  }
-  for (std::size_t i = 0; i < layer.candidates.size(); ++i) {
-    others.candidates[i].error += layer.candidates[i].error;
-  }
-}
-
 }  // namespace
 
 absl::Status JobRun::ChooseBits() {
-  std::vector<transform::BlockFlags> open;
-  for (const transform::BlockGrids& block : grids_) open.emplace_back(block.size());
-  std::vector<model_info::PlannedLayer*> layers;
-  for (model_info::PlannedLayer& planned : packable_.plan) {
-    if (!planned.layer.quantizable || !BitsAreOpen(recipe(), planned.layer.name)) continue;
-    open[static_cast<std::size_t>(planned.layer.block)][planned.layer.index] = true;
-    layers.push_back(&planned);
-  }
-  if (layers.empty()) {
+  // Layers that servers load as one get the same bits, and are measured together.
+  const std::vector<std::vector<model_info::PlannedLayer*>> sets = OpenSets();
+  if (sets.empty()) {
     report_.add_notes("target_bits chose no bits: overrides name every layer");
     return absl::OkStatus();
   }
-  TEQ_ASSIGN_OR_RETURN(sensitivities_, transform::MeasureSensitivities(
-                                           decoder_, grids_, open, calibration_,
-                                           [this](std::int64_t done, std::int64_t total) {
-                                             SendProgress(done, total, "layers");
-                                           },
-                                           cancelled_));
-  // One choice for the layers that servers load as one.
-  std::map<std::pair<std::int64_t, std::optional<model_info::Role>>, std::size_t> places;
+  const auto block_of = [](const auto& set) {
+    return static_cast<std::size_t>(set.front()->layer.block);
+  };
+  std::vector<std::vector<transform::LayerSet>> open(grids_.size());
+  for (const auto& set : sets) {
+    transform::LayerSet& layers = open[block_of(set)].emplace_back();
+    for (const model_info::PlannedLayer* planned : set) layers.push_back(planned->layer.index);
+  }
+  TEQ_ASSIGN_OR_RETURN(
+      const std::vector<transform::BlockSensitivities> measured,
+      transform::MeasureSensitivities(
+          decoder_, grids_, open, calibration_,
+          [this](std::int64_t done, std::int64_t total) { SendProgress(done, total, "layers"); },
+          cancelled_));
   std::vector<quant::OpenLayer> choices;
-  std::vector<std::size_t> choice_of;
-  for (const model_info::PlannedLayer* planned : layers) {
-    const model_info::LinearLayer& layer = planned->layer;
-    const auto [place, is_new] =
-        places.try_emplace({layer.block, model_info::LoadedRole(layer)}, choices.size());
-    if (is_new) choices.emplace_back();
-    Join({layer.in * layer.out, sensitivities_[static_cast<std::size_t>(layer.block)][layer.index]},
-         choices[place->second]);
-    choice_of.push_back(place->second);
+  std::vector<std::size_t> done(grids_.size());  // of a block's sets
+  for (const auto& set : sets) {
+    const std::size_t block = block_of(set);
+    quant::OpenLayer& choice = choices.emplace_back();
+    choice.candidates = measured[block][done[block]++];
+    for (const model_info::PlannedLayer* planned : set) {
+      choice.weights += planned->layer.in * planned->layer.out;
+      sensitivities_[planned->layer.name] = choice.candidates;
+    }
   }
   const double target = recipe().weights().target_bits();
   const std::vector<int> bits = quant::ChooseBits(choices, target);
-  for (std::size_t i = 0; i < layers.size(); ++i) layers[i]->grid.bits = bits[choice_of[i]];
+  std::vector<model_info::PlannedLayer*> chosen;
+  for (std::size_t i = 0; i < sets.size(); ++i) {
+    for (model_info::PlannedLayer* planned : sets[i]) {
+      planned->grid.bits = bits[i];
+      chosen.push_back(planned);
+    }
+  }
   grids_ = transform::GridsByBlock(packable_.plan);
-  report_.add_notes(DescribeChoice(target, layers));
+  report_.add_notes(DescribeChoice(target, chosen));
   return absl::OkStatus();
+}
+
+std::vector<std::vector<model_info::PlannedLayer*>> JobRun::OpenSets() {
+  std::map<std::pair<std::int64_t, std::optional<model_info::Role>>, std::size_t> places;
+  std::vector<std::vector<model_info::PlannedLayer*>> sets;
+  for (model_info::PlannedLayer& planned : packable_.plan) {
+    const model_info::LinearLayer& layer = planned.layer;
+    if (!layer.quantizable || !BitsAreOpen(recipe(), layer.name)) continue;
+    const auto [place, is_new] =
+        places.try_emplace({layer.block, model_info::LoadedRole(layer)}, sets.size());
+    if (is_new) sets.emplace_back();
+    sets[place->second].push_back(&planned);
+  }
+  return sets;
 }
 
 absl::Status JobRun::Calibrate() {
@@ -314,8 +322,7 @@ absl::Status JobRun::KeepFloat(const std::string& name, const Tensor& value) {
   if (stored.data_ptr() == source.data_ptr()) {
     packable_.floats.emplace_back(name, stored);
   } else {
-    TEQ_ASSIGN_OR_RETURN(packable_.floats.emplace_back(name, Tensor()).second,
-                         scratch_.Keep(stored));
+    TEQ_ASSIGN_OR_RETURN(packable_.floats.emplace_back(name, Tensor()).second, files_.Keep(stored));
   }
   return absl::OkStatus();
 }
@@ -454,19 +461,17 @@ absl::Status JobRun::KeepLayer(const model::Block& block, std::size_t index, con
     report_.add_notes(fmt::format("{}: no calibration token reached this expert{}", name,
                                   layer.changed_codes() == 0 ? "; it was rounded to nearest" : ""));
   }
-  if (!sensitivities_.empty()) {
-    for (const quant::Candidate& candidate : sensitivities_[number][index]) {
-      teq::v1::BitsSensitivity& sensitivity = *layer.add_sensitivity();
-      sensitivity.set_bits(candidate.bits);
-      sensitivity.set_error(candidate.error);
-    }
+  for (const quant::Candidate& candidate : sensitivities_[name]) {
+    teq::v1::BitsSensitivity& sensitivity = *layer.add_sensitivity();
+    sensitivity.set_bits(candidate.bits);
+    sensitivity.set_error(candidate.error);
   }
   if (!grid.symmetric) {
     const Tensor groups = folded.view({folded.size(0), -1, quant::GroupSize(grid, folded.size(1))});
     clamped_zeros_ += ((groups.amin(-1) >= 0) & (groups.amax(-1) > 0)).sum().item<std::int64_t>();
   }
   for (Tensor* const part : {&quantized.codes, &quantized.scales, &quantized.zeros}) {
-    TEQ_ASSIGN_OR_RETURN(*part, scratch_.Keep(*part));
+    TEQ_ASSIGN_OR_RETURN(*part, files_.Keep(*part));
   }
   packable_.layers.emplace(name, std::move(quantized));
   return absl::OkStatus();

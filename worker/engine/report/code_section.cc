@@ -185,7 +185,7 @@ std::string ClippingFigure(const LayerGrid& grid) {
 }
 
 Table SensitivityTable(const LayerGrid& grid) {
-  Table table("Divergence with one layer rounded, at each width",
+  Table table("Divergence with a layer and those of its width rounded, at each width",
               {{"Layer", Table::Align::kText}, {"Chosen"}, {"Bits"}, {"Error"}});
   ForEachLayer(grid, [&](const LayerReport& layer) {
     for (const teq::v1::BitsSensitivity& width : layer.sensitivity()) {
@@ -223,8 +223,9 @@ std::string SensitivityFigure(const LayerGrid& grid) {
                                        axis, AddSensitivity);
   return Figure{.title = "Sensitivity.",
                 .caption =
-                    "What each width costs a layer: divergence of the model with only this layer "
-                    "rounded from the float one, nats per token. From it the widths were chosen.",
+                    "What each width costs a layer and those that share its width: divergence of "
+                    "the model with only these rounded from the float one, nats per token. From it "
+                    "the widths were chosen.",
                 .body_html = axis.empty() ? std::string() : Legend(legend) + panels,
                 .table_html = SensitivityTable(grid).Html()}
       .Html();

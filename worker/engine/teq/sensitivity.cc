@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
+#include <utility>
 
 #include "client/model_info/run_sizes.h"
 #include "fmt/format.h"
@@ -67,18 +69,29 @@ absl::Status NotFinite(const std::string& layer, int bits) {
                            layer, bits, layer));
 }
 
-std::int64_t Count(const std::vector<BlockFlags>& open) {
+std::int64_t Count(const std::vector<std::vector<LayerSet>>& open) {
   std::int64_t count = 0;
-  for (const BlockFlags& block : open) count += std::count(block.begin(), block.end(), true);
+  for (const std::vector<LayerSet>& block : open) count += std::ssize(block);
   return count;
+}
+
+model::Block Rounded(model::Block block, const LayerSet& layers, const BlockGrids& grids,
+                     int bits) {
+  for (const std::size_t layer : layers) {
+    LayerGrid grid = grids[layer];
+    grid.bits = bits;
+    Tensor& weight = block.linears[layer].weight;
+    weight = quant::Dequantize(quant::QuantizeToNearest(weight, grid));
+  }
+  return block;
 }
 
 }  // namespace
 
 absl::StatusOr<std::vector<BlockSensitivities>> MeasureSensitivities(
     const model::Decoder& decoder, const std::vector<BlockGrids>& grids,
-    const std::vector<BlockFlags>& open, const text::Windows& windows,
-    const LayerCallback& on_layer, const std::atomic<bool>& cancelled) {
+    const std::vector<std::vector<LayerSet>>& open, const text::Windows& windows,
+    const SetCallback& on_set, const std::atomic<bool>& cancelled) {
   const torch::NoGradGuard no_gradient;
   const std::int64_t total = Count(open);
   std::int64_t done = 0;
@@ -90,24 +103,20 @@ absl::StatusOr<std::vector<BlockSensitivities>> MeasureSensitivities(
   std::vector<BlockSensitivities> sensitivities(decoder.size());
   for (std::size_t number = 0; number < decoder.size(); ++number) {
     TEQ_ASSIGN_OR_RETURN(const model::Block block, decoder.ReadBlock(number));
-    sensitivities[number].resize(block.linears.size());
-    for (std::size_t i = 0; i < block.linears.size(); ++i) {
-      if (!open[number][i]) continue;
-      const model::Linear& linear = block.linears[i];
+    for (const LayerSet& layers : open[number]) {
+      std::vector<quant::Candidate>& candidates = sensitivities[number].emplace_back();
       for (const int bits : kCodeWidths) {
         TEQ_RETURN_IF_ERROR(CheckCancelled(cancelled));
-        LayerGrid grid = grids[number][i];
-        grid.bits = bits;
-        model::Block rounded = block;
-        rounded.linears[i].weight =
-            quant::Dequantize(quant::QuantizeToNearest(linear.weight, grid));
         TEQ_ASSIGN_OR_RETURN(const Tensor found,
-                             StatesFrom(runner, decoder, number, rounded, states));
+                             StatesFrom(runner, decoder, number,
+                                        Rounded(block, layers, grids[number], bits), states));
         const double divergence = Divergence(head, reference, found);
-        if (!std::isfinite(divergence)) return NotFinite(linear.layer.name, bits);
-        sensitivities[number][i].push_back({bits, divergence});
+        if (!std::isfinite(divergence)) {
+          return NotFinite(block.linears[layers.front()].layer.name, bits);
+        }
+        candidates.push_back({bits, divergence});
       }
-      on_layer(++done, total);
+      on_set(++done, total);
     }
     states = runner.Run(block, states);
   }

@@ -102,6 +102,10 @@ TEST_F(EstimateTest, OnlyWorkersWithTheDeviceCount) {
   EXPECT_THAT(Names(any), ElementsAre("gpu", "cpu"));
   EXPECT_EQ(any.workers(0).device(), teq::v1::DEVICE_CUDA);
   EXPECT_GT(any.peak_device_bytes(), 0);
+  KnownWorker with_gaudi = Measured("gaudi", 1e9);
+  with_gaudi.capabilities.add_devices(teq::v1::DEVICE_HPU);
+  Calibrate(teq::v1::DEVICE_HPU, 1e13, 80 * kGiB, with_gaudi);
+  EXPECT_EQ(Estimate({with_gaudi}).workers(0).device(), teq::v1::DEVICE_HPU);
   spec_.mutable_resources()->set_device(teq::v1::DEVICE_CUDA);
   EXPECT_THAT(Names(Estimate(workers)), ElementsAre("gpu"));
   spec_.mutable_resources()->set_device(teq::v1::DEVICE_CPU);

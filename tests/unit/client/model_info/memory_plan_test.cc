@@ -107,7 +107,7 @@ TEST_F(MemoryPlanTest, SensitivitiesAreMeasuredWithTheHeadInMemory) {
   spec_.mutable_recipe()->mutable_weights()->set_target_bits(3.5);
   constexpr std::int64_t kChunk = 2 * 8192 * 64 * 4;
   EXPECT_EQ(Fitting(0).at(teq::v1::STAGE_BASELINE_EVAL).host,
-            kProcess + kChunk + 2 * kHead + 4 * 4 * 2048 * 512);
+            kProcess + kChunk + 2 * kHead + 4 * 4 * 2048 * 512 + 4 * 40960);
 }
 
 TEST_F(MemoryPlanTest, GptqHoldsTheRoundedBlockAndItsFactors) {
@@ -266,6 +266,17 @@ TEST_F(MemoryPlanTest, OnADeviceTheLimitIsItsMemoryAndPackingIsTheHosts) {
   // No kernel there attends in one pass: four times the weights of attention stay for the gradient.
   EXPECT_EQ(plan.at(teq::v1::STAGE_TRANSFORM).device,
             kContext + 3 * kBlock + kTrained + kStep + 4 * 4 * (2 * 4 * 32 * 32) + kVocabulary);
+}
+
+// Where the graph fits the device, the host's memory still does not grow with the text.
+TEST_F(MemoryPlanTest, OnADeviceMuchTextsStatesLieInFiles) {
+  teq().set_end_to_end_steps(5);
+  EXPECT_EQ(Fitting(0, /*on_device=*/true).end_to_end_states, 3 * kStates);
+  spec_.mutable_calibration()->set_samples(16 << 10);
+  const MemoryPlan plan = Fitting(0, /*on_device=*/true);
+  EXPECT_EQ(plan.end_to_end_pass, teq::v1::END_TO_END_PASS_ONE_GRAPH);
+  EXPECT_EQ(plan.end_to_end_states, 0);
+  EXPECT_GE(plan.at(teq::v1::STAGE_TRANSFORM).scratch, 3 * 1024 * kStates);
 }
 
 // The pass over all blocks keeps on the device six values of every offset: 6,476,005,376 weights
