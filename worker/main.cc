@@ -198,7 +198,8 @@ void AddFlags(CLI::App& app, Flags& flags) {
                  "Which CUDA or HPU device this worker has, from 0")
       ->envname("TEQ_DEVICE_INDEX")
       ->check(CLI::Range(0, teq::agent::kMaxDeviceIndex));
-  app.add_option("--data", flags.config.data, "Directory of fetched models and staged results");
+  app.add_option("--data", flags.config.data,
+                 "Directory of fetched models, staged results and scratch files");
   app.add_option("--cache-gib", flags.config.cache_gib,
                  "The most that fetched models and texts may take, GiB")
       ->check(CLI::Range(std::int64_t{1}, teq::agent::kMaxCacheGib));

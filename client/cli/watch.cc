@@ -110,7 +110,8 @@ absl::Status Watcher::Probe() {
 }
 
 absl::Status Watcher::BackOff(const absl::Status& error) {
-  if (ErrorReason(error) == "RESUME_TOKEN_EXPIRED") {
+  // As after a restored backup, which knows less than the watch has seen.
+  if (ErrorReason(error) == "INVALID_RESUME_TOKEN") {
     request_.clear_resume_token();
     return absl::OkStatus();
   }

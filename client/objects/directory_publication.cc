@@ -93,10 +93,11 @@ absl::Status ClearAttempts(const fs::path& output, const Publisher& publisher,
 absl::StatusOr<std::map<std::string, std::uint64_t>> ListedFiles(const fs::path& manifest,
                                                                  const std::string& sha256) {
   absl::StatusOr<std::string> text = ReadFile(manifest);
-  if (!text.ok()) {
+  if (absl::IsNotFound(text.status())) {
     return Mismatch(
         fmt::format("{}: the committed manifest {} is gone", manifest.string(), sha256));
   }
+  if (!text.ok()) return text.status();
   if (const std::string found = Sha256(*text); found != sha256) {
     return Mismatch(fmt::format("{}: its sha256 is {}, the committed one is {}", manifest.string(),
                                 found, sha256));

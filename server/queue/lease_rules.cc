@@ -16,6 +16,9 @@ using teq::v1::ReleaseLeaseRequest;
 
 constexpr absl::Duration kFirstBackoff = absl::Seconds(1);
 constexpr absl::Duration kLongestBackoff = absl::Seconds(60);
+// Reported ones, at most a minute apart and a lease long: hours in which somebody can mend what the
+// alert names. Then the job no longer holds its output.
+constexpr int kMaxPublishFailures = 500;
 constexpr int kMaxOutOfMemory = 1;  // retries
 
 std::string_view View(absl::string_view text) { return {text.data(), text.size()}; }
@@ -76,6 +79,10 @@ absl::Status FailPublishing(JobEdit& edit, const AttemptFailure& failure, LeaseE
                             Random& random) {
   if (failure.failure_class == teq::v1::FAILURE_CLASS_USER_ERROR) {
     return FailForGood(edit, failure.status, /*dead_letter=*/false, end);
+  }
+  if (end == LeaseEnd::kFailed &&
+      edit.record().budget.publish_failures + 1 >= kMaxPublishFailures) {
+    return FailForGood(edit, failure.status, /*dead_letter=*/true, end);
   }
   TEQ_RETURN_IF_ERROR(edit.Move(Cause::kAttemptFailed,
                                 fmt::format("publication failed: {}; another worker will publish",

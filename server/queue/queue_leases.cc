@@ -158,7 +158,7 @@ absl::Status Queue::ExtendLeases(Unit& unit, absl::Duration gap) {
   TEQ_ASSIGN_OR_RETURN(std::vector<JobRecord> leased, unit.transaction().FindLeases());
   for (JobRecord& record : leased) {
     JobEdit edit = unit.Edit(std::move(record));
-    edit.record().lease.granted += gap;
+    edit.record().lease.granted += std::max(gap, absl::ZeroDuration());
     edit.record().lease.expires = unit.now() + options_.lease_duration;
     TEQ_RETURN_IF_ERROR(unit.Save(std::move(edit)).status());
   }

@@ -125,6 +125,12 @@ class Agent {
     io_.stop();
   }
 
+  // Whether the engine has found more than the CPU.
+  bool HasDevice() const {
+    return std::ranges::any_of(calibrated_.calibrations(), [](const auto& calibration) {
+      return calibration.device() != teq::v1::DEVICE_CPU;
+    });
+  }
   bool IsBatch() const { return options_.max_jobs > 0 || options_.exit_when_idle; }
   double Jitter() { return std::uniform_real_distribution<double>(0.0, 1.0)(random_); }
 
@@ -263,6 +269,9 @@ class Agent {
   }
 
   void OnAcquireFailed(const absl::Status& status) {
+    if (absl::IsNotFound(status)) {
+      log_->warn("the server does not know this session any more: registering again");
+    }
     if (ErrorReason(status) == "SESSION_SUPERSEDED") {
       log_->error("another process works as {}; give each worker a name of its own by --id",
                   options_.worker_id);
@@ -338,7 +347,9 @@ class Agent {
     ++lease_number_;
     stage_ = teq::v1::STAGE_UNSPECIFIED;
     export_bytes_ = 0;
-    machine_.emplace(lease, sent, options_.timings, [this] { return Jitter(); });
+    engine_is_mute_ = false;
+    machine_.emplace(
+        lease, sent, options_.timings, [this] { return Jitter(); }, HasDevice());
     Do(machine_->Start(Now()));
   }
 
@@ -383,7 +394,7 @@ class Agent {
   void End(Outcome outcome) {
     lease_timer_.cancel();
     EndEngine();
-    const bool device_is_gone = machine_->device_is_gone();
+    const absl::Status device_gone = machine_->device_gone();
     machine_.reset();
     switch (outcome) {
       case Outcome::kReported:
@@ -402,13 +413,14 @@ class Agent {
         return Exit(kExitUnreachable);
     }
     if (draining_ || (options_.max_jobs > 0 && jobs_ >= options_.max_jobs)) return Exit(kExitOk);
-    if (device_is_gone) {
-      job_log_->error(
-          "the device that this worker offers is gone: stopping; started again it "
-          "offers what there is");
+    if (!device_gone.ok()) {
+      log_->error(
+          "the device is gone: {}; stopping: started again this worker offers what there is",
+          Text(device_gone));
       return Exit(kExitError);
     }
-    if (mute_engines_ == 0) return Acquire();
+    if (outcome != Outcome::kReported || !engine_is_mute_) return Acquire();
+    ++mute_engines_;
     // One that ends before it says anything would end the attempts of all jobs within seconds.
     const Duration pause =
         std::min(kFirstPause * (1 << std::min(mute_engines_ - 1, 10)), kLongestPause);
@@ -421,11 +433,12 @@ class Agent {
 
   void Act(const StartEngine& action) {
     const int number = lease_number_;
-    ++mute_engines_;
+    engine_is_mute_ = true;
     auto started = EngineProcess::Start(
         io_, options_.engine_command, action.start,
         {.on_event =
              [this, number](const teq::v1::EngineEvent& event) {
+               engine_is_mute_ = false;
                mute_engines_ = 0;
                if (IsCurrent(number)) OnEngineEvent(event);
              },
@@ -631,7 +644,8 @@ class Agent {
   std::optional<TimePoint> unreachable_since_;
   int retries_ = 0;
   int jobs_ = 0;
-  int mute_engines_ = 0;  // the last ones, that ended or run without an event
+  int mute_engines_ = 0;         // the last ones, that ended without an event
+  bool engine_is_mute_ = false;  // so far, the lease's
   int exit_code_ = kExitOk;
 
   std::optional<LeaseMachine> machine_;

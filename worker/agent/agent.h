@@ -16,7 +16,7 @@ namespace teq::agent {
 
 /// Exit codes of the agent.
 inline constexpr int kExitOk = 0;            // stopped, or done; every outcome was reported
-inline constexpr int kExitError = 1;         // the server refuses this worker
+inline constexpr int kExitError = 1;         // the server refuses this worker; its device is gone
 inline constexpr int kExitUnreachable = 20;  // the server could not be reached
 inline constexpr int kExitLeaseLost = 30;    // a lease was lost, with max_jobs
 inline constexpr int kExitAtOnce = 143;      // told to stop twice

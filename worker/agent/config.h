@@ -25,7 +25,7 @@ struct WorkerConfig {
   std::vector<std::string> uri_prefixes;  // what jobs may name; empty: every path
   std::string hpu_plugin;                 // a shared object that brings the HPU device
   int device_index = 0;                   // which CUDA or HPU device this worker has
-  std::string data = "teqd-data";         // what the worker keeps: fetched models, staged results
+  std::string data = "teqd-data";         // of fetched models, staged results, scratch files
   std::int64_t cache_gib = 100;           // the most that fetched models and texts may take
   logs::Format log_format = logs::Format::kText;  // "text" or "json"
 };

@@ -25,7 +25,7 @@ Duration ToDuration(const google::protobuf::Duration& duration) {
 }
 
 // The engine's reason; see model::OpenDevice.
-constexpr std::string_view kDeviceGone = "DEVICE_NOT_AVAILABLE";
+constexpr std::string_view kNoDevice = "DEVICE_NOT_AVAILABLE";
 
 bool IsLost(const absl::Status& status) {
   return ErrorReason(status) == "LEASE_LOST" || absl::IsAborted(status) || absl::IsNotFound(status);
@@ -63,10 +63,11 @@ bool IsUnreachable(const absl::Status& status) {
 }
 
 LeaseMachine::LeaseMachine(teq::v1::Lease lease, TimePoint sent, const LeaseTimings& timings,
-                           std::function<double()> jitter)
+                           std::function<double()> jitter, bool device_was_there)
     : lease_(std::move(lease)),
       timings_(timings),
       jitter_(std::move(jitter)),
+      device_was_there_(device_was_there),
       expires_(sent + ToDuration(lease_.lease_duration())),
       interval_(ToDuration(lease_.lease_duration()) / 3),
       heartbeat_sent_(sent) {
@@ -162,11 +163,13 @@ void LeaseMachine::AfterEngine(TimePoint now) {
     Report(Phase::kCommitting, std::move(request), now);
     return;
   }
-  // Where the worker started there was one: no other job would fare better here, and this one may
-  // elsewhere.
-  if (goal_ == Goal::kOutcome && ErrorReason(FromProto(failed_->status())) == kDeviceGone) {
-    device_is_gone_ = true;
-    goal_ = Goal::kRelease;
+  if (goal_ == Goal::kOutcome && device_was_there_) {
+    // No other job would fare better here, and this one may elsewhere.
+    const absl::Status failure = FromProto(failed_->status());
+    if (ErrorReason(failure) == kNoDevice) {
+      device_gone_ = failure;
+      goal_ = Goal::kRelease;
+    }
   }
   Clean();
 }
@@ -255,8 +258,8 @@ void LeaseMachine::Repeat(TimePoint now) {
     SendRelease action;
     action.request.set_lease_token(lease_.lease_token());
     action.request.set_fence(lease_.fence());
-    action.request.set_reason(device_is_gone_ ? teq::v1::ReleaseLeaseRequest::REASON_PREEMPTED
-                                              : teq::v1::ReleaseLeaseRequest::REASON_DRAIN);
+    action.request.set_reason(device_gone_.ok() ? teq::v1::ReleaseLeaseRequest::REASON_DRAIN
+                                                : teq::v1::ReleaseLeaseRequest::REASON_PREEMPTED);
     actions_.emplace_back(std::move(action));
   } else {
     actions_.emplace_back(SendComplete{report_});

@@ -98,8 +98,9 @@ enum class Outcome {
 class LeaseMachine {
  public:
   /// `sent`: when AcquireLease was sent. `jitter` gives numbers in [0, 1).
+  /// `device_was_there`: whether this worker has worked on another device than the CPU.
   LeaseMachine(teq::v1::Lease lease, TimePoint sent, const LeaseTimings& timings,
-               std::function<double()> jitter);
+               std::function<double()> jitter, bool device_was_there = false);
 
   [[nodiscard]] Actions Start(TimePoint now);
   [[nodiscard]] Actions OnEngineEvent(const teq::v1::EngineEvent& event, TimePoint now);
@@ -118,8 +119,9 @@ class LeaseMachine {
   [[nodiscard]] Actions OnTimer(TimePoint now);
 
   [[nodiscard]] TimePoint NextTimer() const;
-  /// Whether the engine did not find the device that this worker offers: its job goes back.
-  [[nodiscard]] bool device_is_gone() const { return device_is_gone_; }
+  /// What the engine says of a device that was there and is not any more, for which its job goes
+  /// back; else OK.
+  [[nodiscard]] const absl::Status& device_gone() const { return device_gone_; }
   /// Set at the end; no event matters any more.
   [[nodiscard]] std::optional<Outcome> outcome() const { return outcome_; }
   [[nodiscard]] const teq::v1::Lease& lease() const { return lease_; }
@@ -168,7 +170,8 @@ class LeaseMachine {
   Goal goal_ = Goal::kOutcome;
   bool engine_lives_ = false;
   bool lost_ = false;
-  bool device_is_gone_ = false;
+  bool device_was_there_;
+  absl::Status device_gone_;
   bool draining_ = false;
   std::optional<Outcome> outcome_;
 

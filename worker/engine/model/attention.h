@@ -26,8 +26,8 @@ struct AttentionSetting {
   torch::Tensor alibi;                         // AlibiBias, or undefined
 };
 
-/// Whether attention on `device` is one pass over blocks of queries, which computes nothing a query
-/// cannot see and reads no mask.
+/// Whether attention on `device` is one pass over blocks of queries, in float32, which computes
+/// nothing a query cannot see and reads no mask.
 [[nodiscard]] bool AttendsInOnePass(const torch::Device& device, double softcap);
 
 /// softmax(scale * q k^T + mask + alibi) v: [batch, sequence, heads * head_size]. Differentiable in

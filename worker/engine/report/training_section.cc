@@ -91,8 +91,8 @@ std::string Facts(const teq::v1::Report& report) {
 Table CurveTable(const Training& training) {
   const Curve& curve = training.loss_curve();
   const int stride = std::max(1, (curve.size() + kTableRows - 1) / kTableRows);
-  Table table(stride > 1 ? fmt::format("Losses at every {}th step and where they were measured on "
-                                       "the held-back windows; all are in report.json",
+  Table table(stride > 1 ? fmt::format("Losses at every {}th point and where they were measured on "
+                                       "the held-back windows; report.json has all points",
                                        stride)
                          : std::string("Losses, by step"),
               {{"Step"}, {"Training"}, {"Held back"}});

@@ -22,7 +22,7 @@ using Clock = std::chrono::steady_clock;
 constexpr int kPlainRounding = -1;
 // The held-back loss is measured this many times, beside the start.
 constexpr int kMeasurements = 10;
-// Of a curve beside those, about: a report of many blocks and steps has to stay small.
+// Of a curve beside those, at most: a report of many blocks and steps has to stay small.
 constexpr int kCurvePoints = 2000;
 
 void Shuffle(std::vector<std::int64_t>& order, std::mt19937_64& generator) {
@@ -259,7 +259,7 @@ class Training {
     if (task_.begin_round) TEQ_RETURN_IF_ERROR(task_.begin_round(round));
     course_.BeginRound(steps);
     const int interval = std::max(1, task_.steps / kMeasurements);
-    const int told = std::max(1, task_.steps / kCurvePoints);
+    const int told = (task_.steps + kCurvePoints - 1) / kCurvePoints;
     for (int step = 1; step <= steps; ++step) {
       TEQ_RETURN_IF_ERROR(CheckCancelled(cancelled));
       const Clock::time_point begin = Clock::now();
@@ -268,7 +268,10 @@ class Training {
       TEQ_ASSIGN_OR_RETURN(const double value, task_.step(indices, [&](TrainableRange range) {
         course_.Move(range, step, factor);
       }));
-      if (!std::isfinite(value)) return NotFinite(before + step, value);
+      if (!std::isfinite(value)) {
+        on_step(Sample(before + step, value, factor));
+        return NotFinite(before + step, value);
+      }
       TEQ_RETURN_IF_ERROR(model::EndStep(task_.device));
       const std::chrono::duration<double> elapsed = Clock::now() - begin;
 
@@ -286,14 +289,9 @@ class Training {
         best_.Offer(held_back, done_, course_);
         course_.ExchangeAverage();
       }
-      teq::v1::MetricSample sample;
-      sample.set_step(done_);
-      sample.set_total_steps(task_.steps);
-      sample.set_loss(value);
-      sample.set_learning_rate(factor * course_.FirstRate());
+      teq::v1::MetricSample sample = Sample(done_, value, factor);
       sample.set_tokens_per_second(static_cast<double>(indices.numel() * task_.window_tokens) /
                                    elapsed.count());
-      *sample.mutable_observe_time() = google::protobuf::util::TimeUtil::GetCurrentTime();
       on_step(sample);
     }
     return absl::OkStatus();
@@ -308,6 +306,16 @@ class Training {
   }
 
  private:
+  [[nodiscard]] teq::v1::MetricSample Sample(int step, double loss, double factor) const {
+    teq::v1::MetricSample sample;
+    sample.set_step(step);
+    sample.set_total_steps(task_.steps);
+    sample.set_loss(loss);
+    sample.set_learning_rate(factor * course_.FirstRate());
+    *sample.mutable_observe_time() = google::protobuf::util::TimeUtil::GetCurrentTime();
+    return sample;
+  }
+
   static absl::Status NotFinite(int step, double value) {
     return Error(
         absl::StatusCode::kAborted, "LOSS_NOT_FINITE",

@@ -62,7 +62,7 @@ struct FitResult {
   std::vector<teq::v1::LossPoint> curve;  // of long trainings not every step
 };
 
-/// Called after every step, from the training's thread.
+/// Called after every step, also the one whose loss is not finite, from the training's thread.
 using StepCallback = std::function<void(const teq::v1::MetricSample&)>;
 
 /// Moves the trainables by Adam (or by their gradients' signs) with warm-up and linear decay, and

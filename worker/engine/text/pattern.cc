@@ -140,6 +140,7 @@ class Translator {
       branch_ = at_;
       return {};
     }
+    if (Peek(2) == '\'' || Peek(2) == '#') return "has a group (?'name'...) or (?#...)";
     std::size_t end = 2;
     for (; std::isalpha(static_cast<unsigned char>(Peek(end))) != 0 || Peek(end) == '-'; ++end) {
       // In Ruby, m lets the dot match line ends.

@@ -101,6 +101,8 @@ absl::StatusOr<Windows> Cut(const std::filesystem::path& file, const Tokens& tok
     return windows;
   }
   std::span<const std::int32_t> rest = tokens.stream;
+  windows.ids.reserve(rest.size() +
+                      rest.size() / static_cast<std::size_t>(length) * window_prefix.size());
   while (true) {
     const std::size_t taken =
         TakeWindow(rest, window_prefix, static_cast<std::size_t>(length), windows.ids);

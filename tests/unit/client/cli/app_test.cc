@@ -655,11 +655,12 @@ TEST_F(AppTest, WatchResumesWhereALostConnectionEnded) {
   EXPECT_THAT(Out(), HasSubstr("connected again\nprojects/default/jobs/a  SUCCEEDED\n"));
 }
 
-TEST_F(AppTest, WatchStartsAfreshWhenItsTokenIsTooOld) {
+TEST_F(AppTest, WatchStartsAfreshWhenItsTokenIsUnknown) {
   service_.job.set_state(Job::STATE_SUCCEEDED);
-  service_.streams = {{{Snapshot(Job::STATE_RUNNING, "1")}, absl::UnavailableError("reset")},
-                      {{}, Error(absl::StatusCode::kOutOfRange, "RESUME_TOKEN_EXPIRED", "too old")},
-                      {{Snapshot(Job::STATE_SUCCEEDED, "9")}, absl::OkStatus()}};
+  service_.streams = {
+      {{Snapshot(Job::STATE_RUNNING, "1")}, absl::UnavailableError("reset")},
+      {{}, Error(absl::StatusCode::kInvalidArgument, "INVALID_RESUME_TOKEN", "not one")},
+      {{Snapshot(Job::STATE_SUCCEEDED, "9")}, absl::OkStatus()}};
   EXPECT_EQ(Run({"watch", "a"}), kOk) << Err();
   ASSERT_THAT(service_.watches, SizeIs(3));
   EXPECT_EQ(service_.watches[2].resume_token(), "");

@@ -315,6 +315,14 @@ TEST_F(PublicationTest, LostAttemptIsNotPublished) {
   EXPECT_EQ(ErrorReason(Find(Job()).Publish(sha256)), "MANIFEST_MISMATCH");
 }
 
+// That a disk cannot read it now says nothing of what it has.
+TEST_F(PublicationTest, ManifestThatCannotBeReadIsNoOtherOne) {
+  const std::string sha256 = BeginAndSeal(Job());
+  fs::remove(output_ / "1-1" / "manifest.json");
+  fs::create_directory(output_ / "1-1" / "manifest.json");
+  EXPECT_EQ(ErrorReason(Find(Job()).Publish(sha256)), "READ_FAILED");
+}
+
 TEST_F(PublicationTest, TruncatedFileIsNotPublishedAndNamed) {
   const std::string sha256 = BeginAndSeal(Job());
   fs::resize_file(output_ / "1-1" / "gptq" / "model.safetensors", 3);

@@ -196,6 +196,23 @@ TEST_F(LeaseTest, AttemptsSpentMakeADeadLetter) {
   EXPECT_EQ(Reason(failed), "WORKER_FAILURE");
 }
 
+// It can be neither cancelled nor deleted meanwhile, and holds its output.
+TEST_F(LeaseTest, ResultThatCannotBePublishedForHoursIsADeadLetter) {
+  const Job job = Create(NewJob("a"));
+  const std::string session = Register("w1");
+  Lease lease = Acquire(session);
+  ASSERT_TRUE(Succeed(lease, Sha('a')).ok());
+  for (int failures = 1; failures < 500; ++failures) {
+    ASSERT_TRUE(Fail(lease, teq::v1::FAILURE_CLASS_TRANSIENT).ok());
+    Pass(absl::Minutes(1));
+    lease = Acquire(session);
+    ASSERT_TRUE(lease.has_publish_only());
+  }
+  ASSERT_TRUE(Fail(lease, teq::v1::FAILURE_CLASS_TRANSIENT).ok());
+  EXPECT_EQ(Get(job.name()).state(), Job::STATE_FAILED);
+  EXPECT_TRUE(Get(job.name()).dead_letter());
+}
+
 TEST_F(LeaseTest, UserErrorIsNeverRetried) {
   const Job job = Create(NewJob("a"));
   const Lease lease = Acquire(Register("w1"));

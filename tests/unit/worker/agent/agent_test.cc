@@ -292,9 +292,15 @@ TEST_F(AgentTest, FailureIsLoggedOnceHoweverOftenItIsSent) {
 }
 
 TEST_F(AgentTest, WorkerWhoseDeviceIsGoneGivesItsJobBackAndStops) {
+  AgentOptions options = Options({"bare"});
+  options.calibration_command = options.engine_command;
   server_->Offer(MakeLease());
-  StartAgent(Options({"bare"}));
+  StartAgent(options);
   EXPECT_EQ(ExitCode(), kExitError);
+  EXPECT_EQ(
+      Lines().back()["msg"],
+      "the device is gone: DEVICE_NOT_AVAILABLE: no CUDA device; stopping: started again this "
+      "worker offers what there is");
   EXPECT_EQ(server_->seen().releases.at(0).reason(), v1::ReleaseLeaseRequest::REASON_PREEMPTED);
   EXPECT_TRUE(server_->seen().completions.empty());
 }

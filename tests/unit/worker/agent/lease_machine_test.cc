@@ -70,7 +70,8 @@ class LeaseMachineTest : public ::testing::Test {
   // The lease was asked for at second 0 and arrived at second 1.
   void Begin(const v1::Lease& lease = MakeLease()) {
     now_ = start_ + seconds(1);
-    machine_.emplace(lease, start_, LeaseTimings(), [] { return 1.0; });
+    machine_.emplace(
+        lease, start_, LeaseTimings(), [] { return 1.0; }, device_was_there_);
     Add(machine_->Start(now_));
   }
 
@@ -157,6 +158,7 @@ class LeaseMachineTest : public ::testing::Test {
 
   const TimePoint start_ = TimePoint() + std::chrono::hours(1);
   TimePoint now_ = start_;
+  bool device_was_there_ = false;
   std::optional<LeaseMachine> machine_;
   Actions actions_;
   std::optional<absl::StatusOr<v1::HeartbeatResponse>> answer_;
@@ -667,8 +669,8 @@ TEST_F(LeaseMachineTest, DrainGivesUpOnAServerThatDoesNotAnswer) {
   EXPECT_EQ(machine_->outcome(), Outcome::kUnreported);
 }
 
-// The server answers all the while, and has the whole limit for what comes next.
 TEST_F(LeaseMachineTest, JobWhoseDeviceIsGoneGoesBackAsOneWhoseMachineIs) {
+  device_was_there_ = true;
   Begin();
   v1::EngineEvent event = FailedEvent();
   *event.mutable_failed()->mutable_status() =
@@ -680,9 +682,23 @@ TEST_F(LeaseMachineTest, JobWhoseDeviceIsGoneGoesBackAsOneWhoseMachineIs) {
   EXPECT_EQ(Take<SendRelease>()->request.reason(), v1::ReleaseLeaseRequest::REASON_PREEMPTED);
   Add(machine_->OnRelease(absl::OkStatus(), now_));
   EXPECT_EQ(machine_->outcome(), Outcome::kReleased);
-  EXPECT_TRUE(machine_->device_is_gone());
+  EXPECT_EQ(ErrorReason(machine_->device_gone()), "DEVICE_NOT_AVAILABLE");
 }
 
+// As where a plugin is named that does not load: no worker like this one has it.
+TEST_F(LeaseMachineTest, JobWhoseDeviceWasNeverThereFails) {
+  Begin();
+  v1::EngineEvent event = FailedEvent();
+  *event.mutable_failed()->mutable_status() =
+      ToProto(Error(absl::StatusCode::kFailedPrecondition, "DEVICE_NOT_AVAILABLE", "none"));
+  Event(event);
+  Exit();
+  Add(machine_->OnAttemptRemoved(now_));
+  EXPECT_TRUE(Take<SendComplete>()->request.has_failure());
+  EXPECT_TRUE(machine_->device_gone().ok());
+}
+
+// The server answers all the while, and has the whole limit for what comes next.
 TEST_F(LeaseMachineTest, DrainWaitsUntilTheFilesAreRemovedAndGivesTheJobBack) {
   Begin();
   Add(machine_->OnDrain(now_));

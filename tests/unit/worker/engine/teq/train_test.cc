@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 
+#include <cmath>
 #include <limits>
 #include <optional>
 #include <random>
@@ -357,6 +358,15 @@ TEST_F(TrainTest, AnInfiniteWeightFailsAndSaysAtWhichStep) {
   const absl::Status status = Train();
   EXPECT_EQ(ErrorReason(status), "LOSS_NOT_FINITE");
   EXPECT_THAT(std::string(status.message()), testing::HasSubstr("at step 0"));
+}
+
+// Alerts go by it.
+TEST_F(TrainTest, ALossThatDivergesIsToldBeforeItFails) {
+  rates_.scales = 1e4;
+  EXPECT_EQ(ErrorReason(Train()), "LOSS_NOT_FINITE");
+  ASSERT_FALSE(samples_.empty());
+  EXPECT_FALSE(std::isfinite(samples_.back().loss()));
+  EXPECT_GT(samples_.back().step(), 0);
 }
 
 TEST_F(TrainTest, StopsBetweenTwoStepsWhenCancelled) {

@@ -111,6 +111,8 @@ TEST(PatternTest, ConstructsThatPcre2ReadsOtherwiseAreRefused) {
       {"\\d{2}?", "? after {n}"},
       {"a(?i)b|c", "sets options within a branch"},
       {"(a(?i)b|c)", "sets options within a branch"},
+      {"(?'n'a)(?i)b|c", "(?'name'...)"},
+      {"a(?#x)(?i)b|c", "(?#...)"},
       {"(?m:.)", "option m"},
       {"\\h", "\\h"},
       {"\\V", "\\V"},
