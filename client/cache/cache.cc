@@ -46,6 +46,7 @@ struct Cache::Entry {
   std::uint64_t bytes = 0;
   std::int64_t used_ns = 0;
   std::optional<FileLock> lock;  // exclusive; none where it is in use
+  absl::Status lock_error;       // where the system tells neither
 };
 
 /// Directories that were renamed out of the way. They are removed when all else is done and no lock
@@ -142,7 +143,11 @@ std::vector<Cache::Entry> Cache::Entries() const {
       entry.used_ns = std::int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + status.st_mtim.tv_nsec;
     }
     auto lock = FileLock::Try(CachedFile::LockFile(path), FileLock::Kind::kExclusive);
-    if (lock.ok()) entry.lock = *std::move(lock);
+    if (lock.ok()) {
+      entry.lock = *std::move(lock);
+    } else {
+      entry.lock_error = lock.status();
+    }
     entries.push_back(std::move(entry));
   });
   std::ranges::sort(entries, [](const Entry& a, const Entry& b) {
@@ -168,6 +173,8 @@ absl::Status Cache::MakeRoom(std::string_view what, std::uint64_t needed, std::u
     if (!entry.lock) in_use += entry.bytes;
   }
   if (in_use + needed > options_.bytes) {
+    // What cannot be locked counts as in use, but no job may be using it.
+    for (const Entry& entry : entries) TEQ_RETURN_IF_ERROR(entry.lock_error);
     return Error(absl::StatusCode::kResourceExhausted, "CACHE_FULL",
                  fmt::format("{}: {} are still to come, and running jobs use {} of the {} that the "
                              "cache {} may hold; try again when they have ended, or raise "

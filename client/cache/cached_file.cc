@@ -33,6 +33,8 @@ std::uint64_t ChunksOf(std::uint64_t bytes, std::uint64_t chunk_bytes) {
 
 std::uint64_t SlotFileBytes(std::uint64_t chunks) { return (chunks + 1) * kSlotBytes; }
 
+std::string EmptySlot() { return std::string(kSlotBytes, '\0'); }
+
 absl::Status CannotWrite(int error_number, const fs::path& path, std::uint64_t bytes) {
   const absl::Status status = objects::WriteError(error_number, path, bytes);
   if (ErrorReason(status) != "DISK_FULL") return status;
@@ -47,6 +49,14 @@ absl::Status CannotRead(int error_number, const fs::path& path) {
   return Error(absl::StatusCode::kInternal, "READ_FAILED",
                fmt::format("{}: cannot be read: {}", path.string(),
                            std::generic_category().message(error_number)));
+}
+
+absl::Status CannotOpen(int error_number, const fs::path& path) {
+  return Error(
+      absl::StatusCode::kInternal, "CACHE_UNUSABLE",
+      fmt::format("{}: cannot be opened: {}; let the worker's user read and write there, or give "
+                  "it another --data",
+                  path.string(), std::generic_category().message(error_number)));
 }
 
 absl::Status MakeSparseFile(const fs::path& path, std::uint64_t bytes) {
@@ -150,14 +160,16 @@ absl::StatusOr<std::shared_ptr<CachedFile>> CachedFile::Open(const fs::path& dir
 absl::Status CachedFile::OpenFiles(const fs::path& directory) {
   const auto open_sized = [](const fs::path& path, std::uint64_t size,
                              objects::Descriptor& file) -> absl::Status {
-    file = objects::Descriptor(::open(path.c_str(), O_RDWR | O_NOFOLLOW | O_CLOEXEC));
+    objects::Descriptor opened(::open(path.c_str(), O_RDWR | O_NOFOLLOW | O_CLOEXEC));
     struct stat status {};
-    if (file.get() < 0 || ::fstat(file.get(), &status) != 0 ||
-        static_cast<std::uint64_t>(status.st_size) != size) {
+    const bool is_open = opened.get() >= 0 && ::fstat(opened.get(), &status) == 0;
+    if (!is_open && errno != ENOENT) return CannotOpen(errno, path);
+    if (!is_open || static_cast<std::uint64_t>(status.st_size) != size) {
       return Error(absl::StatusCode::kDataLoss, "CACHE_DAMAGED",
                    fmt::format("{}: is missing, or has not {} bytes; remove {}", path.string(),
                                size, path.parent_path().string()));
     }
+    file = std::move(opened);
     return absl::OkStatus();
   };
   TEQ_RETURN_IF_ERROR(open_sized(path_, bytes(), bytes_));
@@ -201,6 +213,11 @@ absl::StatusOr<bool> CachedFile::IsThere(std::uint64_t chunk) const {
 }
 
 absl::Status CachedFile::StoreChunk(std::uint64_t chunk, std::string_view bytes) {
+  if (ReadSlot(kWholeSlot)) {
+    // A chunk that comes again may be another than the one that the whole was known with.
+    TEQ_RETURN_IF_ERROR(WriteSlot(kWholeSlot, EmptySlot()));
+    if (::fdatasync(slots_.get()) != 0) return CannotWrite(errno, path_, kSlotBytes);
+  }
   TEQ_RETURN_IF_ERROR(WriteAt(bytes_, chunk * chunk_bytes_, bytes));
   // The slot must not reach the disk before what it speaks of.
   if (::fdatasync(bytes_.get()) != 0) return CannotWrite(errno, path_, bytes.size());
@@ -242,9 +259,8 @@ absl::StatusOr<std::string> CachedFile::Sha256(const StopCheck& check) {
   TEQ_ASSIGN_OR_RETURN(const std::string sha256, HashBytes(check));
   const std::string& announced = source_.object.sha256;
   if (!announced.empty() && announced != sha256) {
-    const std::string nothing(kSlotBytes, '\0');
     for (std::uint64_t number = 0; number <= chunk_count(); ++number) {
-      TEQ_RETURN_IF_ERROR(WriteSlot(number, nothing));
+      TEQ_RETURN_IF_ERROR(WriteSlot(number, EmptySlot()));
     }
     return Error(absl::StatusCode::kDataLoss, "OBJECT_CORRUPT",
                  fmt::format("{}: the bytes that came have the sha256 {}, not {} as announced; try "

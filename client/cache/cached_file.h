@@ -44,7 +44,8 @@ class CachedFile {
   [[nodiscard]] static std::filesystem::path LockFile(const std::filesystem::path& directory);
 
   /// The entry `directory`, whose name is its key. Holds `pin` as long as it lives. DATA_LOSS,
-  /// CACHE_DAMAGED, where the files are missing or of another size.
+  /// CACHE_DAMAGED, where the files are missing or of another size; INTERNAL, CACHE_UNUSABLE, where
+  /// the system refuses to open them, which says nothing of what they hold.
   [[nodiscard]] static absl::StatusOr<std::shared_ptr<CachedFile>> Open(
       const std::filesystem::path& directory, Source source, std::uint64_t chunk_bytes,
       FileLock pin, Clock now);
@@ -65,8 +66,9 @@ class CachedFile {
   /// ObjectStore::Read; RESOURCE_EXHAUSTED, DISK_FULL.
   [[nodiscard]] absl::Status FetchChunk(std::uint64_t chunk, const StopCheck& check);
 
-  /// The sha256 of all bytes, every chunk of which was fetched by this object. DATA_LOSS,
-  /// OBJECT_CORRUPT, where the store had announced another; then no chunk is believed any more.
+  /// The sha256 of all bytes, every chunk of which was fetched by this object; from the disk where
+  /// no chunk was fetched since it was taken. DATA_LOSS, OBJECT_CORRUPT, where the store had
+  /// announced another; then no chunk is believed any more.
   [[nodiscard]] absl::StatusOr<std::string> Sha256(const StopCheck& check);
 
  private:

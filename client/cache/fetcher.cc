@@ -76,7 +76,11 @@ absl::Status Fetcher::EnsureRange(std::size_t number, std::uint64_t offset, std:
       TEQ_RETURN_IF_ERROR(Wait(lock, progress));
     }
   }
-  return absl::OkStatus();
+  // Fetching again would not help here: these chunks count as there. Other errors of a digest say
+  // nothing of the bytes.
+  const bool is_corrupt =
+      file.digest_state == ChunkState::kFailed && absl::IsDataLoss(file.digest.status());
+  return is_corrupt ? file.digest.status() : absl::OkStatus();
 }
 
 void Fetcher::Prefetch() {

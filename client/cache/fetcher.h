@@ -39,6 +39,7 @@ class Fetcher {
 
   /// Waits until these bytes are there; those behind the file's end need not. Errors as
   /// CachedFile::FetchChunk, of the first chunk that could not be fetched; a later call tries anew.
+  /// DATA_LOSS, OBJECT_CORRUPT, once the file's sha256 was taken and is not the announced one.
   [[nodiscard]] absl::Status EnsureRange(std::size_t file, std::uint64_t offset,
                                          std::uint64_t length, const WaitProgress& progress);
 

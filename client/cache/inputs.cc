@@ -96,7 +96,10 @@ absl::Status Inputs::AddWhole(std::string_view what, const fs::path& directory,
                               const std::vector<Source>& sources) {
   TEQ_RETURN_IF_ERROR(Add(what, directory, sources));
   for (const Source& source : sources) {
-    TEQ_RETURN_IF_ERROR(EnsureRange(directory / source.object.key, 0, source.object.bytes));
+    const fs::path link = directory / source.object.key;
+    TEQ_RETURN_IF_ERROR(EnsureRange(link, 0, source.object.bytes));
+    // These are read from now on, before a prefetch would compare them.
+    if (!source.object.sha256.empty()) TEQ_RETURN_IF_ERROR(Sha256(link).status());
   }
   return absl::OkStatus();
 }

@@ -48,8 +48,9 @@ class Inputs final : public model_info::FileSource {
   /// from. Its weights' files are there, but not their bytes.
   ///
   /// Errors as ResolveLocation, OpenStore, ObjectStore and Cache::Admit; INVALID_ARGUMENT,
-  /// INVALID_CHECKPOINT, for pickled weights. A file that is missing is for those who read the
-  /// directory to complain of.
+  /// INVALID_CHECKPOINT, for pickled weights; DATA_LOSS, OBJECT_CORRUPT, for a small file that is
+  /// not what the store announced. A file that is missing is for those who read the directory to
+  /// complain of.
   struct Model {
     std::filesystem::path directory;
     std::string uri;

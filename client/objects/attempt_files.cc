@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -42,6 +43,14 @@ std::string VersionOfFile(const fs::path& path) {
   struct stat info {};
   const bool is_file = ::lstat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode);
   return is_file ? VersionOf(info) : std::string();
+}
+
+// Whether an open directory still has this name.
+bool HasName(int fd, const fs::path& directory) {
+  struct stat opened {};
+  struct stat named {};
+  return ::fstat(fd, &opened) == 0 && ::lstat(directory.c_str(), &named) == 0 &&
+         opened.st_dev == named.st_dev && opened.st_ino == named.st_ino;
 }
 
 absl::Status Changed(const fs::path& path, std::string_view what) {
@@ -208,7 +217,9 @@ absl::StatusOr<std::shared_ptr<const DirectoryLock>> DirectoryLock::Take(const f
   const int operation = if_held == IfHeld::kWait ? LOCK_EX : LOCK_EX | LOCK_NB;
   int result = ::flock(fd, operation);
   while (result != 0 && errno == EINTR) result = ::flock(fd, operation);
-  if (result != 0 && errno == EWOULDBLOCK) {
+  const bool is_held = result != 0 && errno == EWOULDBLOCK;
+  // Who held it may have removed the directory, and another may have its name.
+  if (is_held || (result == 0 && !HasName(fd, directory))) {
     return InUse(directory.string(),
                  "another process writes there; wait for it or choose another output.uri");
   }

@@ -50,7 +50,8 @@ inline constexpr const char* kOwnerKey = "owner.json";
 class DirectoryLock {
  public:
   enum class IfHeld { kRefuse, kWait };
-  /// OUTPUT_IN_USE where another process holds it, with kRefuse.
+  /// OUTPUT_IN_USE where another process holds it, with kRefuse, or removes the directory
+  /// meanwhile.
   [[nodiscard]] static absl::StatusOr<std::shared_ptr<const DirectoryLock>> Take(
       const std::filesystem::path& directory, IfHeld if_held = IfHeld::kRefuse);
   ~DirectoryLock();

@@ -50,8 +50,14 @@ absl::Status CheckFinalPlaces(const fs::path& output, const std::vector<std::str
 absl::Status ClearAttempt(const fs::path& attempt, const Publisher& publisher, bool is_own_name,
                           bool& made_output) {
   const std::optional<Owner> owner = IsDirectory(attempt) ? ReadOwner(attempt) : std::nullopt;
+  std::shared_ptr<const DirectoryLock> lock;  // held while the directory goes
   if (!owner) {
-    if (!is_own_name || ::rmdir(attempt.c_str()) == 0) return absl::OkStatus();
+    if (!is_own_name) return absl::OkStatus();
+    if (IsDirectory(attempt)) {
+      // Without an owner it may be a run's that began just now.
+      TEQ_ASSIGN_OR_RETURN(lock, DirectoryLock::Take(attempt));
+      if (::rmdir(attempt.c_str()) == 0) return absl::OkStatus();
+    }
     return InUse(attempt.string(),
                  "is not an attempt of teqd's; remove it or choose another output.uri");
   }
@@ -60,7 +66,7 @@ absl::Status ClearAttempt(const fs::path& attempt, const Publisher& publisher, b
     return NewerAttempt(attempt.string(), owner->fence, publisher.fence);
   }
   if (!same_job) {
-    TEQ_RETURN_IF_ERROR(DirectoryLock::Take(attempt).status());
+    TEQ_ASSIGN_OR_RETURN(lock, DirectoryLock::Take(attempt));
     if (Exists(attempt / kManifestKey)) {
       return InUse(attempt.string(),
                    fmt::format("{} is about to publish there; wait for it, choose another "
@@ -216,8 +222,8 @@ absl::Status DirectoryPublication::Begin(const std::vector<std::string>& format_
     return Sync(output);
   }();
   if (!status.ok()) {
-    // The first error is the one to tell.
-    RemoveTree(attempt).IgnoreError();
+    // The first error is the one to tell. Without the lock the name may be another run's by now.
+    if (lock_) RemoveTree(attempt).IgnoreError();
     if (made_output) ::rmdir(output.c_str());
   }
   return status;
@@ -264,19 +270,20 @@ absl::Status DirectoryPublication::Publish(const std::string& manifest_sha256,
 
 absl::Status DirectoryPublication::Abandon() {
   const fs::path attempt = AttemptDirectory();
-  const bool is_own = lock_ != nullptr;
-  lock_.reset();
+  std::shared_ptr<const DirectoryLock> lock = std::exchange(lock_, nullptr);  // until it is gone
   if (!IsDirectory(attempt)) return absl::OkStatus();
   const std::optional<Owner> owner = ReadOwner(attempt);
+  if (owner && owner->job_uid != publisher_.job_uid) return absl::OkStatus();
+  if (!lock) {
+    // Runs have no uid and share one name: what is locked or sealed may be another run's.
+    absl::StatusOr<std::shared_ptr<const DirectoryLock>> taken = DirectoryLock::Take(attempt);
+    if (!taken.ok()) return absl::OkStatus();
+    lock = *std::move(taken);
+    if (publisher_.job_uid.empty() && Exists(attempt / kManifestKey)) return absl::OkStatus();
+  }
   if (!owner) {
     ::rmdir(attempt.c_str());
     return absl::OkStatus();
-  }
-  if (owner->job_uid != publisher_.job_uid) return absl::OkStatus();
-  if (!is_own) {
-    // Runs have no uid and share one name: what is locked or sealed may be another run's.
-    if (!DirectoryLock::Take(attempt).ok()) return absl::OkStatus();
-    if (publisher_.job_uid.empty() && Exists(attempt / kManifestKey)) return absl::OkStatus();
   }
   TEQ_RETURN_IF_ERROR(RemoveTree(attempt));
   if (owner->made_output && ::rmdir(output_.c_str()) == 0) return Sync(output_.parent_path());

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <charconv>
 #include <filesystem>
+#include <map>
+#include <mutex>
 #include <optional>
 #include <utility>
 
@@ -32,6 +34,24 @@ std::optional<std::uint64_t> Number(std::string_view text) {
   return number;
 }
 
+// The whole file's size, of an answer that is a range of it: "bytes 0-9/100".
+std::optional<std::uint64_t> TotalOf(const HttpAnswer& answer) {
+  const std::string range = answer.Header("content-range");
+  const std::size_t slash = range.rfind('/');
+  if (slash == std::string::npos) return std::nullopt;
+  return Number(std::string_view(range).substr(slash + 1));
+}
+
+// What tells a file without a strong ETag from the next one of its name.
+struct Version {
+  std::uint64_t bytes = 0;
+  std::string last_modified;  // empty where the server does not say it
+
+  [[nodiscard]] bool HasDateOf(const HttpAnswer& answer) const {
+    return last_modified.empty() || answer.Header("last-modified") == last_modified;
+  }
+};
+
 // The place of a Location header that a message may show: without a query, which may be a secret.
 std::string Shown(std::string_view url) {
   std::string shown(url.substr(0, std::min<std::size_t>(url.find_first_of("?#"), 200)));
@@ -45,23 +65,23 @@ class HttpsStore : public ObjectStore {
   explicit HttpsStore(HttpsStoreOptions options) : options_(std::move(options)) {}
 
   [[nodiscard]] absl::StatusOr<ObjectInfo> Head(const std::string& key) const override {
-    TEQ_ASSIGN_OR_RETURN(HttpRequest request, RequestOf(key));
-    request.method = "HEAD";
     HttpAnswer answer;
-    TEQ_RETURN_IF_ERROR(
-        Retry(options_.retry, options_.world, [&](int) { return Try(key, request, answer); }));
-    const std::optional<std::uint64_t> bytes = Number(answer.Header("content-length"));
-    if (!bytes) {
-      return BadAnswer(key, "has no Content-Length; serve the file itself, not a page made of it");
+    TEQ_ASSIGN_OR_RETURN(ObjectInfo object, AskHead(key, answer));
+    const std::lock_guard lock(mutex_);
+    if (object.etag.empty()) {
+      versions_[key] = {.bytes = object.bytes, .last_modified = answer.Header("last-modified")};
+    } else {
+      versions_.erase(key);
     }
-    return ObjectInfo{.key = key, .bytes = *bytes, .etag = StrongEtag(answer)};
+    return object;
   }
 
   [[nodiscard]] absl::StatusOr<std::string> Read(const std::string& key, std::uint64_t offset,
                                                  std::uint64_t length,
                                                  const std::string& etag) const override {
     if (length == 0 || offset + length < offset) {
-      TEQ_ASSIGN_OR_RETURN(const ObjectInfo object, Head(key));
+      HttpAnswer answer;
+      TEQ_ASSIGN_OR_RETURN(const ObjectInfo object, AskHead(key, answer));
       if (!etag.empty() && object.etag != etag) return Changed(key);
       return length == 0 && offset <= object.bytes ? absl::StatusOr<std::string>("")
                                                    : BeyondEnd(key);
@@ -118,6 +138,30 @@ class HttpsStore : public ObjectStore {
   }
 
  private:
+  // What the server says of a file, and the answer that says it.
+  [[nodiscard]] absl::StatusOr<ObjectInfo> AskHead(const std::string& key,
+                                                   HttpAnswer& answer) const {
+    TEQ_ASSIGN_OR_RETURN(HttpRequest request, RequestOf(key));
+    request.method = "HEAD";
+    TEQ_RETURN_IF_ERROR(
+        Retry(options_.retry, options_.world, [&](int) { return Try(key, request, answer); }));
+    const std::optional<std::uint64_t> bytes = Number(answer.Header("content-length"));
+    if (!bytes) {
+      return BadAnswer(key, "has no Content-Length; serve the file itself, not a page made of it");
+    }
+    return ObjectInfo{.key = key, .bytes = *bytes, .etag = StrongEtag(answer)};
+  }
+
+  // What the bytes of a file without a strong ETag have to come from; nothing where an etag tells
+  // it, or where Head was not asked.
+  [[nodiscard]] std::optional<Version> ExpectedVersion(const ObjectInfo& object) const {
+    if (!object.etag.empty()) return std::nullopt;
+    const std::lock_guard lock(mutex_);
+    const auto found = versions_.find(object.key);
+    if (found == versions_.end()) return std::nullopt;
+    return found->second;
+  }
+
   [[nodiscard]] absl::StatusOr<HttpRequest> RequestOf(const std::string& key) const {
     TEQ_RETURN_IF_ERROR(CheckKey(key));
     return HttpRequest{.url = options_.base_url + EncodePath(key),
@@ -217,9 +261,10 @@ class HttpsStore : public ObjectStore {
       request->headers.emplace_back("If-Match", "\"" + object.etag + "\"");
       if (!is_whole) request->headers.emplace_back("If-Range", "\"" + object.etag + "\"");
     }
+    const std::optional<Version> version = ExpectedVersion(object);
     absl::Status refused;
     request->sink = [&](const HttpAnswer& answer, std::string_view bytes) {
-      refused = CheckHead(object, answer, is_whole, first);
+      refused = CheckHead(object, version, answer, is_whole, first);
       if (refused.ok() && bytes.size() > part.length - received) {
         refused = BadAnswer(object.key, "has more bytes than asked for");
       }
@@ -240,23 +285,27 @@ class HttpsStore : public ObjectStore {
   }
 
   // What has to hold before a byte of an answer is taken.
-  [[nodiscard]] absl::Status CheckHead(const ObjectInfo& object, const HttpAnswer& answer,
-                                       bool is_whole, std::uint64_t first) const {
+  [[nodiscard]] absl::Status CheckHead(const ObjectInfo& object,
+                                       const std::optional<Version>& version,
+                                       const HttpAnswer& answer, bool is_whole,
+                                       std::uint64_t first) const {
     if (!object.etag.empty() && StrongEtag(answer) != object.etag) return Changed(object.key);
-    if (is_whole) {
-      // Without an ETag the length is all that tells one file from the next.
-      return Number(answer.Header("content-length")).value_or(object.bytes) == object.bytes
-                 ? absl::OkStatus()
-                 : Changed(object.key);
+    if (!is_whole && !answer.IsRangeFrom(first)) {
+      return Error(StatusCode::kFailedPrecondition, "NO_RANGES",
+                   fmt::format("{}: the server does not serve ranges of files; use one that does "
+                               "(nginx, for example), or copy the file",
+                               Uri(object.key)));
     }
-    if (answer.IsRangeFrom(first)) return absl::OkStatus();
-    return Error(StatusCode::kFailedPrecondition, "NO_RANGES",
-                 fmt::format("{}: the server does not serve ranges of files; use one that does "
-                             "(nginx, for example), or copy the file",
-                             Uri(object.key)));
+    if (version && !version->HasDateOf(answer)) return Changed(object.key);
+    const bool has_size =
+        is_whole ? Number(answer.Header("content-length")).value_or(object.bytes) == object.bytes
+                 : !version || TotalOf(answer) == version->bytes;
+    return has_size ? absl::OkStatus() : Changed(object.key);
   }
 
   HttpsStoreOptions options_;
+  mutable std::mutex mutex_;
+  mutable std::map<std::string, Version> versions_;  // by key, as the last Head found it
 };
 
 }  // namespace

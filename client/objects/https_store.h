@@ -10,8 +10,9 @@
 
 namespace teq::objects {
 
-/// A path of a web server, to read from by ranges. An etag is the server's strong one; without one,
-/// bytes that change between two ranges go unnoticed unless their number changes too.
+/// A path of a web server, to read from by ranges. An etag is the server's strong one; where a file
+/// has none, size and Last-Modified have to stay as the store's last Head of it found them, and a
+/// change of neither goes unnoticed.
 struct HttpsStoreOptions {
   std::string base_url;   // encoded, with a slash at its end; what a key is put behind
   std::string uri;        // what messages call it, without a slash at its end

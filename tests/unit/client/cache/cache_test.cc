@@ -198,6 +198,35 @@ TEST_F(CacheTest, EntryWhoseBytesWereCutShortIsMadeAnew) {
   EXPECT_EQ(ContentOf(files->front()->path()), std::string(100, 'a'));
 }
 
+// Root may open any file: here a symbolic link and below a directory stand for what is refused.
+TEST_F(CacheTest, EntryThatCannotBeOpenedNowIsNamedAndKept) {
+  Cache cache(OptionsOf(1000));
+  const Source a = Put("a", std::string(100, 'a'));
+  Use(cache, a);
+  const fs::path bytes = cache.EntryDirectory(a) / "bytes";
+  fs::rename(bytes, root_ / "elsewhere");
+  fs::create_symlink(root_ / "elsewhere", bytes);
+  const absl::Status status = cache.Admit("model", {a}, Go).status();
+  EXPECT_EQ(ErrorReason(status), "CACHE_UNUSABLE");
+  EXPECT_THAT(std::string(status.message()), HasSubstr(bytes.string()));
+  fs::rename(root_ / "elsewhere", bytes);
+  Use(cache, a);
+  EXPECT_EQ(store_->bytes_read(), 100);
+}
+
+TEST_F(CacheTest, EntryThatCannotBeLockedIsNotSaidToBeInUse) {
+  Cache cache(OptionsOf(300));
+  const Source a = Put("a", std::string(200, 'a'));
+  Use(cache, a);
+  const fs::path lock = CachedFile::LockFile(cache.EntryDirectory(a));
+  fs::remove(lock);
+  fs::create_directory(lock);
+  const absl::Status status = cache.Admit("model", {Put("b", std::string(200, 'b'))}, Go).status();
+  EXPECT_EQ(ErrorReason(status), "CACHE_UNUSABLE");
+  EXPECT_THAT(std::string(status.message()), HasSubstr(lock.string()));
+  EXPECT_TRUE(Has(cache, a));
+}
+
 TEST_F(CacheTest, WaitForTheLockEndsWhenTheJobIsCancelled) {
   Cache cache(OptionsOf(1000));
   Use(cache, Put("a", "a"));

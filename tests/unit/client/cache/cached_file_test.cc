@@ -133,6 +133,35 @@ TEST_F(CachedFileTest, BytesWithAnotherDigestThanAnnouncedAreAnErrorAndNotBeliev
   ExpectWholeAfterReads(3);
 }
 
+TEST_F(CachedFileTest, DigestOfTheWholeIsTakenAnewWhereAChunkWasFetchedAgain) {
+  const Source source = Put("text", "xyz");
+  {
+    const auto file = Open(source);
+    ASSERT_TRUE(FetchAll(*file).ok());
+    ASSERT_TRUE(file->Sha256(Go).ok());
+  }
+  Overwrite(cache_->EntryDirectory(source) / "bytes", 1, "?");
+  store_->Alter("text", "abc");
+  const auto file = Open(source);
+  ASSERT_TRUE(FetchAll(*file).ok());
+  EXPECT_EQ(file->Sha256(Go).value(), kAbc);
+}
+
+TEST_F(CachedFileTest, ChunkThatWasFetchedAgainHasToMakeTheWholeThatWasAnnounced) {
+  Source source = Put("text", "abc");
+  source.object.sha256 = kAbc;
+  {
+    const auto file = Open(source);
+    ASSERT_TRUE(FetchAll(*file).ok());
+    ASSERT_EQ(file->Sha256(Go).value(), kAbc);
+  }
+  Overwrite(cache_->EntryDirectory(source) / "bytes", 1, "?");
+  store_->Alter("text", "abd");
+  const auto file = Open(source);
+  ASSERT_TRUE(FetchAll(*file).ok());
+  EXPECT_EQ(ErrorReason(file->Sha256(Go).status()), "OBJECT_CORRUPT");
+}
+
 TEST_F(CachedFileTest, FullDiskNamesTheFileAndTheRemedy) {
   // A limit of the process stands in for a disk's end.
   const pid_t child = Fork([&] {

@@ -43,12 +43,19 @@ class FakeStore final : public objects::ObjectStore {
   explicit FakeStore(std::string uri = "s3://bucket/model", bool is_listable = true)
       : uri_(std::move(uri)), is_listable_(is_listable) {}
 
-  /// An object with an etag of its own; replaces one.
-  objects::ObjectInfo Put(const std::string& key, std::string content) {
-    const objects::ObjectInfo info{
-        .key = key, .bytes = content.size(), .etag = fmt::format("etag-{}", ++etags_)};
+  /// An object with an etag of its own; replaces one. `sha256` is what the store says of it.
+  objects::ObjectInfo Put(const std::string& key, std::string content, std::string sha256 = {}) {
+    const objects::ObjectInfo info{.key = key,
+                                   .bytes = content.size(),
+                                   .etag = fmt::format("etag-{}", ++etags_),
+                                   .sha256 = std::move(sha256)};
     objects_[key] = {info, std::move(content)};
     return info;
+  }
+
+  /// Other bytes of an object, under the etag that it has.
+  void Alter(const std::string& key, std::string content) {
+    objects_.at(key).second = std::move(content);
   }
 
   /// Called before each read, with its offset; an error is what the read then answers.

@@ -45,11 +45,14 @@ class Gate {
 
 class FetcherTest : public CacheTestBase {
  protected:
-  std::shared_ptr<CachedFile> Admit(const std::string& key, std::string content) {
+  std::shared_ptr<CachedFile> Admit(const Source& source) {
     Cache cache(OptionsOf(100'000));
-    const auto files = cache.Admit("model", {Put(key, std::move(content))}, Go);
+    const auto files = cache.Admit("model", {source}, Go);
     EXPECT_TRUE(files.ok()) << files.status();
     return files->front();
+  }
+  std::shared_ptr<CachedFile> Admit(const std::string& key, std::string content) {
+    return Admit(Put(key, std::move(content)));
   }
 };
 
@@ -146,6 +149,22 @@ TEST_F(FetcherTest, ErrorReachesWhoWaitsAndTheNextCallTriesAnew) {
             "OBJECT_STORE_UNAVAILABLE");
   fails = false;
   EXPECT_TRUE(fetcher.EnsureRange(number, 0, 3 * kChunk, GoOn).ok());
+}
+
+TEST_F(FetcherTest, WrongDigestReachesWhoeverAsksForBytesOfTheFileFromThenOn) {
+  Source source = Put("wrong", std::string(2 * kChunk, 'w'));
+  source.object.sha256 = std::string(64, 'a');
+  Fetcher fetcher(1);
+  const std::size_t wrong = fetcher.Add(Admit(source));
+  const std::size_t next = fetcher.Add(Admit("next", "abc"));
+  fetcher.Prefetch();
+  // Whether the digest is taken before this call returns is open.
+  fetcher.EnsureRange(wrong, 0, 2 * kChunk, GoOn).IgnoreError();
+  // The one thread takes digests in the order of the files.
+  ASSERT_TRUE(fetcher.Sha256(next, GoOn).ok());
+  EXPECT_EQ(ErrorReason(fetcher.EnsureRange(wrong, 0, 1, GoOn)), "OBJECT_CORRUPT");
+  EXPECT_EQ(ErrorReason(fetcher.Sha256(wrong, GoOn).status()), "OBJECT_CORRUPT");
+  EXPECT_TRUE(fetcher.EnsureRange(next, 0, 1, GoOn).ok());
 }
 
 TEST_F(FetcherTest, EndsInTheMiddleOfAPrefetch) {

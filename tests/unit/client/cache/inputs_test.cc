@@ -127,6 +127,20 @@ TEST_F(InputsTest, PickledWeightsAreRefusedUnfetched) {
   }
 }
 
+TEST_F(InputsTest, SmallFileThatIsNotWhatTheStoreAnnouncedIsRefused) {
+  store_->Put("config.json", "{}");
+  store_->Put("tokenizer.json", "{ }", std::string(64, 'a'));
+  Inputs inputs = Make();
+  const absl::Status status = inputs.FetchModel("s3://bucket/model").status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(ErrorReason(status), "OBJECT_CORRUPT");
+  EXPECT_THAT(std::string(status.message()), HasSubstr("s3://bucket/model/tokenizer.json"));
+  // printf '{ }' | sha256sum
+  store_->Put("tokenizer.json", "{ }",
+              "257c1be96ae69f4b01c2c69bdb6d78605f59175819fb007d0bf245bf48444c4a");
+  EXPECT_TRUE(Make().FetchModel("s3://bucket/model").ok());
+}
+
 TEST_F(InputsTest, ErrorsNameTheUriAndKeepTheirReason) {
   store_->Put("config.json", "{}");
   store_->Put("model.safetensors", "short");

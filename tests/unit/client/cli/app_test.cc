@@ -1,5 +1,7 @@
 #include "client/cli/app.h"
 
+#include <unistd.h>
+
 #include <atomic>
 #include <filesystem>
 #include <fstream>
@@ -287,7 +289,7 @@ TEST_F(AppTest, EstimateTellsTheServersRefusal) {
 }
 
 TEST_F(AppTest, LocalEstimateNeedsNoServer) {
-  const std::string model = ::testing::TempDir() + "teqctl-model";
+  const std::string model = fmt::format("{}teqctl-model-{}", ::testing::TempDir(), ::getpid());
   std::filesystem::create_directories(model);
   std::ofstream(model + "/config.json") << R"({"model_type": "llama", "hidden_size": 64,
       "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -307,6 +309,7 @@ output: {{uri: "file:///out/m"}}
   EXPECT_EQ(Run({"estimate", "--local", "-f", "-"}, kJobFile), kRefused);
   EXPECT_THAT(Err(), StartsWith("teqctl: CONFIG_NOT_READABLE: model.uri: config.json of "
                                 "file:///models/m cannot be read from here"));
+  std::filesystem::remove_all(model);
 }
 
 // ---- Submit ----
@@ -350,10 +353,11 @@ TEST_F(AppTest, SubmitTakesRequestIdAndProjectFromTheCommandLine) {
 }
 
 TEST_F(AppTest, SubmitReadsAFile) {
-  const std::string path = ::testing::TempDir() + "/teqctl-job.yaml";
+  const std::string path = fmt::format("{}teqctl-job-{}.yaml", ::testing::TempDir(), ::getpid());
   std::ofstream(path) << kJobFile;
   EXPECT_EQ(Run({"submit", "-f", path}), kOk) << Err();
   EXPECT_EQ(service_.created.parent(), "projects/search");
+  std::filesystem::remove(path);
 }
 
 TEST_F(AppTest, ValidateOnlyQueuesNothing) {

@@ -1,6 +1,7 @@
 #include "client/model_info/gguf_rules.h"
 
 #include <gmock/gmock.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -45,7 +46,8 @@ class GgufRulesTest : public testing::Test {
  protected:
   GgufRulesTest()
       : directory_(std::filesystem::path(testing::TempDir()) /
-                   testing::UnitTest::GetInstance()->current_test_info()->name()) {
+                   (testing::UnitTest::GetInstance()->current_test_info()->name() +
+                    std::to_string(getpid()))) {
     std::filesystem::create_directories(directory_);
     Write(Tokenizer(ByteLevel(true)));
     Describe(R"({"model_type": "llama", "hidden_size": 64, "intermediate_size": 128,

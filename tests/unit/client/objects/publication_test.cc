@@ -1,5 +1,7 @@
 #include "client/objects/publication.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -13,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "client/objects/temporary_file.h"
 #include "fmt/format.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -459,6 +462,20 @@ TEST_F(PublicationTest, TwoRunsWithoutAServerDoNotShareAnOutput) {
   // What the refused one cleans up is not the other's.
   ASSERT_TRUE(Find(Publisher{}).Abandon().ok());
   EXPECT_TRUE(fs::exists(first.StagingDirectory("gptq")));
+}
+
+TEST_F(PublicationTest, AttemptThatAnotherRunHasLockedAndNotYetOwnsStays) {
+  fs::create_directories(output_ / "1-1");
+  const Descriptor other(::open((output_ / "1-1").c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  ASSERT_EQ(::flock(other.get(), LOCK_EX | LOCK_NB), 0);
+  EXPECT_EQ(ErrorReason(Begin(Publisher{}).status()), "OUTPUT_IN_USE");
+  ASSERT_TRUE(Find(Publisher{}).Abandon().ok());
+  EXPECT_TRUE(fs::is_directory(output_ / "1-1"));
+}
+
+TEST_F(PublicationTest, AttemptThatADeadRunHadNotYetOwnedIsReplaced) {
+  fs::create_directories(output_ / "1-1");
+  EXPECT_TRUE(Begin(Publisher{}).ok());
 }
 
 TEST_F(PublicationTest, RunWithoutAServerReplacesACrashedOne) {
