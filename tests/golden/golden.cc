@@ -1,9 +1,11 @@
 // Compares the engine with a golden.json that another program recorded beside a checkpoint: token
 // ids must be equal, and logits within 1e-3 in float32. Prints one line a model; exit status 1
 // where any differs.
+#include <cmath>
 #include <cstdio>
 #include <fstream>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "fmt/format.h"
 #include "nlohmann/json.hpp"
@@ -33,11 +35,14 @@ absl::StatusOr<double> LargestDifference(const std::string& directory,
   TEQ_ASSIGN_OR_RETURN(const torch::Tensor batch,
                        model::Logits(decoder, torch::tensor(ids, torch::kInt64).unsqueeze(0)));
   const torch::Tensor logits = batch[0];
+  if (golden.at("logits").empty()) return absl::InvalidArgumentError("golden.json has no logits");
   double largest = 0;
   for (const auto& row : golden.at("logits")) {
     const torch::Tensor expected = torch::tensor(row.at("values").get<std::vector<float>>());
     const torch::Tensor actual = logits[row.at("position").get<std::int64_t>()];
-    largest = std::max(largest, (actual - expected).abs().max().item<double>());
+    const auto most = (actual - expected).abs().max().item<double>();
+    // std::max would drop a NaN.
+    if (most > largest || std::isnan(most)) largest = most;
   }
   return largest;
 }

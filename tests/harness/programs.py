@@ -118,11 +118,11 @@ class Answer:
         return f"exit code {self.code}\n--- out\n{self.out}\n--- err\n{self.err}"
 
 
-def run(name, *arguments, seconds=120, environment=None, text_input=None):
-    """Runs a program to its end."""
+def run(name, *arguments, seconds=120, environment=None, text_input=None, directory=None):
+    """Runs a program to its end, in `directory`, where a worker without --data keeps its files."""
     return Answer(subprocess.run(
         [str(BIN / name), *map(str, arguments)], input=text_input, text=True, timeout=seconds,
-        capture_output=True, env={**os.environ, **(environment or {})}, check=False))
+        capture_output=True, env={**os.environ, **(environment or {})}, cwd=directory, check=False))
 
 
 class House:
@@ -253,7 +253,9 @@ class HouseTest(unittest.TestCase):
 
     def _close(self):
         outcome = self._outcome.result
-        if any(test is self for test, _ in [*outcome.failures, *outcome.errors]):
+        # What failed may be a sub-test.
+        if any(getattr(test, "test_case", test) is self
+               for test, _ in [*outcome.failures, *outcome.errors]):
             for log in sorted(self.house.root.glob("*.log")):
                 print(f"--- {log.name}\n{log.read_text(errors='replace')[-6000:]}", flush=True)
         self.house.close()

@@ -8,6 +8,9 @@ import unittest
 from harness import models, programs
 from harness.jobs import Workshop
 
+# How teqctl ends: the job failed in its run, teqctl refused it, the server did.
+FAILED, INVALID, REFUSED = 1, 2, 3
+
 
 class BadInputTest(programs.HouseTest):
     def setUp(self):
@@ -19,15 +22,15 @@ class BadInputTest(programs.HouseTest):
         self.house.start_server()
         self.house.start_worker()
 
-    def refuse(self, reason, *words, job=None):
+    def refuse(self, reason, *words, job=None, codes=(FAILED, INVALID, REFUSED)):
         """The job is refused by teqctl or the server, or fails in its run, for `reason`."""
-        self.refuse_file(reason, *words, file=self.workshop.write(job or self.job))
+        self.refuse_file(reason, *words, file=self.workshop.write(job or self.job), codes=codes)
         self.assert_nothing_published(self.output)
 
-    def refuse_file(self, reason, *words, file):
+    def refuse_file(self, reason, *words, file, codes=(FAILED, INVALID, REFUSED)):
         answer = self.house.ctl("submit", "-f", file, "--watch", "-o", "json")
-        self.assertIn(answer.code, (1, 2, 3), answer)
-        if answer.code == 1:
+        self.assertIn(answer.code, codes, answer)
+        if answer.code == FAILED:
             job = answer.json()
             self.assertEqual(job["state"], "FAILED")
             # Nobody tries again what cannot work.
@@ -148,35 +151,37 @@ class BadInputTest(programs.HouseTest):
     def test_group_size_that_does_not_divide_names_layers_and_remedy(self):
         self.job["recipe"]["weights"]["group_size"] = 48
         self.refuse("GROUP_SIZE_MISMATCH", "48", "model.layers.0.self_attn.q_proj",
-                    "-1 for whole rows")
+                    "-1 for whole rows", codes=[REFUSED])
 
     def test_zero_points_that_do_not_fill_words(self):
         config = {**models.TINY_CONFIG, "num_key_value_heads": 1}
         model = models.write_checkpoint(self.house.root / "narrow", config)
         self.job["model"]["uri"] = programs.file_uri(model)
-        self.refuse("SHAPE_NOT_PACKABLE", "GPTQ", "model.layers.0.self_attn.k_proj", "skip: true")
+        self.refuse("SHAPE_NOT_PACKABLE", "GPTQ", "model.layers.0.self_attn.k_proj", "skip: true",
+                    codes=[REFUSED])
 
     def test_unknown_field_is_named_with_its_line(self):
         file = self.house.root / "job.yaml"
         file.write_text("project: test\nmodel: {uri: file:///m}\nrecipe:\n  weigths: {bits: 4}\n")
-        self.refuse_file("INVALID_JOB_FILE", f"{file}:4", "weigths", "weights", file=file)
+        self.refuse_file("INVALID_JOB_FILE", f"{file}:4", "weigths", "weights", file=file,
+                         codes=[INVALID])
 
     def test_broken_yaml(self):
         file = self.house.root / "job.yaml"
         file.write_text("model: {uri: [\n")
-        self.refuse_file("INVALID_JOB_FILE", str(file), file=file)
+        self.refuse_file("INVALID_JOB_FILE", str(file), file=file, codes=[INVALID])
 
     def test_five_bits(self):
         self.job["recipe"]["weights"]["bits"] = 5
-        self.refuse("INVALID_SPEC", "recipe.weights.bits", "5", "2, 3, 4 or 8")
+        self.refuse("INVALID_SPEC", "recipe.weights.bits", "5", "2, 3, 4 or 8", codes=[INVALID])
 
     def test_uri_of_another_scheme(self):
         self.job["model"]["uri"] = "gopher://models/llama"
-        self.refuse("INVALID_SPEC", "model.uri", "gopher")
+        self.refuse("INVALID_SPEC", "model.uri", "gopher", codes=[INVALID])
 
     def test_uri_that_leaves_its_directory(self):
         self.job["calibration"]["uri"] = f"file://{self.workshop.root}/shop/../calibration.txt"
-        self.refuse("INVALID_SPEC", "calibration.uri", "..")
+        self.refuse("INVALID_SPEC", "calibration.uri", "..", codes=[INVALID])
 
     def test_output_of_another_job(self):
         self.house.wait_for_state(self.house.submit(self.workshop.write(self.job))["name"],
@@ -189,15 +194,14 @@ class BadInputTest(programs.HouseTest):
 
     def test_override_that_matches_no_layer(self):
         self.job["recipe"]["overrides"] = [{"match": "model.layers.7.mlp.up_proj", "skip": True}]
-        self.refuse("INVALID_SPEC", "model.layers.7.mlp.up_proj")
+        self.refuse("INVALID_SPEC", "model.layers.7.mlp.up_proj", codes=[REFUSED])
 
     def test_output_that_cannot_be_made(self):
         blocker = self.house.root / "file"
         blocker.write_text("in the way")
         self.job["output"]["uri"] = programs.file_uri(blocker / "output")
-        self.output = blocker / "output"
-        answer = self.house.ctl("submit", "-f", self.workshop.write(self.job), "--watch")
-        self.assertIn(answer.code, (1, 3), answer)
+        self.refuse_file("OUTPUT_IN_USE", str(blocker), "is not a directory",
+                         file=self.workshop.write(self.job), codes=[FAILED])
         self.assertEqual(blocker.read_text(), "in the way")
 
 
@@ -211,14 +215,13 @@ class AllowedUrisTest(programs.HouseTest):
         self.assertEqual(self.house.submit(inside)["state"], "QUEUED")
         job = workshop.job()
         job["output"]["uri"] = programs.file_uri(self.house.root / "elsewhere")
-        answer = self.house.ctl("submit", "-f", workshop.write(job), "-o", "json")
-        self.assertEqual(answer.code, 3, answer)
-        self.assertEqual(programs.error_reason(json.loads(answer.err)), "URI_NOT_ALLOWED")
         # A link does not help.
         (workshop.root / "link").symlink_to(self.house.root)
-        job["output"]["uri"] = programs.file_uri(workshop.root / "link" / "elsewhere")
-        answer = self.house.ctl("submit", "-f", workshop.write(job), "-o", "json")
-        self.assertEqual(answer.code, 3, answer)
+        for directory in (self.house.root, workshop.root / "link"):
+            job["output"]["uri"] = programs.file_uri(directory / "elsewhere")
+            answer = self.house.ctl("submit", "-f", workshop.write(job), "-o", "json")
+            self.assertEqual(answer.code, REFUSED, answer)
+            self.assertEqual(programs.error_reason(json.loads(answer.err)), "URI_NOT_ALLOWED")
 
 
 if __name__ == "__main__":

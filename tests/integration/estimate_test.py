@@ -79,8 +79,16 @@ class EstimateTest(programs.HouseTest):
         self.assertIn("resources.memory_limit_bytes: 16 is out of range", answer.err)
 
     def test_local_estimate_is_the_servers_without_times(self):
-        file, _ = self.workshop.file()
-        self.assertEqual(self.estimate(file, "--local"), self.estimate(file))
+        # With a limit of the job's own, the plan does not depend on what memory the worker has.
+        file, _ = self.workshop.file(resources={"memory_limit_bytes": 1 << 30})
+        self.house.start_worker()
+        estimate = self.known(file)
+        self.assertGreater(estimate["workers"].pop()["seconds"], 0)
+        for stage in estimate["stages"]:
+            self.assertGreaterEqual(stage.pop("seconds"), 0)
+        # What the time of measuring was taken from.
+        self.assertIn("are taken to have", estimate["notes"].pop())
+        self.assertEqual(self.estimate(file, "--local"), estimate)
 
 
 class OutputSizeTest(unittest.TestCase):

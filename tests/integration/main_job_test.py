@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import math
 import pathlib
 import shutil
+import statistics
 import subprocess
 import unittest
 from xml.etree import ElementTree
@@ -117,7 +119,8 @@ class MainJobTest(programs.HouseTest):
         alone = self.workshop.job(steps=3)
         report = self.house.root / "report.json"
         answer = programs.run("teq-worker", "--threads", "1", "run", "--job",
-                              self.workshop.write(alone), "--report", report)
+                              self.workshop.write(alone), "--report", report,
+                              directory=self.house.root)
         self.assertEqual(answer.code, 0, answer)
         output = pathlib.Path(alone["output"]["uri"].removeprefix("file://"))
         self.assertEqual((output / "gptq" / "model.safetensors").read_bytes(), served)
@@ -137,7 +140,7 @@ class IndependentCheckTest(unittest.TestCase):
 
     def _run(self, job):
         answer = programs.run("teq-worker", "--threads", "1", "run", "--job",
-                              self.workshop.write(job))
+                              self.workshop.write(job), directory=self.house.root)
         self.assertEqual(answer.code, 0, answer)
         output = pathlib.Path(job["output"]["uri"].removeprefix("file://"))
         return output, json.loads((output / "report.json").read_text())
@@ -159,6 +162,46 @@ class IndependentCheckTest(unittest.TestCase):
                 self.assertAlmostEqual(found["quantized"], packed, delta=1e-3 * packed)
                 rounded = self._perplexity(reference.round_to_nearest(plain, bits, 32))
                 self.assertAlmostEqual(found["round_to_nearest"], rounded, delta=1e-3 * rounded)
+
+    def _choices(self, tensors, questions):
+        """Which of each question's two choices, 0 or 1, is the likelier by its length."""
+        model = reference.Llama(models.TINY_CONFIG, tensors)
+
+        def score(context, choice):
+            losses = model.losses(reference.byte_ids(f"{context} {choice}"))
+            return -sum(losses[-len(choice) - 1:]) / len(choice)
+
+        return [int(score(context, second) > score(context, first))
+                for context, first, second in questions]
+
+    def test_accuracy_on_a_task_is_that_of_the_published_bytes(self):
+        words = models.random_text(120, seed=4).split()
+        questions = list(zip(words[::3], words[1::3], words[2::3]))
+        chosen = self._choices(models.read_safetensors(self.workshop.model / "model.safetensors"),
+                               questions)
+        float_right = [1, 1, 1, 1, 0, 0]
+        answers = [choice if right else 1 - choice
+                   for choice, right in zip(chosen, float_right, strict=True)]
+        task = self.house.root / "task.jsonl"
+        task.write_text("".join(
+            json.dumps({"context": context, "choices": [" " + first, " " + second],
+                        "answer": answer}) + "\n"
+            for (context, first, second), answer in zip(questions, answers)))
+        job = self.workshop.job(steps=2)
+        job["recipe"]["weights"]["bits"] = 2
+        job["evaluation"]["tasks"] = [programs.file_uri(task)]
+        output, report = self._run(job)
+        chosen = self._choices(reference.dequantize(output / "gptq"), questions)
+        right = [int(choice == answer) for choice, answer in zip(chosen, answers)]
+        (found,) = report["tasks"]
+        self.assertEqual((found["task"], found["examples"]), (programs.file_uri(task), 6))
+        self.assertAlmostEqual(found["full_precision_accuracy"], 4 / 6)
+        self.assertAlmostEqual(found["quantized_accuracy"], sum(right) / 6)
+        # Of the mean of six, and of that of their differences.
+        self.assertAlmostEqual(found["standard_error"], statistics.stdev(right) / math.sqrt(6))
+        differences = [one - other for one, other in zip(right, float_right)]
+        self.assertAlmostEqual(found["difference_standard_error"],
+                               statistics.stdev(differences) / math.sqrt(6))
 
     def test_every_composition_is_measured_on_the_published_bytes(self):
         few = {"steps": 3, "batch_size": 2, "objective": "BLOCK_MSE", "end_to_end_steps": 2}

@@ -29,7 +29,8 @@ class QualityTest(unittest.TestCase):
             "evaluation": {"uris": [programs.file_uri(self.text / "kjv_eval.txt")]},
             "output": {"uri": programs.file_uri(output)},
         }))
-        answer = programs.run("teq-worker", "run", "--job", file, seconds=1200)
+        answer = programs.run("teq-worker", "run", "--job", file, seconds=1200,
+                              directory=self.house.root)
         self.assertEqual(answer.code, 0, answer)
         return output, json.loads((output / "report.json").read_text())
 

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import math
 import pathlib
 import re
 import shutil
 import signal
+import struct
 import tempfile
 import threading
 import time
@@ -15,6 +17,7 @@ from harness import certificates, models, programs, s3_server, web
 from harness.jobs import Workshop
 
 TOKEN = "hf_test_token"
+CHUNK = 8 << 20  # what the cache fetches at once
 
 
 def file_bytes(directory):
@@ -265,6 +268,23 @@ class RemoteInputTest(unittest.TestCase):
 
     # Bad input: what is wrong is said before the weights travel.
 
+    def grow_vocabulary(self, tokens):
+        """The served model gets an embedding and a head of that many tokens, and zeros for weights."""
+        config = "/models/tiny/config.json"
+        self.web.files[config] = json.dumps({**models.TINY_CONFIG, "vocab_size": tokens}).encode()
+        content = self.web.files["/models/tiny/model.safetensors"]
+        (length,) = struct.unpack_from("<Q", content)
+        header, end = json.loads(content[8:8 + length]), 0
+        for name, entry in header.items():
+            if name in ("model.embed_tokens.weight", "lm_head.weight"):
+                entry["shape"][0] = tokens
+            begin, end = end, end + 2 * math.prod(entry["shape"])
+            entry["data_offsets"] = [begin, end]
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % 8)
+        self.web.files["/models/tiny/model.safetensors"] = (
+            struct.pack("<Q", len(text)) + text + bytes(end))
+
     def assert_no_weights_fetched(self):
         self.assertFalse([p for p in self.downloads(self.web) if p.endswith(".safetensors")])
 
@@ -286,10 +306,26 @@ class RemoteInputTest(unittest.TestCase):
                      job=self.job(uri))
         self.assertNotIn("/models/tiny/pytorch_model.bin", self.downloads(self.web))
 
-    def test_missing_text_costs_a_header_of_the_weights_at_most(self):
+    def test_missing_text_is_told_when_of_the_weights_only_their_header_has_come(self):
+        self.grow_vocabulary(100_000)
+        weights, sent = "/models/tiny/model.safetensors", []
+        go_on = threading.Event()
+        self.addCleanup(go_on.set)
+
+        def stall(path, first, body):
+            if path == weights:
+                if first > 0:
+                    go_on.wait(60)
+                sent.append(len(body))
+            return body
+
+        self.web.on_range = stall
         job = self.job(f"{self.web.origin}/models/tiny")
         job["calibration"]["uri"] = f"{self.web.origin}/texts/none.txt"
         self.refused("TEXT_NOT_FOUND", job["calibration"]["uri"], job=job)
+        # The chunk that the header lies in; there are four.
+        self.assertGreater(len(self.web.files[weights]), 3 * CHUNK)
+        self.assertEqual(sent, [CHUNK])
 
     def test_header_that_lies_is_refused_by_its_uri(self):
         weights = self.web.files["/models/tiny/model.safetensors"]

@@ -32,7 +32,7 @@ class StartTest(programs.HouseTest):
 
     def test_prefix_that_the_worker_could_never_match_is_refused_at_its_start(self):
         answer = programs.run("teq-worker", "--server", "127.0.0.1:1", "--uri-prefix",
-                              "s4://bucket/", seconds=30)
+                              "s4://bucket/", seconds=30, directory=self.house.root)
         self.assertEqual(answer.code, 2, answer)
         self.assertIn("teq-worker: INVALID_URI: uri_prefixes: ", answer.err)
         self.assertIn("s4://bucket/", answer.err)
@@ -69,7 +69,7 @@ class StartTest(programs.HouseTest):
     def test_device_index_that_nothing_has_is_refused_at_the_workers_start(self):
         for flags, environment in ((("--device-index", "100"), {}), ((), {"TEQ_DEVICE_INDEX": "100"})):
             answer = programs.run("teq-worker", "--server", "127.0.0.1:1", *flags, seconds=30,
-                                  environment=environment)
+                                  environment=environment, directory=self.house.root)
             self.assertEqual(answer.code, 2, answer)
             self.assertIn("teq-worker: DEVICE_NOT_AVAILABLE: ", answer.err)
             self.assertIn("device_index is 100", answer.err)

@@ -29,6 +29,10 @@ class FaultsTest(StoreTest):
         self.store("get", key, target)
         self.assertEqual(target.read_bytes(), content)
 
+    def assert_faults_happened(self):
+        for fault in self.server.faults:
+            self.assertEqual(fault.times, 0, fault.action)
+
     def test_every_operation_is_signed_as_published(self):
         for key in ("plain", "a b+c%2F/ä~*'()!", "=&?#;:@$,", "日本/語"):
             self.store("write", key, key)
@@ -99,6 +103,7 @@ class FaultsTest(StoreTest):
             self.server.faults = [Fault(action, is_part, times=3)]
             self.store("put", action, file)
             self.assertEqual(self.content(action), file.read_bytes(), action)
+            self.assert_faults_happened()
         self.assertEqual(self.server.uploads, {})
 
     def test_completion_that_fails_in_a_200_is_tried_again(self):
@@ -107,6 +112,7 @@ class FaultsTest(StoreTest):
         self.server.faults = [Fault("error200", is_completion, times=2)]
         self.store("put", "f", file)
         self.assertEqual(self.content("f"), file.read_bytes())
+        self.assert_faults_happened()
 
     def test_completion_whose_answer_is_lost_or_cut_is_found_to_have_happened(self):
         file = pattern(self.directory / "file", 20 * MIB)
@@ -115,6 +121,7 @@ class FaultsTest(StoreTest):
             self.server.faults = [Fault(action, is_completion)]
             self.store("put", action, file)
             self.assertEqual(self.content(action), file.read_bytes())
+            self.assert_faults_happened()
 
     def test_upload_that_cannot_be_completed_is_aborted(self):
         file = pattern(self.directory / "file", 20 * MIB)
@@ -146,11 +153,13 @@ class FaultsTest(StoreTest):
         for action in ("status", "reset", "half", "slow"):
             self.server.faults = [Fault(action, is_get, times=3)]
             self.assert_downloads("f", file.read_bytes())
+            self.assert_faults_happened()
 
     def test_damaged_download_is_fetched_again_where_the_store_has_a_sum(self):
         self.store("write", "k", "content")
         self.server.faults = [Fault("flip", lambda r: r.method == "GET")]
         self.assert_downloads("k", b"content")
+        self.assert_faults_happened()
         self.server.faults = [Fault("flip", lambda r: r.method == "GET", times=100)]
         self.assert_fails("OBJECT_CORRUPT", "another sha256", self.store, "get", "k",
                           self.directory / "bad")
@@ -172,6 +181,7 @@ class FaultsTest(StoreTest):
         self.server.faults = [Fault("lost", lambda r: r.method == "PUT")]
         self.store("create", "second", "ours")
         self.assertEqual(self.content("second"), b"ours")
+        self.assert_faults_happened()
 
     def test_uploads_that_were_left_are_aborted_by_prefix(self):
         for number in range(5):

@@ -48,6 +48,7 @@ class HttpsTest(StoreTest):
         for fault in ("half", "reset", 500, 503, 429):
             self.web.faults = [fault] * 2
             self.assert_downloads("f", content)
+            self.assertEqual(self.web.faults, [])
 
     def test_file_that_changes_between_ranges_is_noticed(self):
         content = pattern(self.directory / "file", 20 * MIB).read_bytes()

@@ -64,7 +64,7 @@ class PublishedFormatsTest(programs.HouseTest):
             "evaluation": {"sequence_length": 32},
             "output": {"uri": programs.file_uri(output), "formats": list(formats)},
         }))
-        answer = programs.run("teq-worker", "run", "--job", file)
+        answer = programs.run("teq-worker", "run", "--job", file, directory=self.house.root)
         self.assertEqual(answer.code, 0, answer)
         return output
 

@@ -253,7 +253,7 @@ class DemoModelTest(GgufTest):
             "evaluation": {"uris": [programs.file_uri(self.evaluation)]},
             "output": {"uri": programs.file_uri(output), "formats": ["GGUF"]},
         }))
-        answer = programs.run("teq-worker", "run", "--job", file, seconds=600)
+        answer = programs.run("teq-worker", "run", "--job", file, seconds=600, directory=self.root)
         self.assertEqual(answer.code, 0, answer)
         return output, json.loads((output / "report.json").read_text())
 

@@ -8,6 +8,7 @@
 // The answer, a line: `difference`, the largest between the weights that were rounded and those
 // read back, as a part of the zero point times the scale; and `logits`, [tokens][vocabulary], the
 // engine's with the weights that were read back. Or `reason` and `error`.
+#include <cmath>
 #include <filesystem>
 #include <iostream>
 #include <string>
@@ -76,7 +77,9 @@ absl::StatusOr<double> Difference(const pack::PackableModel& model,
             .repeat_interleave(quantized.codes.size(1) / quantized.scales.size(1), 1);
     TEQ_ASSIGN_OR_RETURN(const verify::UnpackedLayer layer, found->second());
     const Tensor part = (layer.weight - quant::Dequantize(quantized)).abs() / offset;
-    largest = std::max(largest, part.max().item<double>());
+    const auto most = part.max().item<double>();
+    // std::max would drop a NaN.
+    if (most > largest || std::isnan(most)) largest = most;
   }
   return largest;
 }

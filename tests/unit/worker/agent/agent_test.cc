@@ -344,17 +344,23 @@ TEST_F(AgentTest, LostLeaseEndsTheEngineAndABatchWorkerWithItsOwnCode) {
 TEST_F(AgentTest, WorkerThatLostALeaseTakesTheNextJob) {
   AgentOptions options = Options({"file", directory_ / "go"});
   options.max_jobs = 0;
-  options.exit_when_idle = true;
   server_->Offer(MakeLease(1));
   StartAgent(options);
   ASSERT_TRUE(server_->WaitFor(HasSample));
-  ASSERT_TRUE(objects::WriteFileAtomically(directory_ / "go", "").ok());
-  server_->Offer(MakeLease(2));
+  // Whichever comes first.
   server_->FailHeartbeats(Error(absl::StatusCode::kAborted, "LEASE_LOST", "lost"), 1);
   server_->FailCompletions(Error(absl::StatusCode::kAborted, "LEASE_LOST", "lost"));
+  ASSERT_TRUE(objects::WriteFileAtomically(directory_ / "go", "").ok());
   ASSERT_TRUE(server_->WaitFor([](const Seen& seen) { return seen.polls >= 2; }));
+  server_->FailHeartbeats(absl::OkStatus(), 0);
   server_->FailCompletions(absl::OkStatus());
+  server_->Offer(MakeLease(2));
+  ASSERT_TRUE(server_->WaitFor([](const Seen& seen) { return seen.completions.size() == 2; }));
+  ::kill(::getpid(), SIGTERM);
   EXPECT_EQ(ExitCode(), kExitOk);
+  const v1::CompleteLeaseRequest last = server_->seen().completions.back();
+  EXPECT_EQ(last.fence(), 2);
+  EXPECT_TRUE(last.has_published());
 }
 
 TEST_F(AgentTest, EngineGoesOnThroughARestartOfTheServer) {

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <map>
 #include <random>
 #include <set>
@@ -46,11 +47,18 @@ class FamilyRun {
 
   teq::v1::EngineEvent RunJobOn(teq::v1::Device device, const model::DeviceOptions& options,
                                 const std::vector<teq::v1::Format>& formats) {
+    teq::v1::JobSpec spec = Spec();
+    spec.mutable_output()->mutable_formats()->Assign(formats.begin(), formats.end());
+    spec.mutable_resources()->set_device(device);
+    return RunSpec(spec, options);
+  }
+
+  /// A job at 4 bits over the case's checkpoint, which is written.
+  teq::v1::JobSpec Spec() {
     WriteCheckpoint(family_, directory_ + "/model");
     WriteIds("calibration", 96, 1);
     WriteIds("evaluation", 8, 2);
-    teq::v1::StartRun start;
-    teq::v1::JobSpec& spec = *start.mutable_spec();
+    teq::v1::JobSpec spec;
     const std::string base = "file://" + directory_;
     spec.mutable_model()->set_uri(base + "/model");
     spec.mutable_recipe()->mutable_weights()->set_bits(4);
@@ -61,12 +69,17 @@ class FamilyRun {
     spec.mutable_evaluation()->add_uris(base + "/evaluation.jsonl");
     spec.mutable_evaluation()->set_sequence_length(kWindow);
     spec.mutable_output()->set_uri(base + "/output");
-    spec.mutable_output()->mutable_formats()->Assign(formats.begin(), formats.end());
-    spec.mutable_resources()->set_device(device);
-    spec = WithDefaults(spec);
+    return spec;
+  }
+
+  teq::v1::EngineEvent RunSpec(const teq::v1::JobSpec& spec,
+                               const model::DeviceOptions& options = {}) {
+    teq::v1::StartRun start;
+    *start.mutable_spec() = WithDefaults(spec);
     start.set_attempt(1);
     return pipeline::Run(
-        start, {.threads = 1, .device = options}, [](const auto&) {}, not_cancelled_);
+        start, {.threads = 1, .device = options, .data = directory_ + "/data"}, [](const auto&) {},
+        not_cancelled_);
   }
 
   // The one directory with a config.json below the output.
@@ -290,6 +303,86 @@ TEST(HpuRunTest, IndexBeyondTheDevicesFailsTheJobForWhatItAsks) {
   ASSERT_TRUE(last.has_failed());
   EXPECT_EQ(last.failed().failure_class(), teq::v1::FAILURE_CLASS_USER_ERROR);
   EXPECT_THAT(last.failed().status().message(), testing::HasSubstr("device_index is 2"));
+}
+
+/// A preset with few steps.
+void SetShort(teq::v1::Preset preset, int steps, int end_to_end_steps, teq::v1::Recipe& recipe) {
+  recipe.set_preset(preset);
+  recipe.mutable_transform()->mutable_teq()->set_steps(steps);
+  recipe.mutable_transform()->mutable_teq()->set_end_to_end_steps(end_to_end_steps);
+}
+
+// The case's blocks have 9,216 weights each, in groups of 16.
+TEST(PresetRunTest, BestTrainsOffsetsAndStepSizesOnTextThatIsDrawnAnew) {
+  FamilyRun run("llama");
+  teq::v1::JobSpec spec = run.Spec();
+  SetShort(teq::v1::PRESET_BEST, 4, 8, *spec.mutable_recipe());
+  const teq::v1::EngineEvent last = run.RunSpec(spec);
+  ASSERT_TRUE(last.has_finished()) << last.DebugString();
+  const teq::v1::Report& report = last.finished().report();
+  EXPECT_GT(report.recipe().transform().teq().redrawn_fraction(), 0);
+  const teq::v1::Training& training = report.training();
+  EXPECT_EQ(training.trainable_parameters().rounding(), 2 * 9216);
+  EXPECT_EQ(training.trainable_parameters().step_sizes(), 2 * 9216 / 16);
+  EXPECT_EQ(training.loss_curve_size(), 8);
+  ASSERT_EQ(training.blocks_size(), 2);
+  for (const auto& block : training.blocks()) EXPECT_EQ(block.loss_curve_size(), 4);
+  EXPECT_LE(training.final_loss(), training.round_to_nearest_loss());
+}
+
+struct Trained {
+  teq::v1::Report report;
+  std::string weights;  // model.safetensors as it was published
+};
+
+/// A short training of offsets, clip factors and scales under a limit of memory; 0: none.
+Trained TrainUnder(std::int64_t limit_bytes, int end_to_end_steps) {
+  FamilyRun run("llama");
+  teq::v1::JobSpec spec = run.Spec();
+  SetShort(teq::v1::PRESET_BALANCED, 4, end_to_end_steps, *spec.mutable_recipe());
+  // What the plan counts with, whatever the text has.
+  spec.mutable_calibration()->set_samples(4096);
+  spec.mutable_resources()->set_memory_limit_bytes(limit_bytes);
+  const teq::v1::EngineEvent last = run.RunSpec(spec);
+  if (!last.has_finished()) {
+    ADD_FAILURE() << last.DebugString();
+    return {};
+  }
+  std::ifstream file(run.Published() / "model.safetensors", std::ios::binary);
+  std::string weights(std::istreambuf_iterator<char>(file), {});
+  return {last.finished().report(), std::move(weights)};
+}
+
+// 200 MiB are the process's. States of 4096 windows take 16 MiB, some stages hold two or three of
+// them, and a step of the last pass takes 16 MiB for its logits.
+constexpr std::int64_t kTightLimit = std::int64_t{220} << 20;
+
+const auto kStatesInFiles =
+    testing::Contains(testing::HasSubstr("hidden states of the calibration text lie in files"));
+const auto kPassByBlock =
+    testing::Contains(testing::HasSubstr("the end-to-end pass goes block by block"));
+
+TEST(MemoryLimitRunTest, StatesInFilesPublishTheSameBytes) {
+  const Trained roomy = TrainUnder(0, 0);
+  const Trained tight = TrainUnder(kTightLimit, 0);
+  EXPECT_THAT(roomy.report.notes(), testing::Not(kStatesInFiles));
+  EXPECT_THAT(tight.report.notes(), kStatesInFiles);
+  ASSERT_FALSE(roomy.weights.empty());
+  EXPECT_TRUE(tight.weights == roomy.weights);
+}
+
+// Not the same bytes: the way back through one graph may add up in another order than the way
+// through each block's, and where an offset is about to change a code, that decides.
+TEST(MemoryLimitRunTest, APassBlockByBlockPublishesTheSamePerplexity) {
+  const Trained roomy = TrainUnder(0, 10);
+  const Trained tight = TrainUnder(kTightLimit, 10);
+  EXPECT_THAT(roomy.report.notes(), testing::Not(kPassByBlock));
+  EXPECT_THAT(tight.report.notes(), testing::AllOf(kStatesInFiles, kPassByBlock));
+  EXPECT_EQ(tight.report.training().loss_curve_size(), 10);
+  ASSERT_EQ(roomy.report.perplexity_size(), 1);
+  ASSERT_EQ(tight.report.perplexity_size(), 1);
+  const double expected = roomy.report.perplexity(0).quantized();
+  EXPECT_NEAR(tight.report.perplexity(0).quantized(), expected, 1e-3 * expected);
 }
 
 // A router whose last two rows are zero: one of the first two, which are opposite, is always ahead.

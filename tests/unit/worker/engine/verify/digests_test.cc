@@ -1,3 +1,5 @@
+#include <unistd.h>
+
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -21,7 +23,8 @@ class CheckDigestsTest : public ::testing::Test {
  protected:
   CheckDigestsTest() {
     directory_ = std::filesystem::path(::testing::TempDir()) /
-                 ::testing::UnitTest::GetInstance()->current_test_info()->name();
+                 (::testing::UnitTest::GetInstance()->current_test_info()->name() +
+                  std::to_string(getpid()));
     std::filesystem::remove_all(directory_);
     std::filesystem::create_directories(directory_ / "sub");
     Write("model.safetensors", "abc");

@@ -1,6 +1,8 @@
 // The reader on bytes made here by hand, by the specification of GGUF.
 #include "worker/engine/verify/gguf.h"
 
+#include <unistd.h>
+
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -59,7 +61,7 @@ class GgufFileTest : public ::testing::Test {
   GgufFileTest()
       : file_(std::filesystem::path(::testing::TempDir()) /
               (std::string(::testing::UnitTest::GetInstance()->current_test_info()->name()) +
-               ".gguf")) {}
+               std::to_string(getpid()) + ".gguf")) {}
   ~GgufFileTest() override { std::filesystem::remove(file_); }
 
   absl::StatusOr<GgufFile> Open(const Parts& parts) {
@@ -96,8 +98,9 @@ TEST_F(GgufFileTest, ReadsValuesAndTensors) {
 TEST_F(GgufFileTest, RefusesWhatIsNotToTheSpecification) {
   ExpectRefused([](Parts& p) { p.magic = "GGML"; }, "no GGUF file");
   ExpectRefused([](Parts& p) { p.version = 2; }, "no GGUF file");
-  ExpectRefused([](Parts& p) { p.tensor_count = 3; }, "");
-  ExpectRefused([](Parts& p) { p.value_count = 1; }, "");
+  // What is read as a third tensor are zeros; and as the first, the second value.
+  ExpectRefused([](Parts& p) { p.tensor_count = 3; }, "has 0 extents");
+  ExpectRefused([](Parts& p) { p.value_count = 1; }, "tensor b has 9 extents");
   ExpectRefused([](Parts& p) { p.tensor_count = ~std::uint64_t{0}; }, "has 0 extents");
   ExpectRefused(
       [](Parts& p) { p.values = Text("a") + U32(4) + U32(7) + Text("a") + U32(7) + "\1"; },

@@ -1,5 +1,7 @@
 #include "worker/engine/verify/packed_model.h"
 
+#include <unistd.h>
+
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -61,7 +63,8 @@ class ReadGptqDirectoryTest : public ::testing::Test {
  protected:
   ReadGptqDirectoryTest() {
     directory_ = std::filesystem::path(::testing::TempDir()) /
-                 ::testing::UnitTest::GetInstance()->current_test_info()->name();
+                 (::testing::UnitTest::GetInstance()->current_test_info()->name() +
+                  std::to_string(getpid()));
     std::filesystem::remove_all(directory_);
     std::filesystem::create_directories(directory_);
   }
