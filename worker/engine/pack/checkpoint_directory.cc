@@ -32,9 +32,10 @@ absl::Status WriteText(const std::filesystem::path& file, std::string_view text,
 absl::Status CopyCompanions(const PackableModel& model, const std::filesystem::path& directory,
                             Digests& digests) {
   for (const std::string_view name : model_info::kCompanionFiles) {
-    if (!std::filesystem::exists(model.source / name)) continue;
-    TEQ_ASSIGN_OR_RETURN(const std::string content, objects::ReadFile(model.source / name));
-    TEQ_RETURN_IF_ERROR(WriteText(directory / name, content, digests));
+    const absl::StatusOr<std::string> content = objects::ReadFile(model.source / name);
+    if (absl::IsNotFound(content.status())) continue;
+    if (!content.ok()) return content.status();
+    TEQ_RETURN_IF_ERROR(WriteText(directory / name, *content, digests));
   }
   return absl::OkStatus();
 }
@@ -235,6 +236,19 @@ std::string_view NameInPart(const model_info::ModelConfig& config, std::string_v
   if (!config.is_part) return name;
   if (name == model_info::HeadName(config)) return config.names.head;
   return name.substr(config.prefix.size());
+}
+
+absl::Status CheckCompanions(const std::filesystem::path& source,
+                             const model_info::ModelConfig& /*config*/) {
+  for (const std::string_view name : model_info::kCompanionFiles) {
+    const absl::Status status = objects::ReadFile(source / name).status();
+    if (status.ok() || absl::IsNotFound(status)) continue;
+    return Error(absl::StatusCode::kInvalidArgument, "INVALID_CHECKPOINT",
+                 fmt::format("{}; it is published with the weights: make it a file that the worker "
+                             "may read, or remove it",
+                             std::string(status.message())));
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::map<std::string, std::string>> WriteCheckpointDirectory(

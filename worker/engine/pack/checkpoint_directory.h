@@ -36,6 +36,11 @@ using LayerTensors =
     const PackableModel& model, const nlohmann::ordered_json& quantization,
     const LayerTensors& layer_tensors, const std::filesystem::path& directory);
 
+/// Whether the source's tokenizer, generation and license files, which every such directory has,
+/// can be read. INVALID_ARGUMENT, INVALID_CHECKPOINT, names one that cannot.
+[[nodiscard]] absl::Status CheckCompanions(const std::filesystem::path& source,
+                                           const model_info::ModelConfig& config);
+
 /// The type in which most of the model's values that are not rounded are published; config.json
 /// names it, and what is computed for the model is stored in it.
 [[nodiscard]] torch::ScalarType FloatType(const PackableModel& model);

@@ -69,6 +69,12 @@ absl::StatusOr<std::string> WriteFile(const PackableModel& model,
 
 }  // namespace
 
+absl::Status CheckGgufTokenizer(const std::filesystem::path& source,
+                                const model_info::ModelConfig& config) {
+  GgufMetadata unused;
+  return WithContext(DescribeVocabulary(source, config.vocabulary_size, unused), "format GGUF");
+}
+
 absl::StatusOr<std::map<std::string, std::string>> WriteGgufDirectory(
     const PackableModel& model, const std::filesystem::path& directory) {
   absl::StatusOr<std::string> digest = WriteFile(model, directory / kFile);

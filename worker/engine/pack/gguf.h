@@ -18,4 +18,9 @@ namespace teq::pack {
 [[nodiscard]] absl::StatusOr<std::map<std::string, std::string>> WriteGgufDirectory(
     const PackableModel& model, const std::filesystem::path& directory);
 
+/// Whether a model's tokenizer can be written so: the errors of WriteGgufDirectory that are about
+/// it.
+[[nodiscard]] absl::Status CheckGgufTokenizer(const std::filesystem::path& source,
+                                              const model_info::ModelConfig& config);
+
 }  // namespace teq::pack

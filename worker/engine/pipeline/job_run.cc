@@ -149,6 +149,9 @@ absl::Status JobRun::FetchModel() {
   TEQ_RETURN_IF_ERROR(model_info::CheckTensors(config_, checkpoint_->index()));
   TEQ_ASSIGN_OR_RETURN(packable_.plan, model_info::PlanLayers(spec_, config_));
   TEQ_RETURN_IF_ERROR(model_info::CheckFormats(spec_, config_, packable_.plan, model_directory_));
+  for (const Output& output : outputs_) {
+    TEQ_RETURN_IF_ERROR(output.format->check(model_directory_, config_));
+  }
   TEQ_RETURN_IF_ERROR(PlanRun());
   TEQ_ASSIGN_OR_RETURN(vocabulary_,
                        model_info::FindVocabularyTensors(config_, checkpoint_->index()));

@@ -44,24 +44,29 @@ Tensor HalfOfOffset(const quant::Quantized& rounded) {
 constexpr OutputFormat kFormats[] = {
     {.format = teq::v1::FORMAT_GPTQ,
      .directory = kGptqDirectory,
+     .check = pack::CheckCompanions,
      .write = pack::WriteGptqDirectory,
      .read = ReadGptq},
     {.format = teq::v1::FORMAT_AWQ,
      .directory = "awq",
+     .check = pack::CheckCompanions,
      .write = pack::WriteAwqDirectory,
      .read = verify::ReadAwqDirectory},
     {.format = teq::v1::FORMAT_COMPRESSED_TENSORS,
      .directory = "compressed_tensors",
+     .check = pack::CheckCompanions,
      .write = pack::WriteCompressedTensorsDirectory,
      .read = verify::ReadCompressedTensorsDirectory},
     {.format = teq::v1::FORMAT_GGUF,
      .directory = "gguf",
+     .check = pack::CheckGgufTokenizer,
      .write = pack::WriteGgufDirectory,
      .read = verify::ReadGgufDirectory,
      .slack = HalfOfOffset,
      .decoder_only = true},
     {.format = teq::v1::FORMAT_DEQUANTIZED,
      .directory = "dequantized",
+     .check = pack::CheckCompanions,
      .write = pack::WriteDequantizedDirectory,
      .read = verify::ReadDequantizedDirectory,
      .expected = RoundedToPublished},
@@ -93,15 +98,11 @@ absl::StatusOr<bool> CompareLayer(const OutputFormat& format, const std::string&
 }
 
 /// The same for a tensor that is not rounded.
-absl::StatusOr<bool> CompareFloat(const OutputFormat& format, const std::string& name,
-                                  const Tensor& value, const Tensor& found) {
+absl::StatusOr<bool> CompareFloat(const std::string& name, const Tensor& value,
+                                  const Tensor& found) {
   if (found.scalar_type() == value.scalar_type() && torch::equal(found, value)) return true;
   const Tensor read = found.to(torch::kFloat32);
   if (torch::equal(read, value.to(torch::kFloat32))) return true;
-  if (format.half_matrices && value.dim() == 2 &&
-      torch::equal(read, value.to(torch::kFloat16).to(torch::kFloat32))) {
-    return false;
-  }
   return Differs(fmt::format("tensor {} does not read back as it was written", name));
 }
 
@@ -134,7 +135,7 @@ absl::StatusOr<ReadBack> Compare(const OutputFormat& format, const pack::Packabl
   for (const auto& [name, value] : model.floats) {
     floats.insert(name);
     TEQ_ASSIGN_OR_RETURN(const Tensor found, TensorOf(back.packed, model.config, name));
-    TEQ_ASSIGN_OR_RETURN(const bool exact, CompareFloat(format, name, value, found));
+    TEQ_ASSIGN_OR_RETURN(const bool exact, CompareFloat(name, value, found));
     back.exact = back.exact && exact;
   }
   if (!format.decoder_only) {

@@ -23,6 +23,10 @@ struct OutputFormat {
   teq::v1::Format format = teq::v1::FORMAT_UNSPECIFIED;
   const char* directory = "";  // under the output
 
+  /// Whether the source's files beside its weights can be written so, before the work begins.
+  absl::Status (*check)(const std::filesystem::path& source,
+                        const model_info::ModelConfig& config) = nullptr;
+
   /// Writes a directory and returns every file's sha256.
   absl::StatusOr<std::map<std::string, std::string>> (*write)(
       const pack::PackableModel& model, const std::filesystem::path& directory) = nullptr;
@@ -37,9 +41,6 @@ struct OutputFormat {
   /// How far each weight may be from that, because the format rounds what it stores; null: it does
   /// not.
   torch::Tensor (*slack)(const quant::Quantized& rounded) = nullptr;
-
-  /// Matrices that are not rounded are stored as float16 whatever their type is.
-  bool half_matrices = false;
 
   /// Of a larger model it holds the decoder alone.
   bool decoder_only = false;

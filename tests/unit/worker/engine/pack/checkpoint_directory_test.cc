@@ -8,6 +8,7 @@
 #include <set>
 
 #include "fmt/format.h"
+#include "proto/spec/error.h"
 #include "tests/unit/worker/engine/pack/tiny_packable.h"
 #include "tests/unit/worker/engine/verify/whole_model.h"
 #include "worker/engine/pipeline/output_formats.h"
@@ -49,6 +50,16 @@ class CheckpointDirectoryTest : public testing::Test {
   std::filesystem::path directory_;
   std::map<std::string, std::string> digests_;
 };
+
+// Asked before the work begins: it would end in its last stage.
+TEST_F(CheckpointDirectoryTest, ACompanionThatCannotBeReadIsNamed) {
+  const pipeline::OutputFormat& row = *pipeline::FindOutputFormat(teq::v1::FORMAT_AWQ).value();
+  EXPECT_TRUE(row.check(directory_, {}).ok());
+  std::filesystem::create_directories(directory_ / "NOTICE");
+  const absl::Status status = row.check(directory_, {});
+  EXPECT_EQ(ErrorReason(status), "INVALID_CHECKPOINT");
+  EXPECT_THAT(std::string(status.message()), testing::HasSubstr("NOTICE"));
+}
 
 void ExpectSameCodes(const verify::PackedModel& packed, const PackableModel& model) {
   const auto whole = verify::ReadWhole(packed);

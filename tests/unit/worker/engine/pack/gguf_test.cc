@@ -166,6 +166,15 @@ TEST_F(WriteGgufTest, TheReaderFindsEveryTensorOfTheCheckpointAgain) {
   }
 }
 
+TEST_F(WriteGgufTest, ATokenizerThatItCannotHoldIsFoundBeforeTheWork) {
+  PackableModel model = Make("llama", {true, 4, 32, true});
+  EXPECT_TRUE(CheckGgufTokenizer(model.source, model.config).ok());
+  model.config.vocabulary_size = 4;  // of more tokens
+  const absl::Status status = CheckGgufTokenizer(model.source, model.config);
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), testing::StartsWith("format GGUF: "));
+}
+
 TEST_F(WriteGgufTest, FourAsymmetricBitsAreWithinAFloat16OfTheOffset) {
   const PackableModel model = Make("llama", {true, 4, 32, false});
   ASSERT_TRUE(WriteGgufDirectory(model, directory_ / "out").ok());
