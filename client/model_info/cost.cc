@@ -165,12 +165,13 @@ class Costs {
     cost.moved_bytes += steps * (kStepBytes * weights_ + kTrainedStepBytes * Trained());
   }
 
-  /// The float model predicts, and then teaches what was drawn.
+  /// The float model predicts, and then teaches what was drawn, half of a step's tokens or more.
   void AddRedrawing(int steps, bool reads_blocks, StageCost& cost) const {
-    const double tokens = steps * StepTokens();
-    cost.operations +=
-        2 * Forward(tokens, work_.window) + (1 + schedule_.redrawn_fraction()) * Head(tokens);
-    if (reads_blocks) cost.moved_bytes += steps * 2 * weights_ * kLoadBytes;
+    const double drawing = steps * std::min(1.0, 2 * schedule_.redrawn_fraction());
+    const double tokens = drawing * StepTokens();
+    cost.operations += 2 * Forward(tokens, work_.window) +
+                       (1 + std::max(0.5, schedule_.redrawn_fraction())) * Head(tokens);
+    if (reads_blocks) cost.moved_bytes += drawing * 2 * weights_ * kLoadBytes;
   }
 
   [[nodiscard]] StageCost Round() const {

@@ -32,7 +32,8 @@ recipe:
       objective: BLOCK_MSE
       init: AWQ
       held_back_fraction: 0.0625
-      end_to_end_steps: 250
+      end_to_end_steps: 500
+      redrawn_fraction: 0.25
   clipping: {learned: {}}
   rounding: {learned: {learning_rate: 0.014}}
 )"},

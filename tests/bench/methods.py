@@ -2,7 +2,7 @@
 
 # BALANCED's training, for what is compared with it.
 _SHORT = {"objective": "BLOCK_MSE", "steps": 120, "batch_size": 4, "held_back_fraction": 0.0625,
-          "end_to_end_steps": 250}
+          "end_to_end_steps": 500, "redrawn_fraction": 0.25}
 # BEST's.
 _LONG = _SHORT | {"steps": 250, "batch_size": 8, "end_to_end_steps": 1000,
                   "redrawn_fraction": 0.5}

@@ -1,5 +1,6 @@
 // What JobRun does to the weights: the choice of bits, CALIBRATE, TRANSFORM and ROUND.
 #include <algorithm>
+#include <cmath>
 #include <ranges>
 #include <set>
 
@@ -28,7 +29,7 @@ using torch::Tensor;
 // sizes, which change none, take their place.
 constexpr double kEndToEndRate = 0.025;
 constexpr double kEndToEndRoundingRate = 0.1;
-constexpr double kRedrawnRoundingRate = 0.8;  // on text that no two steps share
+constexpr double kRedrawnRoundingRate = 0.8;  // on text that no two steps share; from half of it on
 constexpr double kEndToEndStepSizeRate = 2;   // of the clip factors'
 
 // Training leaves many offsets next to where a code changes, and steps that change all of those
@@ -68,7 +69,8 @@ transform::TrainingTask LastPass(transform::TrainingTask task, int steps) {
   }
   rates.scales *= kEndToEndRate;
   rates.clipping *= kEndToEndRate;
-  rates.rounding *= task.redrawn_share > 0 ? kRedrawnRoundingRate : kEndToEndRoundingRate;
+  rates.rounding *=
+      std::lerp(kEndToEndRoundingRate, kRedrawnRoundingRate, std::min(1.0, 2 * task.redrawn_share));
   // Scales and clip factors alone go on in one: rounds were only measured with offsets.
   return rates.rounding > 0 ? InRounds(std::move(task), steps) : task;
 }

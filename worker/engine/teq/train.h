@@ -43,8 +43,8 @@ struct TrainingTask {
   torch::ScalarType products = torch::kFloat32;
   // Of the next token in the distribution that KL is measured from; the rest is the float model's.
   double next_token_share = 0;
-  // Of a window's tokens that are drawn again from the float model's predictions in every step of
-  // KL over all blocks.
+  // Of the tokens of all steps of KL over all blocks, those that are drawn again from the float
+  // model's predictions: half of a step's in as many steps as that takes, more where it is more.
   double redrawn_share = 0;
   int rounds = 1;  // see Fit
   // How far w / scale + offset stands from a change of its code when a round begins, in steps of

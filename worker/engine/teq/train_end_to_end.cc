@@ -17,6 +17,9 @@ namespace {
 
 using torch::Tensor;
 
+// Of the tokens of a step that are drawn again, unless all steps together are to have more.
+constexpr double kDrawnOfStep = 0.5;
+
 /// Of every token the one that follows in its window, [count, length]; -1 after the last.
 Tensor NextOf(const Tensor& ids) { return torch::constant_pad_nd(ids.slice(1, 1), {0, 1}, -1); }
 
@@ -159,9 +162,9 @@ class EndToEnd {
 
   /// Some windows with a share of their tokens drawn again: no two steps see the same.
   [[nodiscard]] absl::StatusOr<Batch> Redrawn(const Tensor& indices) {
-    TEQ_ASSIGN_OR_RETURN(
-        const RedrawnWindows windows,
-        Redraw(task_.decoder, ids_.index_select(0, indices), task_.redrawn_share, generator_));
+    TEQ_ASSIGN_OR_RETURN(const RedrawnWindows windows,
+                         Redraw(task_.decoder, ids_.index_select(0, indices),
+                                std::max(kDrawnOfStep, task_.redrawn_share), generator_));
     const torch::NoGradGuard no_gradient;
     TEQ_ASSIGN_OR_RETURN(const Tensor states, model::HiddenStates(task_.decoder, windows.ids));
     // What was drawn is no text that follows.
@@ -171,8 +174,13 @@ class EndToEnd {
                                           {next.to(states.device()), task_.next_token_share})};
   }
 
+  /// Drawing costs two runs of the float model: where less than half of all tokens are to be drawn,
+  /// some steps see the text as it is.
   [[nodiscard]] absl::StatusOr<Batch> TrainingBatch(const Tensor& indices) {
-    if (!teacher_ || task_.redrawn_share == 0) return Original(indices);
+    if (!teacher_) return Original(indices);
+    drawn_steps_ += std::min(1.0, task_.redrawn_share / kDrawnOfStep);
+    if (drawn_steps_ < 1) return Original(indices);
+    drawn_steps_ -= 1;
     return Redrawn(indices);
   }
 
@@ -254,6 +262,7 @@ class EndToEnd {
   std::vector<TrainableRange> ranges_;           // by block
   std::optional<model::HeadReference> teacher_;  // of all windows; with KL
   std::mt19937_64 generator_;                    // of what is drawn again
+  double drawn_steps_ = 0;                       // that are due
   std::vector<Tensor> inputs_;  // by block, [batch, length, hidden]; where no graph is stored
 };
 

@@ -64,16 +64,20 @@ TEST(CostTest, ATrainingStepIsThreeForwardOnesAndFourWhereItIsRecomputed) {
               1);
 }
 
-TEST(CostTest, RedrawingRunsTheFloatModelTwiceInEveryStep) {
+TEST(CostTest, RedrawingRunsTheFloatModelTwiceInEveryStepThatIsDrawn) {
   teq::v1::JobSpec spec = TinySpec();
   teq::v1::Teq& teq = *spec.mutable_recipe()->mutable_transform()->mutable_teq();
   teq.set_objective(teq::v1::OBJECTIVE_KL);
   teq.set_steps(100);
   const double as_it_is = Cost(spec, teq::v1::STAGE_TRANSFORM).operations;
   teq.set_redrawn_fraction(0.25);
-  // 100 steps of 64 tokens, a quarter of which go through the head once more.
+  // A quarter of 100 steps of 64 tokens: 50 steps, half of whose tokens go through the head once
+  // more.
   EXPECT_NEAR(Cost(spec, teq::v1::STAGE_TRANSFORM).operations - as_it_is,
-              6.4 * (2 * kForward + 1.25 * kHead), 1);
+              3.2 * (2 * kForward + 1.5 * kHead), 1);
+  teq.set_redrawn_fraction(0.75);
+  EXPECT_NEAR(Cost(spec, teq::v1::STAGE_TRANSFORM).operations - as_it_is,
+              6.4 * (2 * kForward + 1.75 * kHead), 1);
 }
 
 TEST(CostTest, StepsInBfloat16AreCountedApart) {

@@ -406,6 +406,20 @@ TEST_F(TrainTest, AStepIsOnWhatWasRedrawn) {
   EXPECT_GT(std::abs(samples_[0].loss() - ExpectedLoss(windows.ids, none)), 1e-3);
 }
 
+TEST_F(TrainTest, AQuarterIsHalfOfEverySecondStepsTokens) {
+  next_token_share_ = 0.25;
+  redrawn_share_ = 0.25;
+  MakeWindowsEqual();
+  schedule_.set_steps(2);
+  rates_.scales = 1e-12;
+  ASSERT_TRUE(Train().ok());
+  const Tensor ids = FirstWindows(8);
+  EXPECT_NEAR(samples_[0].loss(), ExpectedLoss(ids, torch::zeros_like(ids, torch::kBool)), 1e-5);
+  std::mt19937_64 generator(4);
+  const RedrawnWindows windows = Redraw(decoder_, ids, 0.5, generator).value();
+  EXPECT_NEAR(samples_[1].loss(), ExpectedLoss(windows.ids, windows.drawn), 1e-5);
+}
+
 TEST_F(TrainTest, RedrawingIsOfTheStepsAloneAndRepeatsWithTheSeed) {
   ASSERT_TRUE(Train().ok());
   const teq::v1::Training as_it_is = report_;
