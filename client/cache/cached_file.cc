@@ -54,9 +54,10 @@ absl::Status CannotRead(int error_number, const fs::path& path) {
 absl::Status CannotOpen(int error_number, const fs::path& path) {
   return Error(
       absl::StatusCode::kInternal, "CACHE_UNUSABLE",
-      fmt::format("{}: cannot be opened: {}; let the worker's user read and write there, or give "
-                  "it another --data",
-                  path.string(), std::generic_category().message(error_number)));
+      fmt::format("{}: cannot be opened: {}; let the worker's user read and write there, give it "
+                  "another --data, or remove {}",
+                  path.string(), std::generic_category().message(error_number),
+                  path.parent_path().string()));
 }
 
 absl::Status MakeSparseFile(const fs::path& path, std::uint64_t bytes) {

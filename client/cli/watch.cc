@@ -110,8 +110,11 @@ absl::Status Watcher::Probe() {
 }
 
 absl::Status Watcher::BackOff(const absl::Status& error) {
-  // As after a restored backup, which knows less than the watch has seen.
+  // As after a restored backup, which knows less than the watch has seen; but the name may also be
+  // another job's by now.
   if (ErrorReason(error) == "INVALID_RESUME_TOKEN") {
+    const absl::StatusOr<teq::v1::Job> job = Get(kProbeTimeout);
+    if (job.ok() && job->uid() != state_.job.uid()) return error;
     request_.clear_resume_token();
     return absl::OkStatus();
   }

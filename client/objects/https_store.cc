@@ -299,7 +299,7 @@ class HttpsStore : public ObjectStore {
     if (version && !version->HasDateOf(answer)) return Changed(object.key);
     const bool has_size =
         is_whole ? Number(answer.Header("content-length")).value_or(object.bytes) == object.bytes
-                 : !version || TotalOf(answer) == version->bytes;
+                 : !version || TotalOf(answer).value_or(version->bytes) == version->bytes;
     return has_size ? absl::OkStatus() : Changed(object.key);
   }
 

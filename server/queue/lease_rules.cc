@@ -17,7 +17,7 @@ using teq::v1::ReleaseLeaseRequest;
 constexpr absl::Duration kFirstBackoff = absl::Seconds(1);
 constexpr absl::Duration kLongestBackoff = absl::Seconds(60);
 // Reported ones, at most a minute apart and a lease long: hours in which somebody can mend what the
-// alert names. Then the job no longer holds its output.
+// alert names. Then the job can be retried, which begins anew, or deleted.
 constexpr int kMaxPublishFailures = 500;
 constexpr int kMaxOutOfMemory = 1;  // retries
 

@@ -148,7 +148,7 @@ class Queue {
                                                          const teq::v1::HeartbeatRequest& request);
   absl::StatusOr<teq::v1::Job> CompleteIn(Unit& unit, const teq::v1::CompleteLeaseRequest& request);
   absl::Status ReapIn(Unit& unit);
-  /// `gap` is left out of what the attempts have run; not where the clock was set back.
+  /// `gap` is left out of what the attempts have run.
   absl::Status ExtendLeases(Unit& unit, absl::Duration gap);
   /// The time since the last reap where it is too long for reaps that follow each other, or
   /// negative, as the clock was set back; else zero.

@@ -158,7 +158,9 @@ absl::Status Queue::ExtendLeases(Unit& unit, absl::Duration gap) {
   TEQ_ASSIGN_OR_RETURN(std::vector<JobRecord> leased, unit.transaction().FindLeases());
   for (JobRecord& record : leased) {
     JobEdit edit = unit.Edit(std::move(record));
-    edit.record().lease.granted += std::max(gap, absl::ZeroDuration());
+    // One that was granted after the clock was set back has lost nothing.
+    absl::Time& granted = edit.record().lease.granted;
+    if (gap > absl::ZeroDuration() || granted > unit.now()) granted += gap;
     edit.record().lease.expires = unit.now() + options_.lease_duration;
     TEQ_RETURN_IF_ERROR(unit.Save(std::move(edit)).status());
   }

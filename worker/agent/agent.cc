@@ -125,8 +125,12 @@ class Agent {
     io_.stop();
   }
 
-  // Whether the engine has found more than the CPU.
+  // Whether there was more than the CPU at the start. CUDA devices are counted then; an HPU is
+  // offered for its plugin, and was there if it was measured.
   bool HasDevice() const {
+    if (std::ranges::find(options_.devices, teq::v1::DEVICE_CUDA) != options_.devices.end()) {
+      return true;
+    }
     return std::ranges::any_of(calibrated_.calibrations(), [](const auto& calibration) {
       return calibration.device() != teq::v1::DEVICE_CPU;
     });

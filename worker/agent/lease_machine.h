@@ -98,7 +98,7 @@ enum class Outcome {
 class LeaseMachine {
  public:
   /// `sent`: when AcquireLease was sent. `jitter` gives numbers in [0, 1).
-  /// `device_was_there`: whether this worker has worked on another device than the CPU.
+  /// `device_was_there`: whether this worker had another device than the CPU when it started.
   LeaseMachine(teq::v1::Lease lease, TimePoint sent, const LeaseTimings& timings,
                std::function<double()> jitter, bool device_was_there = false);
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <iterator>
 #include <optional>
+#include <system_error>
 #include <tuple>
 
 #include "client/model_info/model_files.h"
@@ -243,10 +244,13 @@ absl::Status CheckCompanions(const std::filesystem::path& source,
   for (const std::string_view name : model_info::kCompanionFiles) {
     const absl::Status status = objects::ReadFile(source / name).status();
     if (status.ok() || absl::IsNotFound(status)) continue;
+    std::error_code ignored;
+    // A disk may fail for a moment; this stays.
+    if (!std::filesystem::is_directory(source / name, ignored)) return status;
     return Error(absl::StatusCode::kInvalidArgument, "INVALID_CHECKPOINT",
-                 fmt::format("{}; it is published with the weights: make it a file that the worker "
-                             "may read, or remove it",
-                             std::string(status.message())));
+                 fmt::format("{}: is a directory, and would be published with the weights as a "
+                             "file; rename or remove it",
+                             (source / name).string()));
   }
   return absl::OkStatus();
 }

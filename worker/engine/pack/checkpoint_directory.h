@@ -37,7 +37,7 @@ using LayerTensors =
     const LayerTensors& layer_tensors, const std::filesystem::path& directory);
 
 /// Whether the source's tokenizer, generation and license files, which every such directory has,
-/// can be read. INVALID_ARGUMENT, INVALID_CHECKPOINT, names one that cannot.
+/// can be read. INVALID_ARGUMENT, INVALID_CHECKPOINT, names one that is a directory; READ_FAILED.
 [[nodiscard]] absl::Status CheckCompanions(const std::filesystem::path& source,
                                            const model_info::ModelConfig& config);
 

@@ -111,12 +111,13 @@ absl::Status JobRun::ChooseBits() {
     transform::LayerSet& layers = open[block_of(set)].emplace_back();
     for (const model_info::PlannedLayer* planned : set) layers.push_back(planned->layer.index);
   }
-  TEQ_ASSIGN_OR_RETURN(
-      const std::vector<transform::BlockSensitivities> measured,
-      transform::MeasureSensitivities(
-          decoder_, grids_, open, calibration_,
-          [this](std::int64_t done, std::int64_t total) { SendProgress(done, total, "layers"); },
-          cancelled_));
+  TEQ_ASSIGN_OR_RETURN(const std::vector<transform::BlockSensitivities> measured,
+                       transform::MeasureSensitivities(
+                           decoder_, grids_, open, calibration_,
+                           [this](std::int64_t done, std::int64_t total) {
+                             SendProgress(done, total, "sets of layers");
+                           },
+                           cancelled_));
   std::vector<quant::OpenLayer> choices;
   std::vector<std::size_t> done(grids_.size());  // of a block's sets
   for (const auto& set : sets) {

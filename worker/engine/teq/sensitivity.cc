@@ -61,12 +61,22 @@ absl::StatusOr<Tensor> StatesFrom(const model::BlockRunner& runner, const model:
   return runner.Finish(states);
 }
 
-absl::Status NotFinite(const std::string& layer, int bits) {
+/// Names the layer that is to blame, or the first of all that are rounded.
+absl::Status NotFinite(const model::Block& rounded, const LayerSet& layers, int bits) {
+  const auto culprit = std::ranges::find_if(layers, [&](std::size_t layer) {
+    return !torch::isfinite(rounded.linears[layer].weight).all().item<bool>();
+  });
+  const bool found = culprit != layers.end();
+  const std::string& name = rounded.linears[found ? *culprit : layers.front()].layer.name;
+  const std::string others =
+      found || layers.size() == 1
+          ? ""
+          : fmt::format(" and {} others that get the same bits", layers.size() - 1);
   return Error(absl::StatusCode::kInvalidArgument, "MODEL_NOT_FINITE",
-               fmt::format("layer {}: with it at {} bits the model's outputs on the calibration "
+               fmt::format("layer {}{}: with it at {} bits the model's outputs on the calibration "
                            "text are not finite; leave the layer float by overrides: "
                            "[{{match: \"{}\", skip: true}}]",
-                           layer, bits, layer));
+                           name, others, bits, name));
 }
 
 std::int64_t Count(const std::vector<std::vector<LayerSet>>& open) {
@@ -107,13 +117,11 @@ absl::StatusOr<std::vector<BlockSensitivities>> MeasureSensitivities(
       std::vector<quant::Candidate>& candidates = sensitivities[number].emplace_back();
       for (const int bits : kCodeWidths) {
         TEQ_RETURN_IF_ERROR(CheckCancelled(cancelled));
+        const model::Block rounded = Rounded(block, layers, grids[number], bits);
         TEQ_ASSIGN_OR_RETURN(const Tensor found,
-                             StatesFrom(runner, decoder, number,
-                                        Rounded(block, layers, grids[number], bits), states));
+                             StatesFrom(runner, decoder, number, rounded, states));
         const double divergence = Divergence(head, reference, found);
-        if (!std::isfinite(divergence)) {
-          return NotFinite(block.linears[layers.front()].layer.name, bits);
-        }
+        if (!std::isfinite(divergence)) return NotFinite(rounded, layers, bits);
         candidates.push_back({bits, divergence});
       }
       on_set(++done, total);

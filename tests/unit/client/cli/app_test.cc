@@ -670,6 +670,16 @@ TEST_F(AppTest, WatchStartsAfreshWhenItsTokenIsUnknown) {
   EXPECT_EQ(service_.watches[2].resume_token(), "");
 }
 
+TEST_F(AppTest, WatchDoesNotGoOnWithAnotherJobOfTheName) {
+  service_.job.set_uid("another");
+  service_.job.set_state(Job::STATE_SUCCEEDED);
+  service_.streams = {
+      {{Snapshot(Job::STATE_RUNNING, "1")}, absl::UnavailableError("reset")},
+      {{}, Error(absl::StatusCode::kInvalidArgument, "INVALID_RESUME_TOKEN", "not one")}};
+  EXPECT_EQ(Run({"watch", "a"}), kRefused);
+  EXPECT_THAT(Err(), HasSubstr("INVALID_RESUME_TOKEN"));
+}
+
 TEST_F(AppTest, WatchGivesUpTenMinutesAfterTheLastContact) {
   service_.streams.assign(1000, {{}, absl::UnavailableError("refused")});
   EXPECT_EQ(Run({"watch", "a"}), kUnreachable);

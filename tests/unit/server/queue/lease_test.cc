@@ -359,6 +359,18 @@ TEST_F(LeaseTest, StalledServerOrJumpingClockCostsNoLeaseAndNoRuntime) {
   EXPECT_EQ(Get(job.name()).state(), Job::STATE_RETRY_WAIT) << "the lease ends by the new clock";
 }
 
+TEST_F(LeaseTest, LeaseOfTheNewClockLosesNothingWhereThatWasSetBack) {
+  Pass(absl::Seconds(1));
+  clock_.Advance(-absl::Hours(2));
+  auto request = NewJob("a");
+  request.mutable_job()->mutable_spec()->mutable_limits()->mutable_max_runtime()->set_seconds(1800);
+  const Job job = Create(request);
+  const Lease lease = Acquire(Register("w1"));
+  ASSERT_TRUE(queue_->Reap().ok());
+  EXPECT_EQ(Get(job.name()).state(), Job::STATE_RUNNING);
+  EXPECT_EQ(Beat(lease, 1)->directive(), teq::v1::DIRECTIVE_CONTINUE);
+}
+
 // A reap that has nothing to write succeeds where heartbeats fail.
 TEST_F(LeaseTest, AStoreThatCannotBeWrittenCostsNoLease) {
   const Job job = Create(NewJob("a"));

@@ -293,7 +293,7 @@ TEST_F(AgentTest, FailureIsLoggedOnceHoweverOftenItIsSent) {
 
 TEST_F(AgentTest, WorkerWhoseDeviceIsGoneGivesItsJobBackAndStops) {
   AgentOptions options = Options({"bare"});
-  options.calibration_command = options.engine_command;
+  options.devices = {v1::DEVICE_CUDA, v1::DEVICE_CPU};
   server_->Offer(MakeLease());
   StartAgent(options);
   EXPECT_EQ(ExitCode(), kExitError);

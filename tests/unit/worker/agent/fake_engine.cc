@@ -8,7 +8,7 @@
 //   hang     does nothing, and never ends
 //   exit     ends with code 7 before any event
 //   fail     `failed` with class USER_ERROR and a report
-//   bare     `failed`, as there is no device; measured it has one
+//   bare     `failed`, as there is no device
 //   linger   as `finish`, and never ends
 //   stuck    as `fail`, and never ends
 //   garbage  bytes that are no message
@@ -139,9 +139,9 @@ int main(int argc, char** argv) {
         const absl::Status status = Behave(how, file, start, sink, cancelled);
         if (!status.ok()) SendFailure(sink, status);
       },
-      [&how] {
+      [] {
         teq::v1::DeviceCalibration calibration;
-        calibration.set_device(how == "bare" ? teq::v1::DEVICE_CUDA : teq::v1::DEVICE_CPU);
+        calibration.set_device(teq::v1::DEVICE_CPU);
         calibration.set_operations_per_second(2e11);
         return std::vector{calibration};
       });

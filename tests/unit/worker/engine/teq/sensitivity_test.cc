@@ -110,7 +110,7 @@ TEST_F(SensitivityTest, AWidthThatHoldsTheWeightsExactlyCostsNothing) {
 }
 
 TEST_F(SensitivityTest, AModelThatIsNotFiniteIsToldByTheLayer) {
-  open_[0] = {{kDown}};
+  open_[0] = {{kUp, kDown}};
   decoder_.blocks[0].linears[kDown].weight = torch::full({32, 48}, 1e9F);
   const auto found = Measure(RandomWindows(2, 12));
   EXPECT_EQ(found.status().code(), absl::StatusCode::kInvalidArgument);
