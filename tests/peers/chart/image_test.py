@@ -150,7 +150,7 @@ class ImagesTest(unittest.TestCase):
             self.assertIn(place, job)
             job = job.replace(place, here)
         if not programs.FULL:
-            for much, little in (("{steps: 40, end_to_end_steps: 60}", "{steps: 1, end_to_end_steps: 1}"),
+            for much, little in (("steps: 40, end_to_end_steps: 60,", "steps: 1, end_to_end_steps: 1,"),
                                  ("samples: 96", "samples: 8")):
                 self.assertIn(much, job)
                 job = job.replace(much, little)
