@@ -204,7 +204,7 @@ class Server::Impl {
         if (reaper_wake_.wait_for(lock, kReapInterval, [this] { return stop_; })) return;
       }
       if (const absl::Status status = queue_.Reap(); !status.ok()) {
-        spdlog::error("reaper: {}: {}", ErrorReason(status), std::string(status.message()));
+        spdlog::error("reaper: {}", ErrorText(status));
       }
     }
   }

@@ -84,7 +84,7 @@ std::shared_ptr<Logger> StartLog(const std::string& name, Format format) {
 }
 
 void TellFailure(const std::string& name, Format format, const absl::Status& status) {
-  const std::string why = fmt::format("{}: {}", ErrorReason(status), std::string(status.message()));
+  const std::string why = ErrorText(status);
   if (format == Format::kJson) {
     ToStandardError(name, format)->error("{}", why);
   } else {

@@ -2,11 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <optional>
-#include <set>
-#include <utility>
 
-#include "client/model_info/layout.h"
 #include "client/model_info/run_sizes.h"
 #include "client/model_info/workload.h"
 #include "proto/spec/recipe.h"
@@ -97,15 +93,8 @@ class Costs {
     StageCost cost{teq::v1::STAGE_BASELINE_EVAL};
     AddMeasurement(2, cost);
     if (!recipe_.weights().has_target_bits()) return cost;
-    // Layers whose bits are open, those as one that are loaded as one, at each width, from their
-    // block on.
-    std::set<std::pair<std::int64_t, std::optional<Role>>> open;
-    for (const PlannedLayer& planned : plan_) {
-      const LinearLayer& layer = planned.layer;
-      if (!layer.quantizable || !BitsAreOpen(recipe_, layer.name)) continue;
-      open.emplace(layer.block, LoadedRole(layer));
-    }
-    const auto runs = static_cast<double>(kCodeWidths.size() * open.size());
+    // Each set at each width, from its block on.
+    const auto runs = static_cast<double>(kCodeWidths.size() * OpenSets(recipe_, plan_).size());
     const double tokens = std::min(kSensitivityTokens, calibration_tokens_);
     cost.operations += runs * (Forward(tokens, work_.window) / 2 + Head(tokens));
     cost.moved_bytes += runs * weights_ / 2 * kLoadBytes;
@@ -165,12 +154,12 @@ class Costs {
     cost.moved_bytes += steps * (kStepBytes * weights_ + kTrainedStepBytes * Trained());
   }
 
-  /// The float model predicts, and then teaches what was drawn, half of a step's tokens or more.
+  /// The float model predicts, and then teaches what was drawn.
   void AddRedrawing(int steps, bool reads_blocks, StageCost& cost) const {
-    const double drawing = steps * std::min(1.0, 2 * schedule_.redrawn_fraction());
+    const double drawing = steps * std::min(1.0, schedule_.redrawn_fraction() / kDrawnOfStep);
     const double tokens = drawing * StepTokens();
     cost.operations += 2 * Forward(tokens, work_.window) +
-                       (1 + std::max(0.5, schedule_.redrawn_fraction())) * Head(tokens);
+                       (1 + std::max(kDrawnOfStep, schedule_.redrawn_fraction())) * Head(tokens);
     if (reads_blocks) cost.moved_bytes += drawing * 2 * weights_ * kLoadBytes;
   }
 

@@ -1,12 +1,16 @@
 #include "client/model_info/plan.h"
 
 #include <algorithm>
+#include <map>
+#include <optional>
+#include <utility>
 
 #include "client/model_info/format_rules.h"
 #include "client/model_info/layer_names.h"
 #include "client/model_info/memory_plan.h"
 #include "fmt/format.h"
 #include "proto/spec/error.h"
+#include "proto/spec/recipe.h"
 
 namespace teq::model_info {
 namespace {
@@ -87,6 +91,20 @@ absl::StatusOr<std::vector<PlannedLayer>> PlanLayers(const teq::v1::JobSpec& spe
   }
   TEQ_RETURN_IF_ERROR(CheckGroups(plan));
   return plan;
+}
+
+std::vector<std::vector<std::size_t>> OpenSets(const teq::v1::Recipe& recipe,
+                                               const std::vector<PlannedLayer>& plan) {
+  std::map<std::pair<std::int64_t, std::optional<Role>>, std::size_t> places;
+  std::vector<std::vector<std::size_t>> sets;
+  for (std::size_t i = 0; i < plan.size(); ++i) {
+    const LinearLayer& layer = plan[i].layer;
+    if (!layer.quantizable || !BitsAreOpen(recipe, layer.name)) continue;
+    const auto [place, is_new] = places.try_emplace({layer.block, LoadedRole(layer)}, sets.size());
+    if (is_new) sets.emplace_back();
+    sets[place->second].push_back(i);
+  }
+  return sets;
 }
 
 absl::Status CheckModel(const teq::v1::JobSpec& spec, const std::filesystem::path& directory) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <filesystem>
 #include <vector>
 
@@ -25,6 +26,11 @@ struct PlannedLayer {
 /// matches no layer, or a recipe that leaves every layer float.
 [[nodiscard]] absl::StatusOr<std::vector<PlannedLayer>> PlanLayers(const teq::v1::JobSpec& spec,
                                                                    const ModelConfig& config);
+
+/// The layers whose bits target_bits chooses, as indices of the plan; together those that servers
+/// load as one, which get the same bits.
+[[nodiscard]] std::vector<std::vector<std::size_t>> OpenSets(const teq::v1::Recipe& recipe,
+                                                             const std::vector<PlannedLayer>& plan);
 
 /// Everything that a checkpoint's headers can tell about a job: config.json, tensors, PlanLayers,
 /// CheckFormats, CheckMemoryLimit.

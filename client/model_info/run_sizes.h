@@ -19,6 +19,10 @@ inline constexpr std::int64_t kComparedLogits = 1 << 23;
 /// Logits from which tokens are drawn at once.
 inline constexpr std::int64_t kDrawnLogits = 1 << 23;
 
+/// Of a step's tokens those that are drawn again, where any are; more where all steps together are
+/// to have more. Fewer in all are drawn in fewer steps, as drawing costs two runs of the model.
+inline constexpr double kDrawnOfStep = 0.5;
+
 /// Logits of a slice of the vocabulary: enough for an efficient product, few enough to stay in a
 /// processor's cache; and the least columns of one.
 inline constexpr std::int64_t kSliceLogits = 1 << 21;

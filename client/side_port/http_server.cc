@@ -41,8 +41,7 @@ Response Text(const Request& request, Status status, std::string body,
 }
 
 Response Fault(const Request& request, const absl::Status& status) {
-  return Text(request, Status::service_unavailable,
-              fmt::format("{}: {}\n", ErrorReason(status), std::string(status.message())));
+  return Text(request, Status::service_unavailable, ErrorText(status) + "\n");
 }
 
 Response Respond(const Request& request, const HttpPages& pages) {

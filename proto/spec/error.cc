@@ -64,6 +64,10 @@ std::string ErrorReason(const absl::Status& status) {
   return absl::StatusCodeToString(status.code());
 }
 
+std::string ErrorText(const absl::Status& status) {
+  return fmt::format("{}: {}", ErrorReason(status), std::string(status.message()));
+}
+
 absl::Status WithContext(const absl::Status& status, std::string_view context) {
   if (status.ok()) return status;
   absl::Status result(status.code(), fmt::format("{}: {}", context,

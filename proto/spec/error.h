@@ -35,6 +35,9 @@ inline constexpr std::string_view kErrorDomain = "teqd";
 /// The ErrorInfo reason of `status`, or the name of its code where it carries none.
 [[nodiscard]] std::string ErrorReason(const absl::Status& status);
 
+/// "REASON: message", as logs and programs tell an error.
+[[nodiscard]] std::string ErrorText(const absl::Status& status);
+
 /// `status` with `context` and ": " before its message, its code and payloads kept.
 [[nodiscard]] absl::Status WithContext(const absl::Status& status, std::string_view context);
 

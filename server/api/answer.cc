@@ -19,7 +19,7 @@ grpc::Status ToAnswer(const absl::Status& status) {
   const bool fault = absl::IsUnavailable(status) || absl::IsDataLoss(status) ||
                      absl::IsInternal(status) || ErrorReason(status) == "STORE_FULL";
   if (fault && ErrorReason(status) != "SERVER_DRAINING") {
-    spdlog::error("{}: {}", ErrorReason(status), std::string(status.message()));
+    spdlog::error("{}", ErrorText(status));
   }
   return client::ToGrpc(answer);
 }

@@ -65,10 +65,6 @@ Overloaded(Handlers...) -> Overloaded<Handlers...>;
 
 TimePoint Now() { return std::chrono::steady_clock::now(); }
 
-std::string Text(const absl::Status& status) {
-  return fmt::format("{}: {}", ErrorReason(status), std::string(status.message()));
-}
-
 google::protobuf::Duration ToProto(Duration duration) {
   return TimeUtil::NanosecondsToDuration(
       std::chrono::duration_cast<std::chrono::nanoseconds>(duration).count());
@@ -182,7 +178,7 @@ class Agent {
          .on_exit = [this](const std::string& how) { OnCalibrated(how); },
          .on_line = [log = log_](const std::string& line) { log->warn("calibration: {}", line); }});
     if (!started.ok()) {
-      log_->warn("the devices were not measured: {}", Text(started.status()));
+      log_->warn("the devices were not measured: {}", ErrorText(started.status()));
       return Register();
     }
     engine_ = *std::move(started);
@@ -237,7 +233,7 @@ class Agent {
       RetryLater(status, [this] { Register(); });
       return;
     }
-    log_->error("{} refuses this worker: {}", options_.server, Text(status));
+    log_->error("{} refuses this worker: {}", options_.server, ErrorText(status));
     Exit(kExitError);
   }
 
@@ -313,7 +309,7 @@ class Agent {
     const TimePoint now = Now();
     if (!unreachable_since_) {
       unreachable_since_ = now;
-      log_->warn("{} cannot be used now: {}", options_.server, Text(status));
+      log_->warn("{} cannot be used now: {}", options_.server, ErrorText(status));
     }
     if (IsBatch() && now - *unreachable_since_ >= options_.unreachable_limit) {
       log_->error("{} could not be reached for {} s", options_.server,
@@ -420,7 +416,7 @@ class Agent {
     if (!device_gone.ok()) {
       log_->error(
           "the device is gone: {}; stopping: started again this worker offers what there is",
-          Text(device_gone));
+          ErrorText(device_gone));
       return Exit(kExitError);
     }
     if (outcome != Outcome::kReported || !engine_is_mute_) return Acquire();
@@ -540,7 +536,7 @@ class Agent {
         },
         [this](const absl::Status& status) {
           if (!status.ok()) {
-            job_log_->warn("its files are left over: {}", Text(status));
+            job_log_->warn("its files are left over: {}", ErrorText(status));
           }
           Do(machine_->OnAttemptRemoved(Now()));
         });
@@ -564,7 +560,7 @@ class Agent {
           if (status.ok()) {
             metrics_.Exported(static_cast<double>(*bytes));
           } else {
-            job_log_->error("publication failed: {}", Text(status));
+            job_log_->error("publication failed: {}", ErrorText(status));
           }
           Do(machine_->OnPublished(status, Now()));
         });
@@ -592,7 +588,7 @@ class Agent {
       job_log_->info("heartbeats are answered again");
     }
     if (!status.ok() && !std::exchange(heartbeats_fail_, true)) {
-      job_log_->warn("a heartbeat failed: {}", Text(status));
+      job_log_->warn("a heartbeat failed: {}", ErrorText(status));
     }
   }
 
@@ -603,7 +599,7 @@ class Agent {
     if (action.request.has_failure() &&
         std::exchange(failed_lease_, lease_number_) != lease_number_) {
       const auto& failure = action.request.failure();
-      job_log_->error("failed: {}", Text(FromProto(failure.status())));
+      job_log_->error("failed: {}", ErrorText(FromProto(failure.status())));
       metrics_.EngineFailed(failure.failure_class());
     }
     client_.CompleteLease(action.request, kCompleteTimeout,

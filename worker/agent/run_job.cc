@@ -46,12 +46,8 @@ void Tell(const RunJobOptions& options, spdlog::level::level_enum level, const s
   }
 }
 
-std::string Text(const absl::Status& status) {
-  return fmt::format("{}: {}", ErrorReason(status), std::string(status.message()));
-}
-
 void TellError(const RunJobOptions& options, const absl::Status& status) {
-  const std::string why = Text(status);
+  const std::string why = ErrorText(status);
   Tell(options, spdlog::level::err, options.log == nullptr ? "teq-worker: " + why : why);
 }
 
@@ -270,7 +266,7 @@ absl::Status FinishRun(const RunJobOptions& options, const Run& run,
                        objects::Publication& publication) {
   if (!run.finished()) {
     if (const absl::Status left = publication.Abandon(); !left.ok()) {
-      Tell(options, spdlog::level::warn, "the run's files are left over: " + Text(left));
+      Tell(options, spdlog::level::warn, "the run's files are left over: " + ErrorText(left));
     }
     const absl::Status failure = FromProto(run.failed().status());
     if (!run.failed().has_report()) return failure;

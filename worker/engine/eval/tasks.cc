@@ -92,12 +92,10 @@ struct Encoder {
 
   absl::StatusOr<std::vector<std::int32_t>> Encode(std::string_view where,
                                                    std::string_view text) const {
-    const auto own = tokenizer.Encode(text);
-    if (!own.ok()) return WithContext(own.status(), where);
+    TEQ_ASSIGN_OR_RETURN(const auto own, text::EncodeText(tokenizer, "INVALID_TASK", where, text,
+                                                          config.vocabulary_size));
     std::vector<std::int32_t> ids = tokenizer.prefix();
-    ids.insert(ids.end(), own->begin(), own->end());
-    TEQ_RETURN_IF_ERROR(
-        text::CheckTokenizerIds("INVALID_TASK", where, ids, config.vocabulary_size));
+    ids.insert(ids.end(), own.begin(), own.end());
     return ids;
   }
 

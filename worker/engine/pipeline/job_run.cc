@@ -149,7 +149,10 @@ absl::Status JobRun::FetchModel() {
   TEQ_RETURN_IF_ERROR(model_info::CheckTensors(config_, checkpoint_->index()));
   TEQ_ASSIGN_OR_RETURN(packable_.plan, model_info::PlanLayers(spec_, config_));
   TEQ_RETURN_IF_ERROR(model_info::CheckFormats(spec_, config_, packable_.plan, model_directory_));
+  // Most formats ask the same.
+  std::set<decltype(OutputFormat::check)> checks;
   for (const Output& output : outputs_) {
+    if (!checks.insert(output.format->check).second) continue;
     TEQ_RETURN_IF_ERROR(output.format->check(model_directory_, config_));
   }
   TEQ_RETURN_IF_ERROR(PlanRun());

@@ -100,8 +100,6 @@ class JobRun {
   void OnWait(std::uint64_t done, std::uint64_t total);
   absl::Status BaselineEval();
   absl::Status ChooseBits();
-  /// The layers whose bits target_bits chooses, those together that get the same.
-  std::vector<std::vector<model_info::PlannedLayer*>> OpenSets();
   absl::Status Calibrate();
   absl::Status CalibrateBlock(const model::Block& block,
                               const transform::BlockStatistics& statistics);

@@ -29,7 +29,7 @@ using torch::Tensor;
 // sizes, which change none, take their place.
 constexpr double kEndToEndRate = 0.025;
 constexpr double kEndToEndRoundingRate = 0.1;
-constexpr double kRedrawnRoundingRate = 0.8;  // on text that no two steps share; from half of it on
+constexpr double kRedrawnRoundingRate = 0.8;  // on text that no two steps share; where all do so
 constexpr double kEndToEndStepSizeRate = 2;   // of the clip factors'
 
 // Training leaves many offsets next to where a code changes, and steps that change all of those
@@ -69,14 +69,15 @@ transform::TrainingTask LastPass(transform::TrainingTask task, int steps) {
   }
   rates.scales *= kEndToEndRate;
   rates.clipping *= kEndToEndRate;
-  rates.rounding *=
-      std::lerp(kEndToEndRoundingRate, kRedrawnRoundingRate, std::min(1.0, 2 * task.redrawn_share));
+  rates.rounding *= std::lerp(kEndToEndRoundingRate, kRedrawnRoundingRate,
+                              std::min(1.0, task.redrawn_share / model_info::kDrawnOfStep));
   // Scales and clip factors alone go on in one: rounds were only measured with offsets.
   return rates.rounding > 0 ? InRounds(std::move(task), steps) : task;
 }
 
 /// "target_bits 3.5: average 3.47 over 28 layers: 3 x 2 bits, 25 x 4 bits".
-std::string DescribeChoice(double target, const std::vector<model_info::PlannedLayer*>& layers) {
+std::string DescribeChoice(double target,
+                           const std::vector<const model_info::PlannedLayer*>& layers) {
   std::map<int, int> counts;
   double weights = 0;
   double total = 0;
@@ -97,19 +98,19 @@ std::string DescribeChoice(double target, const std::vector<model_info::PlannedL
 }  // namespace
 
 absl::Status JobRun::ChooseBits() {
-  // Layers that servers load as one get the same bits, and are measured together.
-  const std::vector<std::vector<model_info::PlannedLayer*>> sets = OpenSets();
+  std::vector<model_info::PlannedLayer>& plan = packable_.plan;
+  const std::vector<std::vector<std::size_t>> sets = model_info::OpenSets(recipe(), plan);
   if (sets.empty()) {
     report_.add_notes("target_bits chose no bits: overrides name every layer");
     return absl::OkStatus();
   }
-  const auto block_of = [](const auto& set) {
-    return static_cast<std::size_t>(set.front()->layer.block);
+  const auto block_of = [&plan](const auto& set) {
+    return static_cast<std::size_t>(plan[set.front()].layer.block);
   };
   std::vector<std::vector<transform::LayerSet>> open(grids_.size());
   for (const auto& set : sets) {
     transform::LayerSet& layers = open[block_of(set)].emplace_back();
-    for (const model_info::PlannedLayer* planned : set) layers.push_back(planned->layer.index);
+    for (const std::size_t planned : set) layers.push_back(plan[planned].layer.index);
   }
   TEQ_ASSIGN_OR_RETURN(const std::vector<transform::BlockSensitivities> measured,
                        transform::MeasureSensitivities(
@@ -124,37 +125,24 @@ absl::Status JobRun::ChooseBits() {
     const std::size_t block = block_of(set);
     quant::OpenLayer& choice = choices.emplace_back();
     choice.candidates = measured[block][done[block]++];
-    for (const model_info::PlannedLayer* planned : set) {
-      choice.weights += planned->layer.in * planned->layer.out;
-      sensitivities_[planned->layer.name] = choice.candidates;
+    for (const std::size_t planned : set) {
+      const model_info::LinearLayer& layer = plan[planned].layer;
+      choice.weights += layer.in * layer.out;
+      sensitivities_[layer.name] = choice.candidates;
     }
   }
   const double target = recipe().weights().target_bits();
   const std::vector<int> bits = quant::ChooseBits(choices, target);
-  std::vector<model_info::PlannedLayer*> chosen;
+  std::vector<const model_info::PlannedLayer*> chosen;
   for (std::size_t i = 0; i < sets.size(); ++i) {
-    for (model_info::PlannedLayer* planned : sets[i]) {
-      planned->grid.bits = bits[i];
-      chosen.push_back(planned);
+    for (const std::size_t planned : sets[i]) {
+      plan[planned].grid.bits = bits[i];
+      chosen.push_back(&plan[planned]);
     }
   }
-  grids_ = transform::GridsByBlock(packable_.plan);
+  grids_ = transform::GridsByBlock(plan);
   report_.add_notes(DescribeChoice(target, chosen));
   return absl::OkStatus();
-}
-
-std::vector<std::vector<model_info::PlannedLayer*>> JobRun::OpenSets() {
-  std::map<std::pair<std::int64_t, std::optional<model_info::Role>>, std::size_t> places;
-  std::vector<std::vector<model_info::PlannedLayer*>> sets;
-  for (model_info::PlannedLayer& planned : packable_.plan) {
-    const model_info::LinearLayer& layer = planned.layer;
-    if (!layer.quantizable || !BitsAreOpen(recipe(), layer.name)) continue;
-    const auto [place, is_new] =
-        places.try_emplace({layer.block, model_info::LoadedRole(layer)}, sets.size());
-    if (is_new) sets.emplace_back();
-    sets[place->second].push_back(&planned);
-  }
-  return sets;
 }
 
 absl::Status JobRun::Calibrate() {

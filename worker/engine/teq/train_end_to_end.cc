@@ -3,6 +3,7 @@
 #include <optional>
 #include <random>
 
+#include "client/model_info/run_sizes.h"
 #include "proto/spec/error.h"
 #include "torch/autograd.h"
 #include "worker/engine/model/head_loss.h"
@@ -16,9 +17,6 @@ namespace teq::transform {
 namespace {
 
 using torch::Tensor;
-
-// Of the tokens of a step that are drawn again, unless all steps together are to have more.
-constexpr double kDrawnOfStep = 0.5;
 
 /// Of every token the one that follows in its window, [count, length]; -1 after the last.
 Tensor NextOf(const Tensor& ids) { return torch::constant_pad_nd(ids.slice(1, 1), {0, 1}, -1); }
@@ -162,9 +160,10 @@ class EndToEnd {
 
   /// Some windows with a share of their tokens drawn again: no two steps see the same.
   [[nodiscard]] absl::StatusOr<Batch> Redrawn(const Tensor& indices) {
-    TEQ_ASSIGN_OR_RETURN(const RedrawnWindows windows,
-                         Redraw(task_.decoder, ids_.index_select(0, indices),
-                                std::max(kDrawnOfStep, task_.redrawn_share), generator_));
+    TEQ_ASSIGN_OR_RETURN(
+        const RedrawnWindows windows,
+        Redraw(task_.decoder, ids_.index_select(0, indices),
+               std::max(model_info::kDrawnOfStep, task_.redrawn_share), generator_));
     const torch::NoGradGuard no_gradient;
     TEQ_ASSIGN_OR_RETURN(const Tensor states, model::HiddenStates(task_.decoder, windows.ids));
     // What was drawn is no text that follows.
@@ -174,11 +173,10 @@ class EndToEnd {
                                           {next.to(states.device()), task_.next_token_share})};
   }
 
-  /// Drawing costs two runs of the float model: where less than half of all tokens are to be drawn,
-  /// some steps see the text as it is.
+  /// Where less than kDrawnOfStep is to be drawn, some steps see the text as it is.
   [[nodiscard]] absl::StatusOr<Batch> TrainingBatch(const Tensor& indices) {
     if (!teacher_) return Original(indices);
-    drawn_steps_ += std::min(1.0, task_.redrawn_share / kDrawnOfStep);
+    drawn_steps_ += std::min(1.0, task_.redrawn_share / model_info::kDrawnOfStep);
     if (drawn_steps_ < 1) return Original(indices);
     drawn_steps_ -= 1;
     return Redrawn(indices);

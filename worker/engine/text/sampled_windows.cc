@@ -160,13 +160,11 @@ class TokenStream {
   }
 
   absl::Status Append(std::string_view where, std::string_view text, bool is_beginning) {
-    const auto ids = tokenizer_.Encode(text);
-    if (!ids.ok()) return WithContext(ids.status(), where);
+    TEQ_ASSIGN_OR_RETURN(const auto ids,
+                         EncodeText(tokenizer_, "INVALID_TEXT", where, text, vocabulary_size_));
     const auto& prefix = tokenizer_.prefix();
-    TEQ_RETURN_IF_ERROR(CheckTokenizerIds("INVALID_TEXT", where, *ids, vocabulary_size_));
-    TEQ_RETURN_IF_ERROR(CheckTokenizerIds("INVALID_TEXT", where, prefix, vocabulary_size_));
     if (is_beginning) tokens_.insert(tokens_.end(), prefix.begin(), prefix.end());
-    tokens_.insert(tokens_.end(), ids->begin(), ids->end());
+    tokens_.insert(tokens_.end(), ids.begin(), ids.end());
     return absl::OkStatus();
   }
 

@@ -1,9 +1,11 @@
 #include "worker/engine/text/tokenizer.h"
 
+#include <algorithm>
 #include <system_error>
 
 #include "fmt/format.h"
 #include "proto/spec/error.h"
+#include "worker/engine/text/data_error.h"
 #include "worker/engine/text/sentencepiece_tokenizer.h"
 #include "worker/engine/text/tokenizer_config.h"
 #include "worker/engine/text/tokenizer_json.h"
@@ -35,6 +37,24 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> OpenTokenizer(const std::filesystem::
   auto tokenizer = Open(directory);
   if (!tokenizer.ok()) return WithContext(tokenizer.status(), directory.string());
   return tokenizer;
+}
+
+absl::StatusOr<std::vector<std::int32_t>> EncodeText(const Tokenizer& tokenizer,
+                                                     std::string_view reason,
+                                                     std::string_view where, std::string_view text,
+                                                     std::int64_t vocabulary_size) {
+  const auto ids = tokenizer.Encode(text);
+  if (!ids.ok()) return WithContext(ids.status(), where);
+  for (const auto* part : {&tokenizer.prefix(), &*ids}) {
+    const auto beyond = std::ranges::find_if(
+        *part, [vocabulary_size](std::int32_t id) { return id >= vocabulary_size; });
+    if (beyond == part->end()) continue;
+    return DataError(reason, where,
+                     fmt::format("the tokenizer gives the id {}, but the model has only {} tokens; "
+                                 "it belongs to another model",
+                                 *beyond, vocabulary_size));
+  }
+  return ids;
 }
 
 }  // namespace teq::text

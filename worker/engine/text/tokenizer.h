@@ -40,4 +40,12 @@ class Tokenizer {
 [[nodiscard]] absl::StatusOr<std::unique_ptr<Tokenizer>> OpenTokenizer(
     const std::filesystem::path& directory);
 
+/// A text's ids, without the tokenizer's prefix. Errors of the tokenizer, with `where`; one with
+/// `reason` where it gives an id, of the prefix too, that the model does not have.
+[[nodiscard]] absl::StatusOr<std::vector<std::int32_t>> EncodeText(const Tokenizer& tokenizer,
+                                                                   std::string_view reason,
+                                                                   std::string_view where,
+                                                                   std::string_view text,
+                                                                   std::int64_t vocabulary_size);
+
 }  // namespace teq::text

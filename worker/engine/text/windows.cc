@@ -39,10 +39,9 @@ struct Reader {
   std::optional<std::size_t> kind;  // of the lines, an index of DataLine
 
   absl::Status Append(std::string_view where, std::string_view text) {
-    const auto ids = tokenizer.Encode(text);
-    if (!ids.ok()) return WithContext(ids.status(), where);
-    for (const auto* part : {&tokenizer.prefix(), &*ids}) {
-      TEQ_RETURN_IF_ERROR(CheckTokenizerIds("INVALID_TEXT", where, *part, vocabulary_size));
+    TEQ_ASSIGN_OR_RETURN(const auto ids,
+                         EncodeText(tokenizer, "INVALID_TEXT", where, text, vocabulary_size));
+    for (const auto* part : {&tokenizer.prefix(), &ids}) {
       tokens.stream.insert(tokens.stream.end(), part->begin(), part->end());
     }
     return absl::OkStatus();
