@@ -120,18 +120,17 @@ absl::Duration Backoff(int failures, Random& random) {
   return longest * share;
 }
 
-absl::Time RuntimeEnd(const store::JobRecord& record) {
+absl::Time RuntimeEnd(const store::JobRecord& record, absl::Duration lease_duration) {
   const auto& limits = record.job.spec().limits();
   if (!limits.has_max_runtime()) return absl::InfiniteFuture();
-  return record.lease.granted + store::FromDuration(limits.max_runtime());
+  return record.lease.granted + store::FromDuration(limits.max_runtime()) + lease_duration;
 }
 
 absl::Time DueTime(const store::JobRecord& record, absl::Duration lease_duration) {
   const Job& job = record.job;
   if (record.lease.live) {
     if (job.state() != Job::STATE_RUNNING) return record.lease.expires;
-    // The worker ends its attempt itself when its time is over; this is for one that does not.
-    return std::min(record.lease.expires, RuntimeEnd(record) + lease_duration);
+    return std::min(record.lease.expires, RuntimeEnd(record, lease_duration));
   }
   if (job.has_next_attempt_time()) return store::FromTimestamp(job.next_attempt_time());
   if (job.state() == Job::STATE_QUEUED && job.spec().limits().has_max_queue_time()) {
@@ -165,6 +164,17 @@ absl::Status GrantLease(JobEdit& edit, const LeaseHolder& holder, absl::Duration
                          .expires = edit.now() + lease_duration,
                          .heartbeat_sequence = 0};
   return absl::OkStatus();
+}
+
+void ExtendLease(JobEdit& edit, absl::Duration gap, absl::Duration lease_duration) {
+  store::LeaseRecord& lease = edit.record().lease;
+  lease.expires = edit.now() + lease_duration;
+  // What an attempt may cost, its worker sees to: it counts max_runtime by a clock of its own while
+  // the server is away. Counting the gap here would only end attempts whose outcome waits to be
+  // told. A lease that was granted after the clock was set back has lost nothing.
+  if (gap > absl::ZeroDuration() || lease.granted > edit.now()) lease.granted += gap;
+  const absl::Duration missing = lease.expires - RuntimeEnd(edit.record(), lease_duration);
+  lease.granted += std::max(missing, absl::ZeroDuration());
 }
 
 absl::Status CommitContent(JobEdit& edit, std::string_view manifest_sha256,

@@ -34,13 +34,19 @@ struct AttemptFailure {
 /// When the reaper must look at the job next; infinite: never.
 [[nodiscard]] absl::Time DueTime(const store::JobRecord& record, absl::Duration lease_duration);
 
-/// When the current attempt has run for limits.max_runtime.
-[[nodiscard]] absl::Time RuntimeEnd(const store::JobRecord& record);
+/// When the server ends the current attempt: a lease after limits.max_runtime, when its worker,
+/// which counts from a little later, should have ended it.
+[[nodiscard]] absl::Time RuntimeEnd(const store::JobRecord& record, absl::Duration lease_duration);
 
 /// A new lease with the next fence. From QUEUED it begins an attempt; in PUBLISHING it is
 /// publish-only.
 [[nodiscard]] absl::Status GrantLease(JobEdit& edit, const LeaseHolder& holder,
                                       absl::Duration lease_duration);
+
+/// The server was away: the lease is good for one whole duration from now, and `gap`, the time away
+/// where it was long, is left out of what the attempt has run. No attempt ends for its max_runtime
+/// before that lease would: its worker may have finished meanwhile.
+void ExtendLease(JobEdit& edit, absl::Duration gap, absl::Duration lease_duration);
 
 /// RUNNING to PUBLISHING; the lease goes on.
 [[nodiscard]] absl::Status CommitContent(JobEdit& edit, std::string_view manifest_sha256,

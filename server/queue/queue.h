@@ -35,7 +35,7 @@ struct QueueLimits {
 struct QueueOptions {
   /// How long a worker may be silent. Heartbeats are due every third of it.
   absl::Duration lease_duration = absl::Seconds(30);
-  /// How long a request_id is remembered.
+  /// How long a request_id is remembered, and for an hour after a start.
   absl::Duration request_memory = absl::Hours(48);
   UriPolicy uri_policy;
   QueueLimits limits;
@@ -80,7 +80,7 @@ class Queue {
   void AddObserver(QueueObserver* observer);
 
   /// Once at start-up: every lease is good for one whole lease duration from now, so that a time
-  /// without a server costs no attempt.
+  /// without a server costs no attempt. It counts for no max_runtime, as in Reap.
   [[nodiscard]] absl::Status Start();
 
   /// `trace` is the caller's; without one a trace begins with the job.
@@ -170,8 +170,8 @@ class Queue {
   std::vector<QueueObserver*> observers_;
 
   std::mutex mutex_;  // held from a transaction's begin until the observers know of it
-  absl::Time last_reap_ = absl::InfinitePast();
-  bool store_failed_ = false;  // since the last reap that was committed
+  absl::Time last_reap_ = absl::InfinitePast();  // that was committed
+  bool store_failed_ = false;                    // since the last reap that was committed
   absl::Time last_forget_ = absl::InfinitePast();
 };
 

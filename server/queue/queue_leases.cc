@@ -147,8 +147,16 @@ JobEvent EventOf(const teq::v1::Progress& progress) {
 
 absl::Status Queue::Start() {
   return Write<bool>([&](Unit& unit) -> absl::StatusOr<bool> {
-           TEQ_RETURN_IF_ERROR(ExtendLeases(unit, absl::ZeroDuration()));
+           TEQ_ASSIGN_OR_RETURN(const std::vector<JobRecord> leased,
+                                unit.transaction().FindLeases());
+           // When the server stopped is not stored, but heartbeats were until then.
+           for (const JobRecord& record : leased) {
+             last_reap_ = std::max(last_reap_, store::FromTimestamp(record.job.update_time()));
+           }
+           TEQ_RETURN_IF_ERROR(ExtendLeases(unit, GapSinceReap(unit.now())));
            last_reap_ = unit.now();
+           // Clients that could not call meanwhile may repeat what they asked before.
+           last_forget_ = unit.now();
            return true;
          })
       .status();
@@ -158,10 +166,7 @@ absl::Status Queue::ExtendLeases(Unit& unit, absl::Duration gap) {
   TEQ_ASSIGN_OR_RETURN(std::vector<JobRecord> leased, unit.transaction().FindLeases());
   for (JobRecord& record : leased) {
     JobEdit edit = unit.Edit(std::move(record));
-    // One that was granted after the clock was set back has lost nothing.
-    absl::Time& granted = edit.record().lease.granted;
-    if (gap > absl::ZeroDuration() || granted > unit.now()) granted += gap;
-    edit.record().lease.expires = unit.now() + options_.lease_duration;
+    ExtendLease(edit, gap, options_.lease_duration);
     TEQ_RETURN_IF_ERROR(unit.Save(std::move(edit)).status());
   }
   return absl::OkStatus();
@@ -245,6 +250,7 @@ absl::StatusOr<std::optional<Lease>> Queue::AcquireIn(Unit& unit, std::string_vi
                                                  record.committed->fence() != record.job.fence());
     JobEdit edit = unit.Edit(std::move(record));
     if (unused) {
+      edit.record().lease.granted = unit.now();  // its worker begins now
       edit.record().lease.expires = unit.now() + options_.lease_duration;
       Lease lease = MakeLease(edit.record());
       TEQ_RETURN_IF_ERROR(unit.Save(std::move(edit)).status());
@@ -314,9 +320,8 @@ absl::StatusOr<HeartbeatResponse> Queue::HeartbeatIn(Unit& unit, const Heartbeat
   if (edit.state() == Job::STATE_CANCELLING) {
     response.set_directive(teq::v1::DIRECTIVE_CANCEL);
   } else if (edit.state() == Job::STATE_RUNNING &&
-             RuntimeEnd(edit.record()) + options_.lease_duration <= unit.now() &&
-             GapSinceReap(unit.now()) == absl::ZeroDuration()) {
-    // Its worker counts the time itself, and would have ended it by now.
+             RuntimeEnd(edit.record(), options_.lease_duration) <= unit.now() &&
+             !LeasesMayHaveBeenHeld(unit.now())) {
     TEQ_RETURN_IF_ERROR(FailForRuntime(edit));
     response.set_directive(teq::v1::DIRECTIVE_ABANDON);
   } else {
@@ -417,11 +422,15 @@ absl::StatusOr<Job> Queue::ReleaseLease(const teq::v1::ReleaseLeaseRequest& requ
 }
 
 absl::Status Queue::Reap() {
-  return Write<bool>([&](Unit& unit) -> absl::StatusOr<bool> {
-           TEQ_RETURN_IF_ERROR(ReapIn(unit));
-           return true;
-         })
-      .status();
+  TEQ_ASSIGN_OR_RETURN(const absl::Time time,
+                       Write<absl::Time>([&](Unit& unit) -> absl::StatusOr<absl::Time> {
+                         TEQ_RETURN_IF_ERROR(ReapIn(unit));
+                         return unit.now();
+                       }));
+  // Only now: of one that was not committed, no lease has the gap.
+  const std::lock_guard lock(mutex_);
+  last_reap_ = time;
+  return absl::OkStatus();
 }
 
 absl::Duration Queue::GapSinceReap(absl::Time now) const {
@@ -439,7 +448,6 @@ absl::Status Queue::ReapIn(Unit& unit) {
   if (LeasesMayHaveBeenHeld(unit.now())) {
     TEQ_RETURN_IF_ERROR(ExtendLeases(unit, GapSinceReap(unit.now())));
   }
-  last_reap_ = unit.now();
   store_failed_ = false;
 
   TEQ_ASSIGN_OR_RETURN(std::vector<JobRecord> due, transaction.FindDue(unit.now(), kReapBatch));

@@ -95,6 +95,22 @@ TEST_F(CreateJobTest, ForgottenRequestIdCanBeUsedAgain) {
   EXPECT_TRUE(queue_->CreateJob(other).ok());
 }
 
+// Whoever got no answer before it may ask again only now.
+TEST_F(CreateJobTest, RequestIdIsRememberedForAnHourAfterALongOutage) {
+  CreateJobRequest request = NewJob("a");
+  request.set_request_id("once");
+  const Job first = Create(request);
+  clock_.Advance(absl::Hours(50));
+  Open({});
+  ASSERT_TRUE(queue_->Reap().ok());
+  EXPECT_EQ(Create(request).uid(), first.uid());
+  clock_.Advance(absl::Minutes(61));
+  ASSERT_TRUE(queue_->Reap().ok());
+  CreateJobRequest other = NewJob("b");
+  other.set_request_id("once");
+  EXPECT_TRUE(queue_->CreateJob(other).ok());
+}
+
 TEST_F(CreateJobTest, SameJobIdAndSpecAnswersWithThatJob) {
   CreateJobRequest request = NewJob("a");
   request.set_job_id("mine");

@@ -16,6 +16,13 @@ using ::testing::HasSubstr;
 
 constexpr absl::Duration kLease = absl::Seconds(30);
 
+teq::v1::CreateJobRequest NewJobOfMaxRuntime(const std::string& output, int64_t seconds) {
+  teq::v1::CreateJobRequest request = NewJob(output);
+  request.mutable_job()->mutable_spec()->mutable_limits()->mutable_max_runtime()->set_seconds(
+      seconds);
+  return request;
+}
+
 std::string Reason(const Job& job) { return ErrorReason(FromProto(job.error())); }
 
 /// A store that cannot be written while it is `down`.
@@ -59,6 +66,17 @@ class LeaseTest : public teq::testing::QueueTest {
   std::vector<teq::v1::JobEvent> Events(const std::string& name) {
     const auto record = store_->Get(*ParseJobName(name));
     return *store_->ReadEvents((*record)->key, 0, 10'000);
+  }
+
+  /// Lets 88 s pass with a heartbeat every 11 s, numbered from 1: all that an attempt with a
+  /// max_runtime of 60 s has until the server ends it, but for 2 s.
+  void RunToTheEndOfAMinute(const Lease& lease) {
+    for (int beat = 1; beat <= 8; ++beat) {
+      Pass(absl::Seconds(11));
+      const auto response = Beat(lease, beat);
+      ASSERT_TRUE(response.ok()) << response.status();
+      EXPECT_EQ(response->directive(), teq::v1::DIRECTIVE_CONTINUE) << beat;
+    }
   }
 };
 
@@ -342,10 +360,97 @@ TEST_F(LeaseTest, RestartGivesEveryLeaseAWholeDuration) {
   EXPECT_EQ(Get(job.name()).state(), Job::STATE_RETRY_WAIT);
 }
 
+TEST_F(LeaseTest, WorkCanBeCommittedAfterARestartBeyondMaxRuntime) {
+  const Job job = Create(NewJobOfMaxRuntime("a", 1800));
+  const Lease lease = Acquire(Register("w1"));
+  Pass(absl::Seconds(11));
+  ASSERT_TRUE(Beat(lease, 1).ok());
+  clock_.Advance(absl::Hours(1));
+  Open({});
+  Pass(absl::Seconds(29));
+  EXPECT_EQ(Get(job.name()).state(), Job::STATE_RUNNING);
+  ASSERT_TRUE(Succeed(lease, Sha('a')).ok());
+  EXPECT_TRUE(Publish(lease, Sha('a')).ok());
+}
+
+TEST_F(LeaseTest, WorkCanBeCommittedAfterASecondRestartToo) {
+  const Job job = Create(NewJobOfMaxRuntime("a", 1800));
+  const Lease lease = Acquire(Register("w1"));
+  for (int restart = 0; restart < 2; ++restart) {
+    clock_.Advance(absl::Hours(1));
+    Open({});
+    Pass(absl::Seconds(29));
+  }
+  EXPECT_EQ(Get(job.name()).state(), Job::STATE_RUNNING);
+  EXPECT_TRUE(Succeed(lease, Sha('a')).ok());
+}
+
+TEST_F(LeaseTest, TimesWithoutAServerCountForNoMaxRuntimeAndAllOthersDo) {
+  const Job job = Create(NewJobOfMaxRuntime("a", 60));
+  const Lease lease = Acquire(Register("w1"));
+  int beat = 0;
+  const auto run = [&] {
+    Pass(absl::Seconds(11));
+    const auto response = Beat(lease, ++beat);
+    ASSERT_TRUE(response.ok()) << response.status();
+    EXPECT_EQ(response->directive(), teq::v1::DIRECTIVE_CONTINUE) << beat;
+  };
+  run();
+  for (int restart = 0; restart < 2; ++restart) {
+    clock_.Advance(absl::Hours(1));
+    Open({});
+    run();
+  }
+  while (beat < 8) run();
+  clock_.Advance(absl::Seconds(2));
+  const auto last = Beat(lease, ++beat);
+  ASSERT_TRUE(last.ok()) << last.status();
+  EXPECT_EQ(last->directive(), teq::v1::DIRECTIVE_ABANDON) << "90 s with a server";
+  EXPECT_EQ(Reason(Get(job.name())), "MAX_RUNTIME_EXCEEDED");
+}
+
+// The restart is too short to be told from the time between two heartbeats.
+TEST_F(LeaseTest, ShortRestartAtTheEndOfMaxRuntimeLeavesALeaseToCommit) {
+  const Job job = Create(NewJobOfMaxRuntime("a", 60));
+  const Lease lease = Acquire(Register("w1"));
+  RunToTheEndOfAMinute(lease);
+  for (int restart = 0; restart < 2; ++restart) {
+    clock_.Advance(absl::Seconds(14));
+    Open({});
+    Pass(absl::Seconds(29));
+  }
+  EXPECT_EQ(Get(job.name()).state(), Job::STATE_RUNNING);
+  EXPECT_TRUE(Succeed(lease, Sha('a')).ok());
+}
+
+TEST_F(LeaseTest, WorkerThatRunsOnAfterTheRestartIsEndedALeaseLater) {
+  const Job job = Create(NewJobOfMaxRuntime("a", 60));
+  const Lease lease = Acquire(Register("w1"));
+  RunToTheEndOfAMinute(lease);
+  clock_.Advance(absl::Seconds(14));
+  Open({});
+  for (int beat = 9; beat <= 10; ++beat) {
+    Pass(absl::Seconds(11));
+    EXPECT_EQ(Beat(lease, beat)->directive(), teq::v1::DIRECTIVE_CONTINUE);
+  }
+  Pass(absl::Seconds(8));
+  EXPECT_EQ(Get(job.name()).state(), Job::STATE_FAILED);
+  EXPECT_EQ(Reason(Get(job.name())), "MAX_RUNTIME_EXCEEDED");
+}
+
+TEST_F(LeaseTest, WorkerThatNeverComesBackAfterTheRestartLeavesTheJobToAnother) {
+  const Job job = Create(NewJobOfMaxRuntime("a", 60));
+  const Lease lease = Acquire(Register("w1"));
+  RunToTheEndOfAMinute(lease);
+  clock_.Advance(absl::Seconds(14));
+  Open({});
+  Pass(kLease);
+  EXPECT_EQ(Get(job.name()).state(), Job::STATE_RETRY_WAIT);
+  EXPECT_THAT(Get(job.name()).status_message(), HasSubstr("worker w1 sent no heartbeat for 30s"));
+}
+
 TEST_F(LeaseTest, StalledServerOrJumpingClockCostsNoLeaseAndNoRuntime) {
-  auto request = NewJob("a");
-  request.mutable_job()->mutable_spec()->mutable_limits()->mutable_max_runtime()->set_seconds(1800);
-  const Job job = Create(request);
+  const Job job = Create(NewJobOfMaxRuntime("a", 1800));
   const Lease lease = Acquire(Register("w1"));
   Pass(absl::Seconds(1));
   clock_.Advance(absl::Hours(1));
@@ -362,9 +467,7 @@ TEST_F(LeaseTest, StalledServerOrJumpingClockCostsNoLeaseAndNoRuntime) {
 TEST_F(LeaseTest, LeaseOfTheNewClockLosesNothingWhereThatWasSetBack) {
   Pass(absl::Seconds(1));
   clock_.Advance(-absl::Hours(2));
-  auto request = NewJob("a");
-  request.mutable_job()->mutable_spec()->mutable_limits()->mutable_max_runtime()->set_seconds(1800);
-  const Job job = Create(request);
+  const Job job = Create(NewJobOfMaxRuntime("a", 1800));
   const Lease lease = Acquire(Register("w1"));
   ASSERT_TRUE(queue_->Reap().ok());
   EXPECT_EQ(Get(job.name()).state(), Job::STATE_RUNNING);
@@ -387,6 +490,47 @@ TEST_F(LeaseTest, AStoreThatCannotBeWrittenCostsNoLease) {
   EXPECT_EQ(Get(job.name()).state(), Job::STATE_RUNNING);
   Pass(kLease);
   EXPECT_EQ(Get(job.name()).state(), Job::STATE_RETRY_WAIT) << "then silence counts again";
+}
+
+TEST_F(LeaseTest, TimeWithoutAStoreCountsForNoMaxRuntime) {
+  const Job job = Create(NewJobOfMaxRuntime("a", 60));
+  const Lease lease = Acquire(Register("w1"));
+  StoreWithFailures store(*store_);
+  queue_ = std::make_unique<Queue>(
+      QueueOptions{}, QueueDeps{.store = &store, .clock = &clock_, .random = &random_});
+  Pass(absl::Seconds(1));
+  store.down = true;
+  for (int i = 0; i < 60; ++i) {
+    clock_.Advance(absl::Seconds(10));
+    EXPECT_FALSE(queue_->Reap().ok());
+  }
+  store.down = false;
+  Pass(absl::Seconds(1));
+  EXPECT_EQ(Beat(lease, 1)->directive(), teq::v1::DIRECTIVE_CONTINUE);
+  for (int beat = 2; beat <= 8; ++beat) {
+    Pass(absl::Seconds(11));
+    EXPECT_EQ(Beat(lease, beat)->directive(), teq::v1::DIRECTIVE_CONTINUE) << beat;
+  }
+  clock_.Advance(absl::Seconds(14));
+  EXPECT_EQ(Beat(lease, 9)->directive(), teq::v1::DIRECTIVE_ABANDON) << "then it counts again";
+  EXPECT_EQ(Reason(Get(job.name())), "MAX_RUNTIME_EXCEEDED");
+}
+
+TEST_F(LeaseTest, AStoreThatFailsAtTheEndOfMaxRuntimeLeavesALeaseToCommit) {
+  const Job job = Create(NewJobOfMaxRuntime("a", 60));
+  const Lease lease = Acquire(Register("w1"));
+  StoreWithFailures store(*store_);
+  queue_ = std::make_unique<Queue>(
+      QueueOptions{}, QueueDeps{.store = &store, .clock = &clock_, .random = &random_});
+  RunToTheEndOfAMinute(lease);
+  store.down = true;
+  EXPECT_EQ(ErrorReason(Beat(lease, 9).status()), "STORE_UNAVAILABLE");
+  clock_.Advance(absl::Seconds(3));
+  store.down = false;
+  EXPECT_EQ(Beat(lease, 9)->directive(), teq::v1::DIRECTIVE_CONTINUE);
+  Pass(absl::Seconds(29));
+  EXPECT_EQ(Get(job.name()).state(), Job::STATE_RUNNING);
+  EXPECT_TRUE(Succeed(lease, Sha('a')).ok());
 }
 
 TEST_F(LeaseTest, NewBootEndsTheOlderSessionAndItsLease) {
@@ -421,6 +565,18 @@ TEST_F(LeaseTest, LeaseWhoseAnswerWasLostIsGivenAgain) {
   const std::string session = Register("w1");
   const Lease lease = Acquire(session);
   EXPECT_EQ(Acquire(session).SerializeAsString(), lease.SerializeAsString());
+}
+
+TEST_F(LeaseTest, LeaseThatIsGivenAgainHasItsWholeMaxRuntime) {
+  Create(NewJobOfMaxRuntime("a", 60));
+  const std::string session = Register("w1");
+  const Lease lost = Acquire(session);
+  Pass(absl::Seconds(20));
+  const Lease lease = Acquire(session);
+  ASSERT_EQ(lease.fence(), lost.fence());
+  RunToTheEndOfAMinute(lease);
+  clock_.Advance(absl::Seconds(2));
+  EXPECT_EQ(Beat(lease, 9)->directive(), teq::v1::DIRECTIVE_ABANDON);
 }
 
 TEST_F(LeaseTest, WorkerThatAsksForOtherWorkGivesUpItsLease) {
@@ -544,14 +700,9 @@ TEST_F(LeaseTest, JobWithTooManyEventsKeepsOnlyWhatMatters) {
 
 // Its worker ends it at the limit, which it counts from a little later, and may take a while.
 TEST_F(LeaseTest, AttemptBeyondMaxRuntimeIsAbandonedAndFailsALeaseLater) {
-  auto request = NewJob("a");
-  request.mutable_job()->mutable_spec()->mutable_limits()->mutable_max_runtime()->set_seconds(60);
-  const Job job = Create(request);
+  const Job job = Create(NewJobOfMaxRuntime("a", 60));
   const Lease lease = Acquire(Register("w1"));
-  for (int beat = 1; beat <= 8; ++beat) {
-    Pass(absl::Seconds(11));
-    EXPECT_EQ(Beat(lease, beat)->directive(), teq::v1::DIRECTIVE_CONTINUE);
-  }
+  RunToTheEndOfAMinute(lease);
   clock_.Advance(absl::Seconds(2));  // 90 s after the lease was granted, and no reap since
   EXPECT_EQ(Beat(lease, 9)->directive(), teq::v1::DIRECTIVE_ABANDON);
   const Job failed = Get(job.name());
@@ -562,9 +713,7 @@ TEST_F(LeaseTest, AttemptBeyondMaxRuntimeIsAbandonedAndFailsALeaseLater) {
 }
 
 TEST_F(LeaseTest, CommittedContentIsPublishedEvenBeyondMaxRuntime) {
-  auto request = NewJob("a");
-  request.mutable_job()->mutable_spec()->mutable_limits()->mutable_max_runtime()->set_seconds(20);
-  const Job job = Create(request);
+  const Job job = Create(NewJobOfMaxRuntime("a", 20));
   const Lease lease = Acquire(Register("w1"));
   Pass(absl::Seconds(19));
   ASSERT_TRUE(Succeed(lease, Sha('a')).ok());
