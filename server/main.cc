@@ -1,5 +1,5 @@
 // teq-server: the front end. Exit codes: 0 drained after a signal, or backed up; 1 could not start,
-// or back up; 2 bad usage or config.
+// or back up; 2 bad usage or config; 3 a second signal; 128 + N signal N before it began.
 #include <grpc/support/log.h>
 
 #include <csignal>
@@ -12,6 +12,7 @@
 
 #include "CLI/CLI.hpp"
 #include "client/logs/logger.h"
+#include "client/process/start.h"
 #include "fmt/format.h"
 #include "proto/spec/error.h"
 #include "server/config.h"
@@ -125,6 +126,8 @@ int BackUp(const Flags& flags) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  teq::process::EndAtStopSignals();
+  teq::process::RaiseFileLimit();
   // What of it matters comes back as a status.
   gpr_set_log_function([](gpr_log_func_args* args) { spdlog::debug("grpc: {}", args->message); });
   Flags flags;

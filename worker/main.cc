@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "client/logs/logger.h"
 #include "client/objects/file.h"
+#include "client/process/start.h"
 #include "fmt/format.h"
 #include "proto/spec/error.h"
 #include "proto/spec/uri.h"
@@ -232,6 +233,9 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? EXIT_SUCCESS : kUsage;
   }
+  // How the engine ends is its agent's to tell.
+  if (!engine->parsed()) teq::process::EndAtStopSignals();
+  teq::process::RaiseFileLimit();
   if (version->parsed()) {
     fmt::print("teq-worker {}\n", TEQ_VERSION);
     return EXIT_SUCCESS;

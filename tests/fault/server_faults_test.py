@@ -10,7 +10,8 @@ import uuid
 from harness import programs
 from harness.jobs import Workshop
 
-STEPS = 400
+# Long enough to be hit in the middle, though the server hears of it once a second.
+STEPS = 600
 KILLS = 20 if programs.FULL else 4
 STAGES = ["", "FETCH", "BASELINE_EVAL", "CALIBRATE", "TRANSFORM", "ROUND", "PACK", "VERIFY",
           "PUBLISH"]

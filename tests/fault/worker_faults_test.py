@@ -7,8 +7,8 @@ import unittest
 from harness import programs
 from harness.jobs import Workshop
 
-# Long enough to be hit in the middle, short enough to be run again.
-STEPS = 400
+# Long enough to be hit in the middle, though the server hears of it once a second; short enough to be run again.
+STEPS = 600
 KILLS = 10 if programs.FULL else 1
 
 
@@ -131,8 +131,7 @@ class StoppedWorkerTest(WorkerTest):
     lease = "60s"
 
     def test_stopped_worker_hands_its_job_back_at_once_and_burns_no_attempt(self):
-        # With long leases the server hears of the training once a second.
-        name, output = self.submit(steps=2 * STEPS)
+        name, output = self.submit()
         worker = self.house.start_worker()
         before = self.house.wait_for_training(name)
         self.assertEqual(before["attempt_count"], 1)

@@ -128,7 +128,7 @@ def run(name, *arguments, seconds=120, environment=None, text_input=None, direct
 class House:
     """A directory with a server, workers, and what they need; everything ends with `close`."""
 
-    def __init__(self, lease="2s"):
+    def __init__(self, lease="5s"):
         self.root = pathlib.Path(tempfile.mkdtemp(prefix="teqd-"))
         self.data = self.root / "data"
         self.worker_data = self.root / "worker-data"
@@ -245,7 +245,8 @@ class House:
 class HouseTest(unittest.TestCase):
     """A test with a house of its own."""
 
-    lease = "2s"
+    # On a busy machine a heartbeat may be seconds late; tests that let a lease expire wait for it.
+    lease = "5s"
 
     def setUp(self):
         self.house = House(self.lease)

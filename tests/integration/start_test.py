@@ -1,6 +1,9 @@
-"""Programs that cannot start say why."""
+"""Programs that cannot start say why, and how the others do."""
 
 import contextlib
+import os
+import resource
+import signal
 import socket
 import sqlite3
 import unittest
@@ -74,6 +77,34 @@ class StartTest(programs.HouseTest):
             self.assertIn("teq-worker: DEVICE_NOT_AVAILABLE: ", answer.err)
             self.assertIn("device_index is 100", answer.err)
             self.assertIn("--device-index", answer.err)
+
+    def test_signal_ends_a_program_that_has_not_begun_yet(self):
+        # By a handler: process 1 of a container gets no signal that it has none for.
+        for name in ("teq-server", "teq-worker"):
+            with self.subTest(program=name):
+                config = self.house.root / f"{name}.yaml"
+                os.mkfifo(config)
+                program = programs.Program(name, ["--config", config], self.house.root / f"{name}-early.log")
+                self.house.programs.append(program)
+
+                def writer(path=config):
+                    with contextlib.suppress(OSError):  # nobody reads yet
+                        return os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+                    return None
+
+                self.addCleanup(os.close, programs.eventually("it reads its configuration", writer))
+                self.assertEqual(program.terminate(30), 128 + signal.SIGTERM, program.output())
+
+    def test_limit_of_open_files_is_raised_to_what_the_system_allows(self):
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        self.house.start_server()
+        worker = self.house.start_worker()
+        programs.eventually("it is registered", lambda: "registered as" in worker.output())
+        for program in (self.house.server, worker):
+            self.assertEqual(resource.prlimit(program.pid, resource.RLIMIT_NOFILE),
+                             (min(hard, 2**20), hard), program.name)
 
     def test_database_of_another_program_is_refused_and_stays_as_it_was(self):
         self.house.start_server()

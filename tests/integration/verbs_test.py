@@ -1,6 +1,7 @@
 """What users do with jobs: cancel, retry, delete, update, list, and submit again."""
 
 import json
+import signal
 import unittest
 import uuid
 
@@ -89,6 +90,19 @@ class VerbsTest(programs.HouseTest):
         answer = self.house.ctl("watch", name)
         self.assertEqual(answer.code, 1, answer)
         self.assertIn("CANCELLED", answer.out)
+
+    def test_ctrl_c_ends_a_watch_with_130_and_the_job_goes_on(self):
+        self.house.start_worker()
+        file, _ = self.workshop.file(steps=ENDLESS)
+        name = self.house.submit(file)["name"]
+        watch = programs.Program("teqctl", ["--server", self.house.address, "watch", name],
+                                 self.house.root / "watch.log")
+        self.house.programs.append(watch)
+        programs.eventually("the watch tells of the training", lambda: "step " in watch.output())
+        watch.send(signal.SIGINT)
+        self.assertEqual(watch.wait(30), 130, watch.output())
+        self.assertIn(f"the job goes on; see it again with: teqctl watch {name}", watch.output())
+        self.house.wait_for_training(name, self.house.job(name)["latest_metrics"]["step"] + 1)
 
     def test_larger_priority_runs_sooner(self):
         names = {}

@@ -218,11 +218,16 @@ class EngineProcess::Child : public std::enable_shared_from_this<Child> {
 
   void Reap() {
     if (ended_) return;
+    // What the engine has started and left behind; the group is its own as long as it is a zombie.
+    // For process 1 of a container such orphans are children, and nobody else waits for their end.
+    ::kill(-pid_, SIGKILL);
     int state = 0;
     if (::waitpid(pid_, &state, 0) == pid_)
       ended_ = HowItEnded(state);
     else
       ended_ = "is gone";
+    while (::waitpid(-pid_, nullptr, 0) > 0 || errno == EINTR) {
+    }
     TellExit();
   }
 

@@ -15,7 +15,7 @@ namespace teq::agent {
 
 /// A child process that runs one job, or measures the devices (see engine_host.h). All calls and
 /// handlers belong to the io_context's one thread; the child dies with the thread that called
-/// Start.
+/// Start. What it has started itself, and has not left its process group, is killed when it ends.
 class EngineProcess {
  public:
   struct Handlers {

@@ -188,7 +188,7 @@ class RealRunTest(programs.HouseTest):
         """The port of the last worker's metrics."""
         workshop = Workshop(self.house.root / "shop")
         first, _ = self.start_scraped_worker()
-        name = self.house.submit(workshop.file(steps=4000 if PICTURES else 200)[0])["name"]
+        name = self.house.submit(workshop.file(steps=4000 if PICTURES else 300)[0])["name"]
         self.house.wait_for_training(name)
         first.kill()
         _, port = self.start_scraped_worker()

@@ -1,5 +1,6 @@
 #include "worker/agent/engine_process.h"
 
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -91,10 +92,15 @@ TEST_F(EngineProcessTest, LinesArriveBeforeTheExitTheLastOneToo) {
               ::testing::ElementsAre("to standard output", "to standard error", "last words"));
 }
 
-// A helper that outlives the process keeps the pipe open; nobody waits for it.
+// A helper that has left the process's group outlives it and keeps the pipe open; nobody waits for
+// it. The shell ends when the helper writes elsewhere than into the substitution, and so has left.
 TEST_F(EngineProcessTest, ExitIsToldWhileAnotherProcessHoldsTheOutput) {
   engine_ =
-      EngineProcess::Start(io_, {"/bin/sh", "-c", "sleep 600 3>&- & echo started $!"}, start_,
+      EngineProcess::Start(io_,
+                           {"/bin/sh", "-c",
+                            "helper=$(setsid sh -c 'echo $$; exec sleep 600 >&2 3>&-' &); "
+                            "echo started $helper"},
+                           start_,
                            {.on_event = {},
                             .on_exit =
                                 [this](const std::string& how) {
@@ -108,7 +114,24 @@ TEST_F(EngineProcessTest, ExitIsToldWhileAnotherProcessHoldsTheOutput) {
   ASSERT_EQ(lines_.size(), 1U);
   int helper = 0;
   ASSERT_EQ(std::sscanf(lines_[0].c_str(), "started %d", &helper), 1);
-  ::kill(helper, SIGKILL);
+  EXPECT_EQ(::kill(helper, SIGKILL), 0);
+}
+
+// As in a container, where the agent is process 1 and orphans become its children.
+TEST_F(EngineProcessTest, HelperThatAKilledProcessLeavesEndsWithItAndIsNoZombie) {
+  ASSERT_EQ(::prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
+  engine_ = EngineProcess::Start(io_, {"/bin/sh", "-c", "sleep 600 3>&- & kill -9 $$"}, start_,
+                                 {.on_event = {},
+                                  .on_exit =
+                                      [this](const std::string& how) {
+                                        how_ = how;
+                                        io_.stop();
+                                      }})
+                .value();
+  io_.run();
+  EXPECT_EQ(how_, "was killed by signal 9 (Killed)");
+  EXPECT_EQ(::waitpid(-1, nullptr, WNOHANG), -1);  // no children
+  ::prctl(PR_SET_CHILD_SUBREAPER, 0);
 }
 
 TEST_F(EngineProcessTest, CancelReachesTheRun) {
