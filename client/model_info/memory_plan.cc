@@ -44,7 +44,8 @@ struct Need {
   std::int64_t work = 0;
   std::int64_t states = 0;
   std::int64_t scratch = 0;
-  bool on_host = false;  // also where there is a device
+  bool on_host = false;    // also where there is a device
+  std::int64_t spare = 0;  // of states and scratch, what may not be there beside the rest
 };
 
 /// A job's demands, before anything is decided.
@@ -58,6 +59,7 @@ class Demand {
     Need verify = Measured(teq::v1::STAGE_VERIFY, work_.evaluation_window);
     verify.work = std::max(verify.work, kPackingCopies * kFloat * block_.largest_layer);
     verify.scratch = CodeBytes() + FloatBytes();
+    verify.spare = FloatBytes();
     verify.work += VocabularyOnDevice();  // of what was published
     const bool measures_bits = recipe().weights().has_target_bits();
     Need baseline = Measured(teq::v1::STAGE_BASELINE_EVAL,
@@ -94,23 +96,28 @@ class Demand {
     const std::int64_t step = StepWeights(work_.total) + Trained(work_.total) + ScaledGradient() +
                               graph + HeadBytes() + std::max(StepLogits(), DrawnLogits()) +
                               VocabularyOnDevice();
+    const std::int64_t states = StateBytes() + TeacherBytes();
     return {.stage = teq::v1::STAGE_TRANSFORM,
             .work = on_device_ ? step : std::max(step, StateBytes() + TeacherWork()) - StateBytes(),
-            .states = StateBytes() + TeacherBytes()};
+            .states = states,
+            .spare = states};
   }
 
   /// A block at a time, forward and again backward. The head's turn comes when no block is held. On
-  /// a device lies what is trained of all blocks.
+  /// a device lies what is trained of all blocks. Of the files what is just computed is one block's
+  /// and in memory, and states come and go.
   [[nodiscard]] Need ByBlock() const {
     const std::int64_t inputs = work_.blocks * tokens() * work_.hidden * kFloat;
     const std::int64_t block = StepWeights(block_) + Trained(block_) + ScaledGradient() +
                                Activations(tokens()) + KeptAttention();
     const std::int64_t kept = Trained(work_.total) - LearnedBytes();  // gradients are one block's
+    const std::int64_t states = std::max(inputs, StateBytes()) + TeacherBytes();
     return {.stage = teq::v1::STAGE_TRANSFORM,
             .work = std::max(block, HeadBytes() + std::max(StepLogits(), DrawnLogits())) +
                     VocabularyOnDevice() + (on_device_ ? kept : 0),
-            .states = std::max(inputs, StateBytes()) + TeacherBytes(),
-            .scratch = on_device_ ? LearnedBytes() : kept};
+            .states = states,
+            .scratch = on_device_ ? LearnedBytes() : kept,
+            .spare = states + (on_device_ ? 0 : LearnedBytes())};
   }
 
   [[nodiscard]] std::int64_t block_bytes() const { return kFloat * block_.parameters; }
@@ -184,6 +191,10 @@ class Demand {
     return kFloat *
            ((learns_rounding() ? work_.total.quantized : 0) + GroupFactors() * work_.total.groups);
   }
+  /// The same before the end-to-end pass, which may be left out.
+  [[nodiscard]] std::int64_t LearnedByBlocks() const {
+    return LearnedBytes() - (learns_step_sizes() ? kFloat * work_.total.groups : 0);
+  }
   [[nodiscard]] bool learns_step_sizes() const {
     return learns_clipping() && learns_rounding() && schedule_.end_to_end_steps() > 0;
   }
@@ -199,7 +210,8 @@ class Demand {
   [[nodiscard]] std::int64_t CodeBytes() const {
     return work_.total.quantized + 3 * work_.total.groups;
   }
-  /// What is published float, where it changes its type: the rest stays where it is stored.
+  /// What is published float, where it changes its type: the rest stays where it is stored. Less
+  /// where weights are stored smaller than config.json says.
   [[nodiscard]] std::int64_t FloatBytes() const {
     return work_.stored_bytes == 4 ? 2 * (work_.parameters - work_.total.quantized) : 0;
   }
@@ -233,10 +245,13 @@ class Demand {
     return {.stage = teq::v1::STAGE_TRANSFORM,
             .work = StepWeights(block_) + Trained(block_) + Activations(tokens()) + KeptAttention(),
             .states = 2 * StateBytes(),
-            .scratch = LearnedBytes()};
+            .scratch = LearnedBytes(),
+            .spare = LearnedBytes() - LearnedByBlocks()};
   }
 
+  /// Offsets go as codes come.
   [[nodiscard]] Need Round() const {
+    const std::int64_t scratch = CodeBytes() + FloatBytes() + LearnedBytes();
     const bool gptq = recipe().rounding().has_gptq();
     const std::int64_t widest = block_.widest_input * block_.widest_input;
     const std::int64_t sequential =
@@ -247,7 +262,8 @@ class Demand {
                     (learns_rounding() ? kFloat * block_.quantized : 0) + sequential +
                     Activations(BatchTokens(work_.window)) + AttentionOf(work_.window),
             .states = (gptq ? 2 : 1) * StateBytes(),
-            .scratch = CodeBytes() + FloatBytes() + LearnedBytes()};
+            .scratch = scratch,
+            .spare = scratch - std::max(CodeBytes(), LearnedByBlocks())};
   }
 
   /// An embedding that has to change its type is written whole.
@@ -256,7 +272,8 @@ class Demand {
             .work = std::max(kPackingCopies * kFloat * block_.largest_layer,
                              2 * work_.vocabulary * work_.embedding),
             .scratch = CodeBytes() + FloatBytes(),
-            .on_host = true};
+            .on_host = true,
+            .spare = FloatBytes()};
   }
 
   const JobSpec& spec_;
@@ -277,6 +294,7 @@ StageMemory Place(const Need& need, bool in_files, const MemoryBudget& budget,
     stage.states = need.states;
     stage.host += need.states;
   }
+  stage.least_scratch = need.scratch - need.spare + (in_files ? need.states : 0);
   if (!budget.on_device || need.on_host) {
     stage.host += need.work;
   } else if (need.work > 0) {
@@ -296,8 +314,19 @@ bool Fits(const StageMemory& stage, const MemoryBudget& budget) {
 
 /// A stage that does first one thing, then another; its hidden states are the first one's.
 StageMemory Both(const StageMemory& first, const StageMemory& then) {
-  return {first.stage, std::max(first.host, then.host), std::max(first.device, then.device),
-          std::max(first.scratch, then.scratch), first.states};
+  return {first.stage,
+          std::max(first.host, then.host),
+          std::max(first.device, then.device),
+          std::max(first.scratch, then.scratch),
+          first.states,
+          std::max(first.least_scratch, then.least_scratch)};
+}
+
+/// Where states do not take all of their memory, other things lie there that would be in files.
+void TakeFromLeastScratch(std::int64_t memory_bytes, std::vector<StageMemory>& stages) {
+  for (StageMemory& stage : stages) {
+    stage.least_scratch = std::max<std::int64_t>(0, stage.least_scratch - memory_bytes);
+  }
 }
 
 std::int64_t InMiB(std::int64_t bytes) { return (bytes + kMiB - 1) / kMiB; }
@@ -429,6 +458,8 @@ absl::StatusOr<MemoryPlan> PlanMemory(const JobSpec& spec, const ModelConfig& co
     result.end_to_end_states = pass.memory.states;
     transform(result.stages) = Both(transform(result.stages), pass.memory);
   }
+  const std::int64_t states = std::ranges::max(result.stages, {}, &StageMemory::states).states;
+  TakeFromLeastScratch(std::max(states, result.end_to_end_states), result.stages);
   return result;
 }
 

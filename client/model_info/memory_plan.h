@@ -38,6 +38,9 @@ struct StageMemory {
   std::int64_t device = 0;   // 0 without one
   std::int64_t scratch = 0;  // in files
   std::int64_t states = 0;   // of the host's, hidden states of the calibration text
+  /// Of `scratch`, which is never too little, what is there at one time for certain where the text
+  /// has all samples: of a text with a share of them, that share is.
+  std::int64_t least_scratch = 0;
 };
 
 /// What a run takes, and what it does with what does not fit. The checkpoint's files are mapped and

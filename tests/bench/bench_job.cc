@@ -198,6 +198,7 @@ absl::StatusOr<nlohmann::ordered_json> Run(const Arguments& arguments, std::int6
                                 {"dtype", arguments.dtype},
                                 {"threads", arguments.threads},
                                 {"instruction_set", report::InstructionSet()},
+                                {"matrix_products", report::MatrixProducts()},
                                 {"libtorch", LibTorchVersion()},
                                 {"steps_measured", measured.steps.size()},
                                 {"step_seconds", step.wall},

@@ -4,7 +4,6 @@ import json
 import os
 import pathlib
 import platform
-import re
 import subprocess
 
 # Of bench_job's figures, those that are compared; less is better. Of bench_kernels', more is.
@@ -46,13 +45,3 @@ def processor():
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()
     return platform.processor()
-
-
-def blas(program):
-    """The library of matrix products that `program` loads, such as OpenBLAS 0.3.21."""
-    loaded = subprocess.run(["ldd", str(program)], text=True, capture_output=True, check=False)
-    for path in re.findall(r"/\S*blas\S*", loaded.stdout):
-        version = re.search(r"openblas\D*([\d.]*\d)", pathlib.Path(path).resolve().name)
-        if version:
-            return f"OpenBLAS {version[1]}"
-    return "an unknown BLAS"

@@ -9,8 +9,9 @@ from pathlib import Path
 BIN = Path(os.environ["TEQ_BIN"])
 
 
-def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([BIN / program, *arguments], capture_output=True, text=True, timeout=300)
+def run(program: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([BIN / program, *arguments], capture_output=True, text=True, timeout=300,
+                          env=os.environ | environment)
 
 
 class BenchJobTest(unittest.TestCase):
@@ -28,6 +29,14 @@ class BenchJobTest(unittest.TestCase):
         parameters = 32000 * 288 + 6 * (4 * 288**2 + 3 * 288 * 768 + 2 * 288) + 288
         self.assertEqual(figures["weight_bytes"], 4 * parameters)
         self.assertGreater(figures["peak_memory_bytes"], figures["weight_bytes"])
+
+    def test_the_library_of_matrix_products_is_told_as_the_environment_chose_it(self):
+        for processor in ("Nehalem", "Sandybridge"):
+            done = run("bench_job", "--batch", "1", "--sequence", "8", "--steps", "20", "--threads",
+                       "1", OPENBLAS_CORETYPE=processor)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertRegex(json.loads(done.stdout)["matrix_products"],
+                             rf"^OpenBLAS \d+\.\d+\.\d+, {processor}$")
 
     def test_an_unknown_shape_is_refused(self):
         done = run("bench_job", "--shape", "13b")

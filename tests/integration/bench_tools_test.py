@@ -18,6 +18,7 @@ cat "$directory/$(basename "$0").json"
 
 def job(cpu_ratio, wall_ratio=1.5, memory=300_000_000):
     return {"threads": 1, "instruction_set": "AVX512", "libtorch": "1.13",
+            "matrix_products": "OpenBLAS 0.3.21, Haswell",
             "step_over_matmul": wall_ratio, "cpu_step_over_matmul": cpu_ratio,
             "peak_memory_bytes": memory}
 

@@ -199,6 +199,9 @@ class IndependentCheckTest(unittest.TestCase):
         self.assertAlmostEqual(found["quantized_accuracy"], sum(right) / 6)
         # Of the mean of six, and of that of their differences.
         self.assertAlmostEqual(found["standard_error"], statistics.stdev(right) / math.sqrt(6))
+        self.assertEqual(report["inputs"]["task_uris"], [programs.file_uri(task)])
+        self.assertEqual(report["inputs"]["task_sha256"],
+                         [hashlib.sha256(task.read_bytes()).hexdigest()])
         differences = [one - other for one, other in zip(right, float_right)]
         self.assertAlmostEqual(found["difference_standard_error"],
                                statistics.stdev(differences) / math.sqrt(6))

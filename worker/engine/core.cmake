@@ -31,8 +31,10 @@ add_library(teq_engine STATIC
   pack/gguf_vocabulary.cc
   pack/gptq.cc
   pack/model_card.cc
+  pack/module_sets.cc
   pack/packing_kernels.cc
   pipeline/block_rounder.cc
+  pipeline/disk_room.cc
   pipeline/job_run.cc
   pipeline/job_run_measure.cc
   pipeline/job_run_quantize.cc

@@ -111,8 +111,9 @@ class MappedFile {
 /// The length field and the JSON, padded so that the data starts at a multiple of 8 bytes.
 absl::StatusOr<std::string> Header(const std::filesystem::path& file,
                                    const std::vector<TensorEntry>& entries) {
-  nlohmann::ordered_json json;
-  json["__metadata__"] = {{"format", "pt"}};
+  nlohmann::ordered_json json = {{"__metadata__", {{"format", "pt"}}}};
+  // Appended, as to look for each name among all before it takes long for a mixture's many tensors.
+  auto& members = json.get_ref<nlohmann::ordered_json::object_t&>();
   std::set<std::string_view> names = {"__metadata__"};
   std::uint64_t offset = 0;
   for (const TensorEntry& entry : entries) {
@@ -124,9 +125,10 @@ absl::StatusOr<std::string> Header(const std::filesystem::path& file,
                                file.string(), entry.name));
     }
     const std::uint64_t bytes = ByteSizeOf(entry);
-    json[entry.name] = {{"dtype", model_info::Name(*dtype)},
-                        {"shape", entry.shape},
-                        {"data_offsets", {offset, offset + bytes}}};
+    members.emplace_back(entry.name,
+                         nlohmann::ordered_json{{"dtype", model_info::Name(*dtype)},
+                                                {"shape", entry.shape},
+                                                {"data_offsets", {offset, offset + bytes}}});
     offset += bytes;
   }
   std::string text = json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);

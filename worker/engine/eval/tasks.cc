@@ -124,7 +124,15 @@ struct Encoder {
     // The last token is predicted and never read.
     const auto longest = static_cast<std::size_t>(config.max_positions) + 1;
     if (choice.ids.size() > longest) {
-      choice.ids.erase(choice.ids.begin(), choice.ids.end() - static_cast<std::ptrdiff_t>(longest));
+      // The context loses its beginning, but not the token that every text of the model begins
+      // with.
+      const std::size_t kept =
+          config.prefix_in_every_window
+              ? std::min(tokenizer.prefix().size(),
+                         longest - static_cast<std::size_t>(choice.choice_tokens))
+              : 0;
+      const auto first = choice.ids.begin() + static_cast<std::ptrdiff_t>(kept);
+      choice.ids.erase(first, first + static_cast<std::ptrdiff_t>(choice.ids.size() - longest));
     }
     return choice;
   }

@@ -39,7 +39,7 @@ struct Task {
 /// belongs to the choice, context and choice are encoded together, and the choice's tokens are
 /// those beyond the number of the context's own. The tokenizer's special tokens stand before the
 /// context, none after the choice. What is longer than the model's positions loses tokens from the
-/// left.
+/// left, but not those special ones where the model has them in every window.
 ///
 /// NOT_FOUND, TASK_NOT_FOUND. INVALID_ARGUMENT, INVALID_TASK: names file, line, field and value.
 [[nodiscard]] absl::StatusOr<Task> ReadTask(const std::string& uri,

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <set>
 
 #include "ATen/Parallel.h"
+#include "fmt/format.h"
 #include "worker/engine/pack/checkpoint_directory.h"
 
 namespace teq::pack {
@@ -34,6 +36,35 @@ torch::Tensor PackInterleaved(const torch::Tensor& codes) {
   return words;
 }
 
+/// The module that holds all experts of the layer's block.
+std::string ExpertsModule(const model_info::LinearLayer& layer) {
+  return layer.name.substr(0, layer.name.rfind(fmt::format(".{}.", layer.expert)));
+}
+
+/// What stays float. Where no expert of a block is rounded it is the module that holds them, for
+/// which servers ask and with which the experts' names begin. Loaders that put something before the
+/// names that are known here may look at a name's ends only, and need each.
+std::vector<std::string> FloatModules(const PackableModel& model) {
+  std::set<std::string> rounded;  // modules of experts, some of which are
+  for (const model_info::PlannedLayer& planned : model.plan) {
+    if (planned.layer.expert < 0 || !planned.grid.quantized) continue;
+    rounded.insert(ExpertsModule(planned.layer));
+  }
+  const bool begin_alike = !model.config.prefix.empty() && !model.config.is_part;
+  std::set<std::string> whole;  // modules of experts that are named
+  std::vector<std::string> names = OuterLinears(model.config);
+  for (const model_info::PlannedLayer& planned : model.plan) {
+    if (planned.grid.quantized) continue;
+    const std::string experts = planned.layer.expert < 0 ? "" : ExpertsModule(planned.layer);
+    if (!experts.empty() && !rounded.contains(experts)) {
+      if (whole.insert(experts).second) names.push_back(experts);
+      if (begin_alike) continue;
+    }
+    names.push_back(planned.layer.name);
+  }
+  return names;
+}
+
 }  // namespace
 
 std::vector<std::pair<std::string, torch::Tensor>> AwqTensors(const std::string& layer,
@@ -48,7 +79,7 @@ nlohmann::ordered_json AwqConfig(const PackableModel& model) {
                                       [](const auto& planned) { return planned.grid.quantized; });
   // Older loaders look for these anywhere in a module's name, newer ones at its ends.
   nlohmann::ordered_json floats = nlohmann::ordered_json::array();
-  for (const std::string& name : FloatLinears(model)) {
+  for (const std::string& name : FloatModules(model)) {
     floats.push_back(NameInPart(model.config, name));
   }
   for (const std::string& part : model.other_parts) {

@@ -150,9 +150,11 @@ class ShardWriter {
   [[nodiscard]] absl::Status WriteIndex() const {
     std::uint64_t total = 0;
     Json weight_map = Json::object();
+    // Names differ, which operator[] would find out anew for each by looking at all before it.
+    auto& file_of = weight_map.get_ref<Json::object_t&>();
     for (std::size_t shard = 0; shard < shards_.size(); ++shard) {
       for (const TensorEntry& entry : shards_[shard]) {
-        weight_map[entry.name] = FileName(shard);
+        file_of.emplace_back(entry.name, FileName(shard));
         total += checkpoint::ByteSizeOf(entry);
       }
     }
@@ -204,14 +206,10 @@ torch::ScalarType FloatType(const PackableModel& model) {
   return most->first;
 }
 
-std::vector<std::string> FloatLinears(const PackableModel& model) {
-  std::vector<std::string> names = {model_info::HeadName(model.config)};
-  for (const std::string_view outer :
-       {model.config.names.project_in, model.config.names.project_out}) {
-    if (!outer.empty()) names.push_back(model_info::ModuleName(model.config, outer));
-  }
-  for (const model_info::PlannedLayer& planned : model.plan) {
-    if (!planned.grid.quantized) names.push_back(planned.layer.name);
+std::vector<std::string> OuterLinears(const model_info::ModelConfig& config) {
+  std::vector<std::string> names = {model_info::HeadName(config)};
+  for (const std::string_view outer : {config.names.project_in, config.names.project_out}) {
+    if (!outer.empty()) names.push_back(model_info::ModuleName(config, outer));
   }
   return names;
 }

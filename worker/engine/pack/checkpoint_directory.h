@@ -45,8 +45,8 @@ using LayerTensors =
 /// names it, and what is computed for the model is stored in it.
 [[nodiscard]] torch::ScalarType FloatType(const PackableModel& model);
 
-/// The linear layers that stay float, the head and the projections outside the blocks among them.
-[[nodiscard]] std::vector<std::string> FloatLinears(const PackableModel& model);
+/// The linear layers outside the blocks, which stay float: the head, and projections.
+[[nodiscard]] std::vector<std::string> OuterLinears(const model_info::ModelConfig& config);
 
 /// A regular expression that matches exactly the module `name` of a loaded model. Where the
 /// checkpoint leaves out its family's prefix, the loaded model's names have it. Before the names of

@@ -7,6 +7,7 @@
 #include "fmt/format.h"
 #include "worker/engine/pack/bit_packing.h"
 #include "worker/engine/pack/checkpoint_directory.h"
+#include "worker/engine/pack/module_sets.h"
 
 namespace teq::pack {
 namespace {
@@ -20,17 +21,17 @@ bool Same(const LayerGrid& a, const LayerGrid& b) {
 /// The layers of one grid.
 struct Group {
   LayerGrid grid;
-  std::vector<const model_info::LinearLayer*> layers;
+  std::vector<const ModuleSet*> sets;
 };
 
-std::vector<Group> GroupsOf(const std::vector<model_info::PlannedLayer>& plan) {
+std::vector<Group> GroupsOf(const std::vector<ModuleSet>& sets) {
   std::vector<Group> groups;
-  for (const model_info::PlannedLayer& planned : plan) {
-    if (!planned.grid.quantized) continue;
+  for (const ModuleSet& set : sets) {
+    if (!set.grid.quantized) continue;
     auto group = std::find_if(groups.begin(), groups.end(),
-                              [&](const Group& known) { return Same(known.grid, planned.grid); });
-    if (group == groups.end()) group = groups.insert(group, {planned.grid, {}});
-    group->layers.push_back(&planned.layer);
+                              [&](const Group& known) { return Same(known.grid, set.grid); });
+    if (group == groups.end()) group = groups.insert(group, {set.grid, {}});
+    group->sets.push_back(&set);
   }
   return groups;
 }
@@ -51,6 +52,21 @@ std::string NameForServers(const model_info::LinearLayer& layer) {
                                                                        : "down_proj";
   const std::string expert = layer.name.substr(0, layer.name.rfind('.') + 1);
   return layer.name == expert + std::string(usual) ? "" : expert + std::string(usual);
+}
+
+/// Adds what loaders compare with the names of a set's modules: those of experts are one
+/// expression.
+void AddTargets(const model_info::ModelConfig& config, const ModuleSet& set, Json& targets) {
+  const bool of_experts = !set.experts.empty();
+  if (of_experts) {
+    targets.push_back(fmt::format("re:{}\\.{}\\.{}$", set.parent, set.experts, AnyOf(set.names)));
+  }
+  for (const model_info::LinearLayer* layer : set.layers) {
+    if (!of_experts) targets.push_back(Target(config, layer->name));
+    if (const std::string name = NameForServers(*layer); !name.empty()) {
+      targets.push_back(Target(config, name));
+    }
+  }
 }
 
 Json Scheme(const LayerGrid& grid, const Json& targets) {
@@ -88,28 +104,21 @@ std::vector<std::pair<std::string, torch::Tensor>> CompressedTensors(
 }
 
 Json CompressedTensorsConfig(const PackableModel& model) {
-  const std::vector<Group> groups = GroupsOf(model.plan);
+  const std::vector<ModuleSet> sets = ModuleSets(model.config, model.plan);
+  const std::vector<Group> groups = GroupsOf(sets);
   Json schemes = Json::object();
   for (const Group& group : groups) {
     Json targets = Json::array();
-    for (const model_info::LinearLayer* layer : group.layers) {
-      targets.push_back(Target(model.config, layer->name));
-      if (const std::string name = NameForServers(*layer); !name.empty()) {
-        targets.push_back(Target(model.config, name));
-      }
-    }
+    for (const ModuleSet* set : group.sets) AddTargets(model.config, *set, targets);
     if (groups.size() == 1) targets = {"Linear"};
     schemes[fmt::format("group_{}", schemes.size())] = Scheme(group.grid, targets);
   }
   Json ignore = Json::array();
-  for (const std::string& layer : FloatLinears(model)) {
+  for (const std::string& layer : OuterLinears(model.config)) {
     ignore.push_back(Target(model.config, layer));
   }
-  for (const model_info::PlannedLayer& planned : model.plan) {
-    if (planned.grid.quantized) continue;
-    if (const std::string name = NameForServers(planned.layer); !name.empty()) {
-      ignore.push_back(Target(model.config, name));
-    }
+  for (const ModuleSet& set : sets) {
+    if (!set.grid.quantized) AddTargets(model.config, set, ignore);
   }
   for (const std::string& part : model.other_parts) ignore.push_back("re:" + PartPattern(part));
   return {{"quant_method", "compressed-tensors"},

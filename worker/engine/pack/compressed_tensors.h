@@ -22,7 +22,8 @@ namespace teq::pack {
     const std::string& layer, const quant::Quantized& quantized, bool symmetric);
 
 /// config.json's quantization_config. A single grid is the scheme of all linear layers but the
-/// ignored ones; where there are several, each names its layers, so that no layer fits two.
+/// ignored ones; where there are several, each names its layers, those of experts by expressions,
+/// so that no layer fits two.
 [[nodiscard]] nlohmann::ordered_json CompressedTensorsConfig(const PackableModel& model);
 
 /// As WriteCheckpointDirectory.

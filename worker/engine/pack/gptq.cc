@@ -1,5 +1,6 @@
 #include "worker/engine/pack/gptq.h"
 
+#include <algorithm>
 #include <map>
 #include <optional>
 #include <tuple>
@@ -9,6 +10,7 @@
 #include "proto/spec/error.h"
 #include "worker/engine/pack/bit_packing.h"
 #include "worker/engine/pack/checkpoint_directory.h"
+#include "worker/engine/pack/module_sets.h"
 
 namespace teq::pack {
 namespace {
@@ -31,22 +33,22 @@ Grid MostCommonGrid(const std::vector<model_info::PlannedLayer>& plan) {
   return best;
 }
 
-/// Matches the module, and the one that servers such as vLLM load it in beside others: they ask a
-/// rule for that name alone.
-std::string RulePattern(const model_info::ModelConfig& config,
-                        const model_info::LinearLayer& layer) {
-  std::string pattern = ModulePattern(config, layer.name);
-  pattern.pop_back();  // the end
-  if (layer.expert >= 0) {
+/// Matches the set's modules, and the one that servers such as vLLM load them in beside others:
+/// they ask a rule for that name alone.
+std::string RulePattern(const ModuleSet& set) {
+  if (!set.experts.empty()) {
     // All experts are one module.
-    pattern.insert(pattern.rfind(fmt::format("\\.{}\\.", layer.expert)), "(?:");
-    return pattern + ")?$";
+    return fmt::format("{}(?:\\.{}\\.{})?$", set.parent, set.experts, AnyOf(set.names));
   }
-  const std::optional<model_info::Role> role = model_info::LoadedRole(layer);
-  if (role == layer.role) return pattern + "$";
-  const std::size_t name = pattern.rfind('.') + 1;
-  return fmt::format("{}(?:{}|{})$", pattern.substr(0, name), pattern.substr(name),
-                     role == model_info::Role::kQueryKeyValue ? "qkv_proj" : "gate_up_proj");
+  std::vector<std::string> names = set.names;
+  for (const model_info::LinearLayer* layer : set.layers) {
+    const std::optional<model_info::Role> role = model_info::LoadedRole(*layer);
+    if (role == layer->role) continue;
+    const std::string loaded =
+        role == model_info::Role::kQueryKeyValue ? "qkv_proj" : "gate_up_proj";
+    if (std::ranges::find(names, loaded) == names.end()) names.push_back(loaded);
+  }
+  return fmt::format("{}\\.{}$", set.parent, AnyOf(names));
 }
 
 /// The modules of a block that are rounded, by their names in it: transformers follows no rules,
@@ -95,14 +97,13 @@ Json GptqConfig(const PackableModel& model) {
   for (const std::string& part : model.other_parts) {
     dynamic["-:" + PartPattern(part)] = Json::object();
   }
-  for (const auto& planned : model.plan) {
-    const std::string pattern = RulePattern(model.config, planned.layer);
-    if (!planned.grid.quantized) {
-      dynamic["-:" + pattern] = Json::object();
-    } else if (Key(planned.grid) != general) {
-      dynamic["+:" + pattern] = {{"bits", planned.grid.bits},
-                                 {"group_size", planned.grid.group_size},
-                                 {"sym", planned.grid.symmetric}};
+  for (const ModuleSet& set : ModuleSets(model.config, model.plan)) {
+    if (!set.grid.quantized) {
+      dynamic["-:" + RulePattern(set)] = Json::object();
+    } else if (Key(set.grid) != general) {
+      dynamic["+:" + RulePattern(set)] = {{"bits", set.grid.bits},
+                                          {"group_size", set.grid.group_size},
+                                          {"sym", set.grid.symmetric}};
     }
   }
   Json config = {{"quant_method", "gptq"},

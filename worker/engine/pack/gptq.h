@@ -21,7 +21,8 @@ namespace teq::pack {
     const std::string& layer, const quant::Quantized& quantized);
 
 /// config.json's quantization_config. The most common grid is the general one; other grids and
-/// float layers become rules of `dynamic`, as GPTQModel and vLLM read them.
+/// float layers become rules of `dynamic`, one for each of ModuleSets, as GPTQModel and vLLM read
+/// them: the first decides whose expression matches from a name's start.
 [[nodiscard]] nlohmann::ordered_json GptqConfig(const PackableModel& model);
 
 /// As WriteCheckpointDirectory, with quantize_config.json beside config.json.

@@ -9,6 +9,8 @@
 
 #include "ATen/Parallel.h"
 #include "client/model_info/format_rules.h"
+#include "client/model_info/model_files.h"
+#include "client/model_info/output_size.h"
 #include "fmt/format.h"
 #include "proto/spec/error.h"
 #include "proto/spec/json.h"
@@ -16,6 +18,7 @@
 #include "worker/engine/cancellation.h"
 #include "worker/engine/model/host_memory.h"
 #include "worker/engine/pack/model_card.h"
+#include "worker/engine/pipeline/disk_room.h"
 #include "worker/engine/report/environment.h"
 #include "worker/engine/report/page.h"
 #include "worker/engine/text/missing_tokenizer.h"
@@ -83,6 +86,10 @@ absl::Status JobRun::Timed(Stage stage, absl::Status (JobRun::*run)()) {
   absl::Status status = (this->*run)();
   // What a stage has asked of the device is its own, time and errors.
   if (status.ok()) status = model::Synchronize(device_);
+  // Whatever else is wrong with a model that was changed comes from that.
+  if (!status.ok() && !cancelled_) {
+    if (absl::Status changed = CheckSource(); !changed.ok()) status = std::move(changed);
+  }
   model::GiveBackFreedMemory();
   const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - stage_start_;
   (*report_.mutable_timing_seconds())[ShortEnumName(teq::v1::Stage_descriptor(), stage)] =
@@ -126,12 +133,15 @@ absl::Status JobRun::Fetch() {
   TEQ_ASSIGN_OR_RETURN(publication_,
                        objects::Publication::Begin(spec_.output().uri(), options_.uri_policy,
                                                    publisher, directories, options_.data));
+  TEQ_RETURN_IF_ERROR(CheckRoomOnDisks());
+  inputs_->Prefetch();
   teq::v1::Inputs& inputs = *report_.mutable_inputs();
   inputs.set_recipe_sha256(Digest(recipe()));
   *report_.mutable_recipe() = recipe();
   inputs.set_engine_version(TEQ_VERSION);
   inputs.set_device(device_.description);
   inputs.set_instruction_set(report::InstructionSet());
+  inputs.set_matrix_products(report::MatrixProducts());
   inputs.set_threads(at::get_num_threads());
   inputs.set_evaluation_dtype("float32");
   return inputs_->Named(LoadModel());
@@ -143,8 +153,12 @@ absl::Status JobRun::FetchModel() {
   teq::v1::Inputs& inputs = *report_.mutable_inputs();
   inputs.set_model_uri(model.uri);
   model_directory_ = model.directory;
+  if (model.is_whole) RememberSmallFiles();
   TEQ_ASSIGN_OR_RETURN(config_, model_info::ReadModelConfig(model_directory_));
   TEQ_ASSIGN_OR_RETURN(checkpoint_, checkpoint::Checkpoint::Open(model_directory_, inputs_));
+  if (model.is_whole) {
+    TEQ_ASSIGN_OR_RETURN(digest_, WeightsDigest::Open(checkpoint_->index()));
+  }
   model_info::MatchPrefix(checkpoint_->index(), config_);
   TEQ_RETURN_IF_ERROR(model_info::CheckTensors(config_, checkpoint_->index()));
   TEQ_ASSIGN_OR_RETURN(packable_.plan, model_info::PlanLayers(spec_, config_));
@@ -161,8 +175,30 @@ absl::Status JobRun::FetchModel() {
   packable_.config = config_;
   packable_.source = model_directory_;
   grids_ = transform::GridsByBlock(packable_.plan);
-  if (model.is_whole) digest_.emplace();
-  inputs_->Prefetch();
+  return absl::OkStatus();
+}
+
+/// All that is read by name again after FETCH: in PACK companions are copied, and GGUF takes the
+/// tokenizer from them and from config.json. Of the card only the licence and the like are
+/// repeated.
+void JobRun::RememberSmallFiles() {
+  const auto remember = [this](std::string_view name) {
+    const std::filesystem::path file = model_directory_ / name;
+    small_files_[file] = model_info::VersionOf(file);
+  };
+  remember(model_info::kConfigFile);
+  for (const std::string_view name : model_info::kCompanionFiles) remember(name);
+}
+
+/// Whether a model that is read where it lies is still the one that the run began with. Weights are
+/// the files that were mapped, which may be written to, but stay the same where others take their
+/// names. What is read by name again has to have that name.
+absl::Status JobRun::CheckSource() const {
+  if (!digest_) return absl::OkStatus();
+  TEQ_RETURN_IF_ERROR(digest_->CheckUnchanged());
+  for (const auto& [file, version] : small_files_) {
+    TEQ_RETURN_IF_ERROR(model_info::CheckVersion(file, version, model_info::VersionOf(file)));
+  }
   return absl::OkStatus();
 }
 
@@ -174,6 +210,20 @@ absl::Status JobRun::PlanRun() {
   TEQ_ASSIGN_OR_RETURN(memory_, model_info::PlanMemory(spec_, config_, packable_.plan, budget));
   report_.mutable_notes()->Add(memory_.notes.begin(), memory_.notes.end());
   return absl::OkStatus();
+}
+
+/// Whether the disks have room for what the run will write. Nothing of an earlier attempt is there
+/// any more: its scratch files went with its process, and the publication has removed the rest.
+absl::Status JobRun::CheckRoomOnDisks() const {
+  const double text_share =
+      static_cast<double>(calibration_.count) / static_cast<double>(spec_.calibration().samples());
+  std::int64_t bytes = 0;
+  for (const Output& output : outputs_) {
+    bytes += model_info::OutputBytes(output.format->format, recipe(), config_, packable_.plan);
+  }
+  return CheckDisks(
+      DiskNeedOf(memory_, text_share, bytes), options_.data,
+      publication_->StagingDirectory(outputs_.front().format->directory).parent_path());
 }
 
 absl::Status JobRun::LoadModel() {
@@ -277,6 +327,8 @@ absl::Status JobRun::FetchTexts() {
   for (const std::string& uri : spec_.evaluation().tasks()) {
     TEQ_ASSIGN_OR_RETURN(const auto path, inputs_->FetchText(uri));
     TEQ_ASSIGN_OR_RETURN(eval::Task task, eval::ReadTask(uri, path, *tokenizer, config_));
+    inputs.add_task_uris(uri);
+    TEQ_ASSIGN_OR_RETURN(*inputs.add_task_sha256(), inputs_->Sha256(path));
     tasks_.push_back({std::move(task), {}});
   }
   return absl::OkStatus();
@@ -312,6 +364,7 @@ absl::Status JobRun::Seal() {
                                : DigestOfFiles(checkpoint_->index(), [this](const auto& file) {
                                    return inputs_->Sha256(file);
                                  }));
+  TEQ_RETURN_IF_ERROR(CheckSource());
   for (const Output& output : outputs_) {
     TEQ_RETURN_IF_ERROR(
         pack::WriteModelCard({.format = output.format->format,

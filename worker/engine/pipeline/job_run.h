@@ -12,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "client/cache/inputs.h"
+#include "client/model_info/file_version.h"
 #include "client/model_info/layout.h"
 #include "client/model_info/memory_plan.h"
 #include "client/model_info/plan.h"
@@ -92,7 +93,10 @@ class JobRun {
 
   absl::Status Fetch();
   absl::Status FetchModel();
+  void RememberSmallFiles();
+  [[nodiscard]] absl::Status CheckSource() const;
   absl::Status PlanRun();
+  [[nodiscard]] absl::Status CheckRoomOnDisks() const;
   absl::Status FetchTexts();
   void NoteShortLines(const std::string& uri, const text::Windows& windows);
   absl::Status LoadModel();
@@ -174,6 +178,8 @@ class JobRun {
   model_info::ModelConfig config_;
   std::optional<checkpoint::Checkpoint> checkpoint_;
   std::optional<WeightsDigest> digest_;  // of weights that lie here
+  std::map<std::filesystem::path, std::optional<model_info::FileVersion>>
+      small_files_;  // of the same model, before they were read
   model_info::VocabularyTensors vocabulary_;
   model::Decoder decoder_;
   text::Windows calibration_;

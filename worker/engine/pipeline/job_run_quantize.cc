@@ -273,6 +273,7 @@ teq::v1::ComputeType JobRun::ComputeTypeFor(teq::v1::ComputeType requested) {
 }
 
 absl::Status JobRun::Round() {
+  TEQ_RETURN_IF_ERROR(CheckSource());
   TEQ_ASSIGN_OR_RETURN(BlockRounder rounder,
                        BlockRounder::Make(recipe().rounding(), decoder_, calibration_,
                                           BatchSize(calibration_), scratch_));

@@ -1,8 +1,12 @@
 #include "worker/engine/pipeline/weights_digest.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
+#include <optional>
 #include <string_view>
-#include <system_error>
 #include <vector>
 
 #include "client/objects/file.h"
@@ -17,10 +21,9 @@ constexpr std::uint64_t kAhead = std::uint64_t{1} << 30;
 constexpr std::size_t kPart = 1 << 20;
 
 absl::Status Unreadable(const std::filesystem::path& path) {
-  return Error(absl::StatusCode::kInternal, "READ_FAILED",
-               fmt::format("{}: cannot be read to its end; it became shorter while it was used, or "
-                           "the disk fails",
-                           path.string()));
+  return Error(
+      absl::StatusCode::kInternal, "READ_FAILED",
+      fmt::format("{}: cannot be read to its end; the disk may be failing", path.string()));
 }
 
 }  // namespace
@@ -37,42 +40,57 @@ absl::StatusOr<std::string> DigestOfFiles(
   return objects::Sha256(names_and_digests);
 }
 
-absl::StatusOr<WeightsDigest::File*> WeightsDigest::Opened(const std::filesystem::path& path) {
-  const auto [found, is_new] = files_.try_emplace(path);
-  if (is_new) found->second.stream.open(path, std::ios::binary);
-  if (!found->second.stream) return Unreadable(path);
-  return &found->second;
+absl::StatusOr<WeightsDigest> WeightsDigest::Open(const model_info::CheckpointIndex& index) {
+  WeightsDigest digest;
+  for (const std::filesystem::path& path : index.files) {
+    File& file = digest.files_[path];
+    file.descriptor = objects::Descriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    const std::optional<model_info::FileVersion> version =
+        model_info::VersionOf(file.descriptor.get());
+    if (!version) return Unreadable(path);
+    file.version = *version;
+  }
+  return digest;
 }
 
-absl::Status WeightsDigest::Advance(File& file, const std::filesystem::path& path,
-                                    std::uint64_t end) {
+absl::Status WeightsDigest::CheckUnchanged(const std::filesystem::path& path, const File& file) {
+  return model_info::CheckVersion(path, file.version, model_info::VersionOf(file.descriptor.get()));
+}
+
+absl::Status WeightsDigest::CheckUnchanged() const {
+  for (const auto& [path, file] : files_) TEQ_RETURN_IF_ERROR(CheckUnchanged(path, file));
+  return absl::OkStatus();
+}
+
+absl::Status WeightsDigest::Advance(const std::filesystem::path& path, std::uint64_t end,
+                                    File& file) {
   std::vector<char> part(kPart);
   while (file.hashed < end) {
     const std::uint64_t size = std::min<std::uint64_t>(kPart, end - file.hashed);
-    if (!file.stream.read(part.data(), static_cast<std::streamsize>(size))) {
+    const ssize_t count = ::read(file.descriptor.get(), part.data(), size);
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) {
+      TEQ_RETURN_IF_ERROR(CheckUnchanged(path, file));
       return Unreadable(path);
     }
-    file.digest.Add(std::string_view(part.data(), size));
-    file.hashed += size;
+    file.digest.Add(std::string_view(part.data(), static_cast<std::size_t>(count)));
+    file.hashed += static_cast<std::uint64_t>(count);
   }
   return absl::OkStatus();
 }
 
 absl::Status WeightsDigest::Follow(const model_info::TensorInfo& tensor) {
-  TEQ_ASSIGN_OR_RETURN(File* const file, Opened(tensor.file));
-  if (tensor.offset > file->hashed + kAhead) return absl::OkStatus();
-  return Advance(*file, tensor.file, tensor.offset + tensor.bytes);
+  File& file = files_.at(tensor.file);
+  if (tensor.offset > file.hashed + kAhead) return absl::OkStatus();
+  return Advance(tensor.file, tensor.offset + tensor.bytes, file);
 }
 
 absl::StatusOr<std::string> WeightsDigest::Finish(const model_info::CheckpointIndex& index) {
   return DigestOfFiles(index,
                        [this](const std::filesystem::path& path) -> absl::StatusOr<std::string> {
-                         TEQ_ASSIGN_OR_RETURN(File* const file, Opened(path));
-                         std::error_code error;
-                         const std::uint64_t size = std::filesystem::file_size(path, error);
-                         if (error) return Unreadable(path);
-                         TEQ_RETURN_IF_ERROR(Advance(*file, path, size));
-                         return file->digest.Hex();
+                         File& file = files_.at(path);
+                         TEQ_RETURN_IF_ERROR(Advance(path, file.version.bytes, file));
+                         return file.digest.Hex();
                        });
 }
 

@@ -2,15 +2,16 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
 #include <functional>
 #include <map>
 #include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "client/model_info/file_version.h"
 #include "client/model_info/safetensors_header.h"
 #include "client/objects/digest.h"
+#include "client/objects/temporary_file.h"
 
 namespace teq::pipeline {
 
@@ -20,25 +21,38 @@ namespace teq::pipeline {
     const std::function<absl::StatusOr<std::string>(const std::filesystem::path& file)>& digest_of);
 
 /// DigestOfFiles of weights that lie on this disk. Files are hashed as the model is read, so that
-/// the disk is read once even where memory does not hold the model until its second use. Used from
-/// one thread.
+/// the disk is read once even where memory does not hold the model until its second use. All are
+/// open from the beginning, as they are mapped: another file that takes the name of one later is
+/// neither hashed nor used. Used from one thread.
 class WeightsDigest {
  public:
+  /// For files that were mapped just now. INTERNAL, READ_FAILED.
+  [[nodiscard]] static absl::StatusOr<WeightsDigest> Open(const model_info::CheckpointIndex& index);
+  WeightsDigest(WeightsDigest&&) noexcept = default;
+  WeightsDigest& operator=(WeightsDigest&&) noexcept = default;
+
   /// A tensor is about to be read: hashes its file up to the tensor's end, if the digest has come
-  /// near it; a tensor far ahead has to wait for Finish. INTERNAL, READ_FAILED, as Finish.
+  /// near it; a tensor far ahead has to wait for Finish. INTERNAL, READ_FAILED, and as
+  /// CheckUnchanged where a file ends too early; as Finish.
   [[nodiscard]] absl::Status Follow(const model_info::TensorInfo& tensor);
+
+  /// Whether no file was written to since it was opened; else as model_info::CheckVersion. What a
+  /// file's name stands for by now does not count.
+  [[nodiscard]] absl::Status CheckUnchanged() const;
 
   /// Hashes the rest of all files.
   [[nodiscard]] absl::StatusOr<std::string> Finish(const model_info::CheckpointIndex& index);
 
  private:
   struct File {
-    std::ifstream stream;
+    objects::Descriptor descriptor;
+    model_info::FileVersion version;  // when it was opened
     objects::Sha256Digest digest;
     std::uint64_t hashed = 0;  // bytes
   };
-  absl::StatusOr<File*> Opened(const std::filesystem::path& path);
-  static absl::Status Advance(File& file, const std::filesystem::path& path, std::uint64_t end);
+  WeightsDigest() = default;
+  static absl::Status CheckUnchanged(const std::filesystem::path& path, const File& file);
+  static absl::Status Advance(const std::filesystem::path& path, std::uint64_t end, File& file);
 
   std::map<std::filesystem::path, File> files_;
 };

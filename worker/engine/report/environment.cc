@@ -1,8 +1,24 @@
 #include "worker/engine/report/environment.h"
 
+#include <dlfcn.h>
 #include <sys/resource.h>
 
+#include <string_view>
+
+#include "ATen/Context.h"
+#include "fmt/format.h"
+
 namespace teq::report {
+namespace {
+
+// What a function of OpenBLAS says; "" where that library is not in this process.
+std::string_view Openblas(const char* function) {
+  using Say = const char* (*)();
+  const auto say = reinterpret_cast<Say>(dlsym(RTLD_DEFAULT, function));
+  return say != nullptr ? say() : "";
+}
+
+}  // namespace
 
 std::string InstructionSet() {
 #ifdef __x86_64__
@@ -11,6 +27,14 @@ std::string InstructionSet() {
   if (__builtin_cpu_supports("sse4.1")) return "SSE4.1";
 #endif
   return "baseline";
+}
+
+std::string MatrixProducts() {
+  // "OpenBLAS 0.3.21 NO_LAPACKE DYNAMIC_ARCH ..."
+  const std::string_view build = Openblas("openblas_get_config");
+  if (build.empty()) return at::hasMKL() ? "MKL" : "";
+  const std::string_view version = build.substr(0, build.find(' ', build.find(' ') + 1));
+  return fmt::format("{}, {}", version, Openblas("openblas_get_corename"));
 }
 
 std::int64_t PeakHostMemory() {

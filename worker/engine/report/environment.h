@@ -9,6 +9,11 @@ namespace teq::report {
 /// "AVX2", "SSE4.1" or "baseline".
 [[nodiscard]] std::string InstructionSet();
 
+/// The library that multiplies matrices on the CPU, and the processor that it works for, which need
+/// not be this one where the environment chooses: "OpenBLAS 0.3.21, Haswell", "MKL", or "" for
+/// another.
+[[nodiscard]] std::string MatrixProducts();
+
 /// The largest resident set that this process has had, bytes.
 [[nodiscard]] std::int64_t PeakHostMemory();
 

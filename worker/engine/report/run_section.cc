@@ -86,6 +86,10 @@ std::string Inputs(const Report& report) {
       facts.emplace_back("Its sha256", inputs.evaluation_sha256(i));
     }
   }
+  for (int i = 0; i < inputs.task_uris_size(); ++i) {
+    facts.emplace_back("Task", inputs.task_uris(i));
+    if (i < inputs.task_sha256_size()) facts.emplace_back("Its sha256", inputs.task_sha256(i));
+  }
   const teq::v1::PeakMemory& memory = report.peak_memory_bytes();
   const std::vector<std::pair<std::string, std::string>> rest = {
       {"Recipe's sha256", inputs.recipe_sha256()},
@@ -93,6 +97,7 @@ std::string Inputs(const Report& report) {
       {"Engine", inputs.engine_version()},
       {"Device", inputs.device()},
       {"Instruction set", inputs.instruction_set()},
+      {"Matrix products", inputs.matrix_products()},
       {"Threads", CountOrNothing(inputs.threads())},
       {"Perplexities in", inputs.evaluation_dtype()},
       {"Peak memory, host", memory.host() > 0 ? Bytes(memory.host()) : ""},

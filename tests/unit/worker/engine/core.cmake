@@ -47,6 +47,7 @@ teq_test(engine_core_test LABEL unit HEADERS teq_engine_test_headers
     pack/model_card_test.cc
     pack/tiny_packable.cc
     pipeline/block_rounder_test.cc
+    pipeline/disk_room_test.cc
     pipeline/weights_digest_test.cc
     quant/bit_choice_test.cc
     quant/clip_search_test.cc

@@ -133,6 +133,15 @@ TEST_F(ReadTaskTest, WhatIsTooLongLosesTokensFromTheLeft) {
                 "max_position_embeddings, 4");
 }
 
+TEST_F(ReadTaskTest, WhatIsTooLongKeepsAPrefixThatEveryWindowHas) {
+  config_.max_positions = 4;
+  config_.prefix_in_every_window = true;
+  const auto task = Read(R"({"context": "abcdefg", "choices": ["xy", "zzzz"], "answer": 0})");
+  ASSERT_TRUE(task.ok()) << task.status();
+  EXPECT_THAT(task->examples[0].choices[0].ids, ElementsAre(0, 6, 7, 24, 25));
+  EXPECT_THAT(task->examples[0].choices[1].ids, ElementsAre(0, 26, 26, 26, 26));
+}
+
 TEST_F(ReadTaskTest, EmptyContextNeedsATokenBeforeTheText) {
   const std::string_view line = R"({"context": "", "choices": ["x", "y"], "answer": 0})";
   const auto task = Read(line);

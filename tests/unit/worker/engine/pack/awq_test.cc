@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 
+#include <algorithm>
+
 #include "tests/unit/worker/engine/pack/tiny_packable.h"
 
 namespace teq::pack {
@@ -50,6 +52,28 @@ TEST(AwqConfigTest, NamesTheHeadAndEveryFloatLayer) {
   EXPECT_EQ(AwqConfig(model).dump(),
             R"({"quant_method":"awq","bits":4,"group_size":32,"zero_point":true,"version":"gemm",)"
             R"("modules_to_not_convert":["lm_head","model.layers.0.mlp.down_proj"]})");
+}
+
+// Loaders compare each module with all names; servers ask for all experts of a block by one.
+TEST(AwqConfigTest, ExpertsOfABlockAreNamedAsOneWhereNoneIsRounded) {
+  PackableModel model = TinyMixture({true, 4, 32, false});
+  RegridWhere(model, R"(model\.layers\.1\.mlp\.experts\..*)", {.quantized = false});
+  RegridWhere(model, R"(model\.layers\.2\.mlp\.experts\.11\..*)", {.quantized = false});
+  const auto names = AwqConfig(model)["modules_to_not_convert"].get<std::vector<std::string>>();
+  // The head, two gates of each block, a block's experts, an expert's three layers.
+  EXPECT_EQ(names.size(), 1U + 24U + 1U + 3U);
+  EXPECT_THAT(names, testing::Contains("model.layers.1.mlp.experts"));
+  for (const model_info::PlannedLayer& planned : model.plan) {
+    const bool is_float = std::any_of(names.begin(), names.end(), [&](const std::string& name) {
+      return planned.layer.name.find(name) != std::string::npos;
+    });
+    EXPECT_EQ(is_float, !planned.grid.quantized) << planned.layer.name;
+  }
+  // Loaders that look at a name's ends only would not find these after a prefix.
+  for (model_info::PlannedLayer& planned : model.plan) planned.layer.name.erase(0, 6);
+  model.config.prefix.clear();
+  EXPECT_THAT(AwqConfig(model)["modules_to_not_convert"].get<std::vector<std::string>>(),
+              testing::IsSupersetOf({"layers.1.mlp.experts", "layers.1.mlp.experts.11.down_proj"}));
 }
 
 TEST(AwqConfigTest, OfALargerModelItNamesWhatAllLoadersCallAlike) {

@@ -137,6 +137,25 @@ TEST_F(CheckpointDirectoryTest, MixedGridsAndFloatLayersReadBack) {
   }
 }
 
+TEST_F(CheckpointDirectoryTest, MixturesReadBackWithExpertsAlikeAndNot) {
+  PackableModel model = TinyMixture({true, 4, 32, false});
+  RegridWhere(model, R"(model\.layers\.1\.mlp\.experts\..*)", {.quantized = false});
+  RegridWhere(model, R"(model\.layers\.2\.mlp\.experts\.(1|11)\..*)", {.quantized = false});
+  for (const teq::v1::Format format :
+       {teq::v1::FORMAT_AWQ, teq::v1::FORMAT_GPTQ, teq::v1::FORMAT_COMPRESSED_TENSORS}) {
+    SCOPED_TRACE(teq::v1::Format_Name(format));
+    if (format != teq::v1::FORMAT_AWQ) {
+      RegridWhere(model, R"(model\.layers\.3\.mlp\.experts\..*)", {true, 8, -1, true});
+      RegridWhere(model, R"(model\.layers\.4\.mlp\.experts\.(1|11)\.up_proj)",
+                  {true, 3, 32, false});
+    }
+    const auto back = WriteAndRead(format, model);
+    ASSERT_TRUE(back.ok()) << back.status();
+    EXPECT_TRUE(back->exact);
+    ExpectSameCodes(back->packed, model);
+  }
+}
+
 TEST_F(CheckpointDirectoryTest, OtherPartsOfALargerModelReadBackAsTheyWere) {
   PackableModel model = TinyPackable({true, 4, 32, false});
   Regrid(model, "model.layers.0.self_attn.o_proj", {.quantized = false});

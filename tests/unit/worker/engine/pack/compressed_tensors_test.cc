@@ -2,6 +2,10 @@
 
 #include <gmock/gmock.h>
 
+#include <algorithm>
+#include <regex>
+#include <set>
+
 #include "tests/unit/worker/engine/pack/tiny_packable.h"
 #include "worker/engine/pack/bit_packing.h"
 #include "worker/engine/pack/gptq.h"
@@ -115,19 +119,71 @@ TEST(CompressedTensorsConfigTest, TheFirstExpertIsNamedAsServersAskForIt) {
     if (planned.layer.name != name) planned.layer.expert = 0;
   }
   const nlohmann::ordered_json groups = CompressedTensorsConfig(model)["config_groups"];
-  EXPECT_THAT(groups["group_0"]["targets"].get<std::vector<std::string>>(),
-              testing::IsSupersetOf(
-                  {"model.layers.0.moe.experts.0.w1", "model.layers.0.moe.experts.0.gate_proj",
-                   "model.layers.0.moe.experts.0.w3", "model.layers.0.moe.experts.0.up_proj",
-                   "model.layers.0.moe.experts.0.down_proj"}));
-  EXPECT_EQ(groups["group_0"]["targets"].size(), 8U);
+  EXPECT_THAT(
+      groups["group_0"]["targets"].get<std::vector<std::string>>(),
+      testing::IsSupersetOf({R"(re:^model\.layers\.0\.moe\.experts\.0\.(?:w1|w3|down_proj)$)",
+                             "model.layers.0.moe.experts.0.gate_proj",
+                             "model.layers.0.moe.experts.0.up_proj"}));
+  EXPECT_EQ(groups["group_0"]["targets"].size(), 6U);
   for (model_info::PlannedLayer& planned : model.plan) {
     if (planned.layer.expert == 0) planned.grid.quantized = false;
   }
-  EXPECT_THAT(CompressedTensorsConfig(model)["ignore"].get<std::vector<std::string>>(),
-              testing::IsSupersetOf({"model.layers.0.moe.experts.0.w1",
-                                     "model.layers.0.moe.experts.0.gate_proj",
-                                     "model.layers.0.moe.experts.0.up_proj"}));
+  EXPECT_THAT(
+      CompressedTensorsConfig(model)["ignore"].get<std::vector<std::string>>(),
+      testing::IsSupersetOf({R"(re:^model\.layers\.0\.moe\.experts\.0\.(?:w1|w3|down_proj)$)",
+                             "model.layers.0.moe.experts.0.gate_proj",
+                             "model.layers.0.moe.experts.0.up_proj"}));
+}
+
+/// Targets or ignored modules, as loaders compare them with a module's name.
+class Named {
+ public:
+  explicit Named(const nlohmann::ordered_json& targets) {
+    for (const std::string& target : targets.get<std::vector<std::string>>()) {
+      if (target.starts_with("re:")) {
+        expressions_.emplace_back(target.substr(3));
+      } else {
+        names_.insert(target);
+      }
+    }
+  }
+
+  [[nodiscard]] bool Has(const std::string& module) const {
+    return names_.contains(module) ||
+           std::any_of(expressions_.begin(), expressions_.end(), [&](const std::regex& expression) {
+             return std::regex_search(module, expression, std::regex_constants::match_continuous);
+           });
+  }
+
+ private:
+  std::set<std::string> names_;
+  std::vector<std::regex> expressions_;
+};
+
+// Loaders compare each module with all targets.
+TEST(CompressedTensorsConfigTest, ExpertsAreNamedByExpressionsSoThatEachFitsItsGroupAlone) {
+  PackableModel model = TinyMixture({true, 4, 32, false});
+  RegridWhere(model, R"(model\.layers\.1\.mlp\.experts\..*)", {true, 8, 32, false});
+  RegridWhere(model, R"(model\.layers\.2\.mlp\.experts\.1\.down_proj)", {true, 8, 32, false});
+  RegridWhere(model, R"(model\.layers\.3\.mlp\.experts\.(1|11)\..*)", {.quantized = false});
+  const nlohmann::ordered_json config = CompressedTensorsConfig(model);
+  const nlohmann::ordered_json& groups = config["config_groups"];
+  ASSERT_EQ(groups.size(), 2U);
+  EXPECT_EQ(groups["group_1"]["targets"].size(), 2U);
+  // The 84 layers beside the experts by name; the experts of ten blocks, and of block 2 in two
+  // parts.
+  EXPECT_EQ(groups["group_0"]["targets"].size(), 84U + 10U + 2U);
+  EXPECT_EQ(config["ignore"].size(), 1U + 24U + 1U);
+  const Named ignored(config["ignore"]);
+  const Named four_bits(groups["group_0"]["targets"]);
+  const Named eight_bits(groups["group_1"]["targets"]);
+  for (const model_info::PlannedLayer& planned : model.plan) {
+    const std::string& name = planned.layer.name;
+    const int bits = planned.grid.quantized ? planned.grid.bits : 0;
+    EXPECT_EQ(ignored.Has(name), bits == 0) << name;
+    EXPECT_EQ(four_bits.Has(name), bits == 4) << name;
+    EXPECT_EQ(eight_bits.Has(name), bits == 8) << name;
+  }
 }
 
 }  // namespace

@@ -2,9 +2,12 @@
 
 #include <gmock/gmock.h>
 
+#include <array>
 #include <regex>
+#include <tuple>
 
 #include "fmt/format.h"
+#include "tests/unit/worker/engine/pack/tiny_packable.h"
 
 namespace teq::pack {
 namespace {
@@ -129,6 +132,104 @@ TEST(GptqConfigTest, RulesHoldForWhatServersLoadAsOne) {
   EXPECT_EQ(RuleOf(rules, block + "mlp.experts.1.w1"), "");
   EXPECT_EQ(RuleOf(rules, "model.layers.1.attention.query_key_value"), "+:");
   EXPECT_EQ(RuleOf(rules, "model.layers.1.attention.qkv_proj"), "");
+}
+
+/// bits, group_size and sym of a layer; all zero where it is float.
+using Setting = std::tuple<int, int, bool>;
+
+Setting SettingOf(const LayerGrid& grid) {
+  return grid.quantized ? Setting(grid.bits, grid.group_size, grid.symmetric) : Setting();
+}
+
+/// What GPTQModel and vLLM read from a configuration: the first rule decides whose expression
+/// matches from the module's name's start, as Python's re.match has it.
+class Loader {
+ public:
+  explicit Loader(const nlohmann::ordered_json& config) : general_(Read(config)) {
+    for (const auto& [rule, settings] : config["dynamic"].items()) {
+      rules_.emplace_back(std::regex(rule.substr(2)),
+                          rule.starts_with("-:") ? Setting() : Read(settings));
+    }
+  }
+
+  [[nodiscard]] Setting Of(const std::string& module) const {
+    for (const auto& [expression, setting] : rules_) {
+      if (std::regex_search(module, expression, std::regex_constants::match_continuous)) {
+        return setting;
+      }
+    }
+    return general_;
+  }
+
+  [[nodiscard]] std::size_t rules() const { return rules_.size(); }
+
+ private:
+  static Setting Read(const nlohmann::ordered_json& settings) {
+    return {settings["bits"].get<int>(), settings["group_size"].get<int>(),
+            settings["sym"].get<bool>()};
+  }
+
+  Setting general_;
+  std::vector<std::pair<std::regex, Setting>> rules_;
+};
+
+void ExpectEveryLayersOwnSetting(const PackableModel& model, const std::string& prefix = "") {
+  const Loader loader(GptqConfig(model));
+  for (const model_info::PlannedLayer& planned : model.plan) {
+    EXPECT_EQ(loader.Of(prefix + planned.layer.name), SettingOf(planned.grid))
+        << prefix << planned.layer.name;
+  }
+}
+
+/// As a checkpoint of the family's base model is, which loaders read with the prefix.
+void DropPrefix(PackableModel& model) {
+  for (model_info::PlannedLayer& planned : model.plan) {
+    planned.layer.name.erase(0, model.config.prefix.size());
+  }
+  model.config.prefix.clear();
+}
+
+// Loaders try all rules for each layer, and Python compiles them anew where they are more than 512.
+TEST(GptqConfigTest, ABlocksExpertsThatAreAlikeAreOneRule) {
+  PackableModel model = TinyMixture({true, 4, 32, false});
+  constexpr std::array<int, 4> kBits = {4, 2, 8, 3};
+  for (model_info::PlannedLayer& planned : model.plan) {
+    if (planned.layer.expert < 0) continue;
+    planned.grid.bits = kBits[static_cast<std::size_t>(planned.layer.block) % kBits.size()];
+  }
+  const nlohmann::ordered_json config = GptqConfig(model);
+  EXPECT_TRUE(config["dynamic"].contains(
+      R"(+:^model\.layers\.1\.mlp\.experts(?:\.\d+\.(?:gate_proj|up_proj|down_proj))?$)"));
+  EXPECT_TRUE(
+      config["dynamic"].contains(R"(-:^model\.layers\.0\.mlp\.(?:gate|shared_expert_gate)$)"));
+  // A block's gates are float; the experts of three blocks have the general grid.
+  const Loader loader(config);
+  EXPECT_EQ(loader.rules(), 12U + 9U);
+  ExpectEveryLayersOwnSetting(model);
+  // vLLM asks for a block's experts by this name.
+  EXPECT_EQ(loader.Of("model.layers.0.mlp.experts"), Setting(4, 32, false));
+  EXPECT_EQ(loader.Of("model.layers.1.mlp.experts"), Setting(2, 32, false));
+  EXPECT_EQ(loader.Of("model.layers.11.mlp.experts"), Setting(3, 32, false));
+  DropPrefix(model);
+  ExpectEveryLayersOwnSetting(model, "model.");
+}
+
+TEST(GptqConfigTest, ExpertsThatDifferEachHaveTheirOwnSetting) {
+  PackableModel model = TinyMixture({true, 4, 32, false});
+  const auto regrid = [&](int block, const std::string& layers, const LayerGrid& grid) {
+    RegridWhere(model, fmt::format(R"(model\.layers\.{}\.mlp\.experts\.{})", block, layers), grid);
+  };
+  regrid(1, R"((1|11)\.down_proj)", {true, 8, 32, false});
+  regrid(2, R"([0-5]\..*)", {true, 3, -1, false});
+  regrid(3, R"(10\..*)", {.quantized = false});
+  regrid(4, R"(\d*[02468]\.up_proj)", {true, 2, 32, false});
+  regrid(4, R"(\d*[13579]\.up_proj)", {true, 8, 32, true});
+  regrid(11, R"(\d+\.gate_proj)", {true, 8, -1, true});
+  // One for each, two for the fourth block's, and each block's gates.
+  EXPECT_EQ(Loader(GptqConfig(model)).rules(), 6U + 12U);
+  ExpectEveryLayersOwnSetting(model);
+  DropPrefix(model);
+  ExpectEveryLayersOwnSetting(model, "model.");
 }
 
 TEST(GptqConfigTest, TransformersIsToldWhatIsRoundedInEveryBlock) {

@@ -1,6 +1,7 @@
 #include "tests/unit/worker/engine/pack/tiny_packable.h"
 
 #include <algorithm>
+#include <regex>
 
 namespace teq {
 
@@ -11,26 +12,14 @@ namespace {
 /// Float16, so that the tests' float layers are published as they are.
 Tensor Random(c10::IntArrayRef shape) { return (torch::randn(shape) * 0.1).to(torch::kFloat16); }
 
-}  // namespace
-
-pack::PackableModel TinyPackable(const LayerGrid& grid) {
+/// What may be rounded is.
+pack::PackableModel Packable(const nlohmann::ordered_json& config, const LayerGrid& grid) {
   torch::manual_seed(1);
   pack::PackableModel model;
-  model.config = model_info::ParseModelConfig({{"model_type", "llama"},
-                                               {"architectures", {"LlamaForCausalLM"}},
-                                               {"hidden_size", 128},
-                                               {"intermediate_size", 256},
-                                               {"num_hidden_layers", 1},
-                                               {"num_attention_heads", 4},
-                                               {"num_key_value_heads", 2},
-                                               {"vocab_size", 32},
-                                               {"max_position_embeddings", 64},
-                                               {"tie_word_embeddings", false},
-                                               {"torch_dtype", "float32"}},
-                                              "config.json")
-                     .value();
+  model.config = model_info::ParseModelConfig(config, "config.json").value();
   for (const model_info::LinearLayer& layer : model_info::LinearLayers(model.config)) {
-    model.plan.push_back({layer, grid});
+    model.plan.push_back({layer, layer.quantizable ? grid : LayerGrid{.quantized = false}});
+    if (!layer.quantizable) continue;
     model.layers[layer.name] =
         quant::QuantizeToNearest(Random({layer.out, layer.in}).to(torch::kFloat32), grid);
   }
@@ -41,6 +30,53 @@ pack::PackableModel TinyPackable(const LayerGrid& grid) {
       model.floats.emplace_back(tensor.name, Random(tensor.shape));
   }
   return model;
+}
+
+}  // namespace
+
+pack::PackableModel TinyPackable(const LayerGrid& grid) {
+  return Packable({{"model_type", "llama"},
+                   {"architectures", {"LlamaForCausalLM"}},
+                   {"hidden_size", 128},
+                   {"intermediate_size", 256},
+                   {"num_hidden_layers", 1},
+                   {"num_attention_heads", 4},
+                   {"num_key_value_heads", 2},
+                   {"vocab_size", 32},
+                   {"max_position_embeddings", 64},
+                   {"tie_word_embeddings", false},
+                   {"torch_dtype", "float32"}},
+                  grid);
+}
+
+pack::PackableModel TinyMixture(const LayerGrid& grid) {
+  return Packable({{"model_type", "qwen2_moe"},
+                   {"architectures", {"Qwen2MoeForCausalLM"}},
+                   {"hidden_size", 64},
+                   {"intermediate_size", 64},
+                   {"moe_intermediate_size", 32},
+                   {"shared_expert_intermediate_size", 32},
+                   {"num_experts", 12},
+                   {"num_experts_per_tok", 2},
+                   {"num_hidden_layers", 12},
+                   {"num_attention_heads", 4},
+                   {"num_key_value_heads", 2},
+                   {"qkv_bias", false},
+                   {"use_sliding_window", false},
+                   {"vocab_size", 32},
+                   {"max_position_embeddings", 64},
+                   {"tie_word_embeddings", false},
+                   {"torch_dtype", "float16"}},
+                  grid);
+}
+
+void RegridWhere(pack::PackableModel& model, const std::string& match, const LayerGrid& grid) {
+  const std::regex expression(match);
+  std::vector<std::string> names;
+  for (const model_info::PlannedLayer& planned : model.plan) {
+    if (std::regex_match(planned.layer.name, expression)) names.push_back(planned.layer.name);
+  }
+  for (const std::string& name : names) Regrid(model, name, grid);
 }
 
 void Regrid(pack::PackableModel& model, const std::string& layer, const LayerGrid& grid) {

@@ -2,8 +2,10 @@
 // published checkpoint, whose perplexity VERIFY measures.
 #include <gmock/gmock.h>
 
+#include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <iterator>
 #include <map>
 #include <random>
@@ -11,6 +13,8 @@
 
 #include "client/model_info/layout.h"
 #include "client/model_info/model_config.h"
+#include "client/objects/file.h"
+#include "proto/spec/error.h"
 #include "proto/spec/validate.h"
 #include "tests/unit/worker/engine/model/family_case.h"
 #include "tests/unit/worker/engine/model/hpu_stand_in.h"
@@ -72,14 +76,14 @@ class FamilyRun {
     return spec;
   }
 
-  teq::v1::EngineEvent RunSpec(const teq::v1::JobSpec& spec,
-                               const model::DeviceOptions& options = {}) {
+  teq::v1::EngineEvent RunSpec(
+      const teq::v1::JobSpec& spec, const model::DeviceOptions& options = {},
+      const EventSink& sink = [](const auto&) {}) {
     teq::v1::StartRun start;
     *start.mutable_spec() = WithDefaults(spec);
     start.set_attempt(1);
-    return pipeline::Run(
-        start, {.threads = 1, .device = options, .data = directory_ + "/data"}, [](const auto&) {},
-        not_cancelled_);
+    return pipeline::Run(start, {.threads = 1, .device = options, .data = directory_ + "/data"},
+                         sink, not_cancelled_);
   }
 
   // The one directory with a config.json below the output.
@@ -383,6 +387,105 @@ TEST(MemoryLimitRunTest, APassBlockByBlockPublishesTheSamePerplexity) {
   ASSERT_EQ(tight.report.perplexity_size(), 1);
   const double expected = roomy.report.perplexity(0).quantized();
   EXPECT_NEAR(tight.report.perplexity(0).quantized(), expected, 1e-3 * expected);
+}
+
+/// Jobs whose model is changed by another program when a stage begins.
+class ChangedModelTest : public testing::Test {
+ protected:
+  ChangedModelTest() : run_("llama"), spec_(run_.Spec()), model_(run_.directory_ + "/model") {
+    spec_.mutable_recipe()->mutable_rounding()->mutable_nearest();
+    std::ofstream(model_ / "generation_config.json") << R"({"top_k": 1})";
+    // However coarse the file system's clock is.
+    std::filesystem::last_write_time(
+        model_ / "model.safetensors",
+        std::filesystem::file_time_type::clock::now() - std::chrono::hours(1));
+  }
+
+  teq::v1::EngineEvent RunChanging(teq::v1::Stage stage, const std::function<void()>& change) {
+    bool done = false;
+    return run_.RunSpec(spec_, {}, [&](const teq::v1::EngineEvent& event) {
+      if (done || !event.has_progress() || event.progress().stage() != stage) return;
+      done = true;
+      change();
+    });
+  }
+
+  // In place, its size as it was: a bit of the last weight.
+  void WriteOverWeights() const {
+    std::fstream file(model_ / "model.safetensors", std::ios::in | std::ios::out);
+    file.seekg(-1, std::ios::end);
+    const int last = file.get();
+    file.seekp(-1, std::ios::end);
+    file.put(static_cast<char>(last ^ 1));
+  }
+  /// Another file takes the name, as downloads and editors do it.
+  void Replace(const std::string& name, const std::string& content) const {
+    std::ofstream(model_ / "new") << content;
+    std::filesystem::rename(model_ / "new", model_ / name);
+  }
+
+  /// What a run that failed for it said; `last_stage` began, and nothing was published.
+  void ExpectRefused(const teq::v1::EngineEvent& last, const std::string& file,
+                     const std::string& last_stage) const {
+    ASSERT_TRUE(last.has_failed()) << last.DebugString();
+    const absl::Status status = FromProto(last.failed().status());
+    EXPECT_EQ(ErrorReason(status), "OBJECT_CHANGED");
+    EXPECT_EQ(last.failed().failure_class(), teq::v1::FAILURE_CLASS_USER_ERROR);
+    EXPECT_THAT(last.failed().status().message(),
+                testing::StartsWith((model_ / file).string() + ": "));
+    const auto& timing = last.failed().report().timing_seconds();
+    EXPECT_TRUE(timing.contains(last_stage));
+    EXPECT_EQ(timing.contains("PACK"), last_stage == "VERIFY");
+    EXPECT_FALSE(std::filesystem::exists(run_.directory_ + "/output"));
+  }
+
+  FamilyRun run_;
+  teq::v1::JobSpec spec_;
+  std::filesystem::path model_;
+};
+
+TEST_F(ChangedModelTest, WeightsThatChangeInPlaceBeforeRoundingAreNotRounded) {
+  ExpectRefused(RunChanging(teq::v1::STAGE_BASELINE_EVAL, [&] { WriteOverWeights(); }),
+                "model.safetensors", "ROUND");
+}
+
+TEST_F(ChangedModelTest, WeightsThatChangeInPlaceAfterRoundingAreNotPublished) {
+  ExpectRefused(RunChanging(teq::v1::STAGE_VERIFY, [&] { WriteOverWeights(); }),
+                "model.safetensors", "VERIFY");
+}
+
+// These would be published beside weights that they do not belong to.
+TEST_F(ChangedModelTest, SmallFilesThatChangeOrComeOrGoAreNotPublished) {
+  ExpectRefused(RunChanging(teq::v1::STAGE_BASELINE_EVAL,
+                            [&] { Replace("config.json", run_.family_.config.dump(3)); }),
+                "config.json", "ROUND");
+  ExpectRefused(RunChanging(teq::v1::STAGE_BASELINE_EVAL,
+                            [&] { Replace("generation_config.json", R"({"top_k": 50})"); }),
+                "generation_config.json", "ROUND");
+  ExpectRefused(RunChanging(teq::v1::STAGE_BASELINE_EVAL, [&] { Replace("NOTICE", "new"); }),
+                "NOTICE", "ROUND");
+  ExpectRefused(RunChanging(teq::v1::STAGE_PACK,
+                            [&] { std::filesystem::remove(model_ / "generation_config.json"); }),
+                "generation_config.json", "VERIFY");
+}
+
+// The name is another's, but the run has the file. A card may be written to meanwhile.
+TEST_F(ChangedModelTest, WeightsWhoseNameAnotherFileTakesArePublishedAsTheyWere) {
+  const std::string sha256 = objects::FileSha256(model_ / "model.safetensors").value();
+  const teq::v1::EngineEvent untouched = run_.RunSpec(spec_);
+  ASSERT_TRUE(untouched.has_finished()) << untouched.DebugString();
+  const std::filesystem::path published = run_.Published() / "model.safetensors";
+  const std::string expected = objects::FileSha256(published).value();
+  std::filesystem::remove_all(run_.directory_ + "/output");
+
+  const teq::v1::EngineEvent last = RunChanging(teq::v1::STAGE_BASELINE_EVAL, [&] {
+    Replace("model.safetensors", "another model");
+    Replace("README.md", "another card");
+  });
+  ASSERT_TRUE(last.has_finished()) << last.DebugString();
+  EXPECT_EQ(objects::FileSha256(published).value(), expected);
+  EXPECT_EQ(last.finished().report().inputs().model_sha256(),
+            objects::Sha256(sha256 + " model.safetensors\n"));
 }
 
 // A router whose last two rows are zero: one of the first two, which are opposite, is always ahead.

@@ -120,6 +120,9 @@ Report FullReport() {
   (*report.mutable_timing_seconds())["VERIFY"] = 2.25;
   report.mutable_inputs()->set_model_uri("file:///models/llama/");
   report.mutable_inputs()->set_model_sha256("0aa6a192");
+  report.mutable_inputs()->add_task_uris("file:///data/questions.jsonl");
+  report.mutable_inputs()->add_task_sha256("5d2c88f0");
+  report.mutable_inputs()->set_matrix_products("OpenBLAS 0.3.21, Haswell");
   report.mutable_recipe()->mutable_weights()->set_bits(3);
   report.mutable_recipe()->mutable_transform()->mutable_teq()->set_steps(40);
   teq::v1::Artifact& artifact = *report.add_artifacts();
@@ -247,7 +250,8 @@ TEST(ReportPageTest, RecipeNotesInputsTimesAndArtifactsAreShown) {
   const std::string text = TextOf(ReportPage(FullReport()));
   for (const char* part :
        {"transform: teq: steps: 40", "214 groups have no negative weight",
-        "Model&#39;s sha256 0aa6a192", "VERIFY 2.250", "GPTQ /out/gptq 0 12.3456"}) {
+        "Model&#39;s sha256 0aa6a192", "Its sha256 5d2c88f0",
+        "Matrix products OpenBLAS 0.3.21, Haswell", "VERIFY 2.250", "GPTQ /out/gptq 0 12.3456"}) {
     EXPECT_THAT(text, HasSubstr(part));
   }
 }
