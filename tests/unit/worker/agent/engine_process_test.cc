@@ -45,6 +45,12 @@ class EngineProcessTest : public ::testing::Test {
   void Run(const std::vector<std::string>& arguments) {
     std::vector<std::string> command = {TEQ_FAKE_ENGINE};
     command.insert(command.end(), arguments.begin(), arguments.end());
+    RunCommand(command);
+  }
+
+  void RunShell(const std::string& script) { RunCommand({"/bin/sh", "-c", script}); }
+
+  void RunCommand(const std::vector<std::string>& command) {
     engine_ = EngineProcess::Start(io_, command, start_,
                                    {.on_event =
                                         [this](const v1::EngineEvent& event) {
@@ -95,21 +101,9 @@ TEST_F(EngineProcessTest, LinesArriveBeforeTheExitTheLastOneToo) {
 // A helper that has left the process's group outlives it and keeps the pipe open; nobody waits for
 // it. The shell ends when the helper writes elsewhere than into the substitution, and so has left.
 TEST_F(EngineProcessTest, ExitIsToldWhileAnotherProcessHoldsTheOutput) {
-  engine_ =
-      EngineProcess::Start(io_,
-                           {"/bin/sh", "-c",
-                            "helper=$(setsid sh -c 'echo $$; exec sleep 600 >&2 3>&-' &); "
-                            "echo started $helper"},
-                           start_,
-                           {.on_event = {},
-                            .on_exit =
-                                [this](const std::string& how) {
-                                  how_ = how;
-                                  io_.stop();
-                                },
-                            .on_line = [this](const std::string& line) { lines_.push_back(line); }})
-          .value();
-  io_.run();
+  RunShell(
+      "helper=$(setsid sh -c 'echo $$; exec sleep 600 >&2 3>&-' &); "
+      "echo started $helper");
   EXPECT_EQ(how_, "exited with code 0");
   ASSERT_EQ(lines_.size(), 1U);
   int helper = 0;
@@ -120,15 +114,7 @@ TEST_F(EngineProcessTest, ExitIsToldWhileAnotherProcessHoldsTheOutput) {
 // As in a container, where the agent is process 1 and orphans become its children.
 TEST_F(EngineProcessTest, HelperThatAKilledProcessLeavesEndsWithItAndIsNoZombie) {
   ASSERT_EQ(::prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
-  engine_ = EngineProcess::Start(io_, {"/bin/sh", "-c", "sleep 600 3>&- & kill -9 $$"}, start_,
-                                 {.on_event = {},
-                                  .on_exit =
-                                      [this](const std::string& how) {
-                                        how_ = how;
-                                        io_.stop();
-                                      }})
-                .value();
-  io_.run();
+  RunShell("sleep 600 3>&- & kill -9 $$");
   EXPECT_EQ(how_, "was killed by signal 9 (Killed)");
   EXPECT_EQ(::waitpid(-1, nullptr, WNOHANG), -1);  // no children
   ::prctl(PR_SET_CHILD_SUBREAPER, 0);
@@ -173,16 +159,7 @@ TEST_F(EngineProcessTest, ProgramThatIsNotThereIsNamed) {
 TEST_F(EngineProcessTest, ChildInheritsNoOtherDescriptor) {
   const std::string list = directory_ / "list";
   const int leak = ::dup(STDERR_FILENO);  // without close-on-exec
-  engine_ =
-      EngineProcess::Start(io_, {"/bin/sh", "-c", "exec > " + list + "; ls /proc/$$/fd"}, start_,
-                           {.on_event = {},
-                            .on_exit =
-                                [this](const std::string& how) {
-                                  how_ = how;
-                                  io_.stop();
-                                }})
-          .value();
-  io_.run();
+  RunShell("exec > " + list + "; ls /proc/$$/fd");
   ::close(leak);
   std::ifstream file(list);
   const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
