@@ -36,7 +36,7 @@ std::uint64_t SlotFileBytes(std::uint64_t chunks) { return (chunks + 1) * kSlotB
 std::string EmptySlot() { return std::string(kSlotBytes, '\0'); }
 
 absl::Status CannotWrite(int error_number, const fs::path& path, std::uint64_t bytes) {
-  const absl::Status status = objects::WriteError(error_number, path, bytes);
+  absl::Status status = objects::WriteError(error_number, path, bytes);
   if (ErrorReason(status) != "DISK_FULL") return status;
   return Error(
       absl::StatusCode::kResourceExhausted, "DISK_FULL",
@@ -257,7 +257,7 @@ absl::StatusOr<std::string> CachedFile::HashBytes(const StopCheck& check) const 
 
 absl::StatusOr<std::string> CachedFile::Sha256(const StopCheck& check) {
   if (const auto known = ReadSlot(kWholeSlot)) return *known;
-  TEQ_ASSIGN_OR_RETURN(const std::string sha256, HashBytes(check));
+  TEQ_ASSIGN_OR_RETURN(std::string sha256, HashBytes(check));
   const std::string& announced = source_.object.sha256;
   if (!announced.empty() && announced != sha256) {
     for (std::uint64_t number = 0; number <= chunk_count(); ++number) {

@@ -45,7 +45,7 @@ void ReplaceAll(std::string& text, std::string_view from, std::string_view to) {
 
 }  // namespace
 
-Inputs::Inputs(Options cache, UriPolicy policy, Watch watch)
+Inputs::Inputs(Options cache, UriPolicy policy, const Watch& watch)
     : Inputs(std::move(cache), std::move(policy), watch,
              // The policy has been asked about the whole URI before.
              [this, go_on = watch.go_on](std::string_view uri) {

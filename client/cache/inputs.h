@@ -39,7 +39,7 @@ class Inputs final : public model_info::FileSource {
   };
 
   /// Makes no file before something is fetched.
-  Inputs(Options cache, UriPolicy policy, Watch watch);
+  Inputs(Options cache, UriPolicy policy, const Watch& watch);
   /// The same with stores of one's own.
   Inputs(Options cache, UriPolicy policy, Watch watch, OpenStoreFunction open_store);
   ~Inputs() override;

@@ -118,6 +118,7 @@ absl::StatusOr<std::vector<ManifestFile>> FilesOf(const objects::Manifest& manif
   std::vector<ManifestFile> files = manifest.FilesOf(*format);
   if (!files.empty()) return files;
   std::vector<std::string> published;
+  published.reserve(manifest.artifacts.size());
   for (const auto& artifact : manifest.artifacts) published.push_back(artifact.format());
   return Error(absl::StatusCode::kNotFound, "FORMAT_NOT_PUBLISHED",
                fmt::format("--format {}: is not published there; what is: {}", *format,

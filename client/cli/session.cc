@@ -61,7 +61,7 @@ ExitCode FailRemotely(const Session& session, const absl::Status& status) {
 }
 
 absl::StatusOr<std::string> ProjectOf(const Session& session, const std::string& otherwise) {
-  const std::string project = session.project.value_or(otherwise);
+  std::string project = session.project.value_or(otherwise);
   if (!IsResourceId(project)) {
     return Error(
         absl::StatusCode::kInvalidArgument, "INVALID_NAME",

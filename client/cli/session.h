@@ -74,7 +74,7 @@ absl::StatusOr<Response> CallService(
   if (!traceparent.empty()) context.AddMetadata(kTraceParentKey, traceparent);
   context.set_deadline(std::chrono::system_clock::now() + timeout);
   Response response;
-  const absl::Status status = client::FromGrpc((stub.*method)(&context, request, &response));
+  absl::Status status = client::FromGrpc((stub.*method)(&context, request, &response));
   if (!status.ok()) return status;
   return response;
 }

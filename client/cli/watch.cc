@@ -97,7 +97,7 @@ absl::StatusOr<teq::v1::Job> Watcher::Get(std::chrono::seconds timeout) {
   teq::v1::GetJobRequest request;
   request.set_name(request_.name());
   teq::v1::Job job;
-  const absl::Status status = client::FromGrpc(stub_.GetJob(&context, request, &job));
+  absl::Status status = client::FromGrpc(stub_.GetJob(&context, request, &job));
   if (!status.ok()) return status;
   return job;
 }

@@ -235,15 +235,14 @@ std::string LiveDisplay::Frame(const WatchState& state, int width) {
 std::string PlainLog::TrainingLine(const WatchState& state, SteadyTime now) {
   if (!IsTraining(state)) return "";
   const auto& sample = state.job.latest_metrics();
-  const auto& told = told_->latest_metrics();
   const auto tenth = [&sample](int step) { return std::int64_t{10} * step / sample.total_steps(); };
-  if (sample.step() == told.step()) return "";
-  if (tenth(sample.step()) == tenth(told.step()) &&
+  if (sample.step() == told_sample_.step()) return "";
+  if (tenth(sample.step()) == tenth(told_sample_.step()) &&
       now - last_training_line_ < kTrainingLineInterval) {
     return "";
   }
   last_training_line_ = now;
-  *told_->mutable_latest_metrics() = sample;
+  told_sample_ = sample;
   return StageFigures(state) + "\n";
 }
 
@@ -261,10 +260,8 @@ std::string PlainLog::Advance(const WatchState& state, SteadyTime now) {
   if ((!told_ || told_->progress().stage() != stage) && stage != teq::v1::STAGE_UNSPECIFIED) {
     lines += StageText(stage) + "\n";
   }
-  teq::v1::MetricSample told_sample;
-  if (told_ && !new_lease) told_sample = told_->latest_metrics();
+  if (new_lease) told_sample_.Clear();
   told_ = job;
-  *told_->mutable_latest_metrics() = told_sample;
   lines += TrainingLine(state, now);
   for (; told_perplexities_ < state.perplexities.size(); ++told_perplexities_) {
     const auto& sample = state.perplexities[told_perplexities_];

@@ -54,6 +54,7 @@ class PlainLog {
   [[nodiscard]] std::string TrainingLine(const WatchState& state, SteadyTime now);
 
   std::optional<teq::v1::Job> told_;
+  teq::v1::MetricSample told_sample_;  // of this lease
   std::size_t told_perplexities_ = 0;
   bool told_connected_ = true;
   SteadyTime last_training_line_{};

@@ -33,9 +33,11 @@ struct Job {
 /// The job on one device.
 struct Placed {
   teq::v1::WorkerEstimate summary;
-  std::optional<MemoryPlan> memory;  // unset: it does not fit
+  MemoryPlan memory;  // with the costs, empty where it does not fit
   std::vector<StageCost> costs;
   std::optional<DeviceCalibration> calibration;
+
+  [[nodiscard]] bool Fits() const { return summary.refusal().empty(); }
 };
 
 bool IsHost(Device device) {
@@ -80,8 +82,8 @@ absl::StatusOr<Placed> Place(const Job& job, Device device,
   TEQ_ASSIGN_OR_RETURN(placed.memory,
                        PlanMemory(job.spec, job.config, job.plan,
                                   {.limit_bytes = limit, .on_device = !IsHost(device)}));
-  placed.costs = CostOf(job.spec, job.config, job.plan, *placed.memory, job.evaluation_tokens);
-  SetPlan(*placed.memory, placed);
+  placed.costs = CostOf(job.spec, job.config, job.plan, placed.memory, job.evaluation_tokens);
+  SetPlan(placed.memory, placed);
   if (!calibration) return placed;
   double seconds = 0;
   for (const StageCost& cost : placed.costs) seconds += SecondsOf(cost, *calibration);
@@ -114,7 +116,7 @@ std::vector<Placed> PlaceOnWorkers(const Job& job, const std::vector<KnownWorker
   std::ranges::sort(all, {}, [](const Placed& placed) {
     const double seconds = placed.summary.has_seconds() ? placed.summary.seconds()
                                                         : std::numeric_limits<double>::infinity();
-    return std::tuple(!placed.memory.has_value(), seconds, placed.summary.worker());
+    return std::tuple(!placed.Fits(), seconds, placed.summary.worker());
   });
   return all;
 }
@@ -123,8 +125,8 @@ void AddStages(const Placed& placed, JobEstimate& estimate) {
   std::int64_t host = 0;
   std::int64_t device = 0;
   std::int64_t scratch = 0;
-  for (std::size_t i = 0; i < placed.memory->stages.size(); ++i) {
-    const StageMemory& memory = placed.memory->stages[i];
+  for (std::size_t i = 0; i < placed.memory.stages.size(); ++i) {
+    const StageMemory& memory = placed.memory.stages[i];
     const StageCost& cost = placed.costs[i];
     teq::v1::StageEstimate& stage = *estimate.add_stages();
     stage.set_stage(memory.stage);
@@ -152,8 +154,8 @@ absl::StatusOr<JobEstimate> EstimateJob(const JobSpec& spec, const ModelConfig& 
   TEQ_ASSIGN_OR_RETURN(job.plan, PlanLayers(spec, config));
   TEQ_RETURN_IF_ERROR(CheckMemoryLimit(spec, config, job.plan));
   const std::vector<Placed> placed = PlaceOnWorkers(job, workers);
-  std::optional<Placed> chosen;
-  if (!placed.empty() && placed.front().memory) {
+  Placed chosen;
+  if (!placed.empty() && placed.front().Fits()) {
     chosen = placed.front();
   } else {
     const Device asked = spec.resources().device();
@@ -162,16 +164,16 @@ absl::StatusOr<JobEstimate> EstimateJob(const JobSpec& spec, const ModelConfig& 
   }
 
   JobEstimate estimate;
-  AddStages(*chosen, estimate);
-  estimate.set_memory_limit_bytes(chosen->memory->limit_bytes);
-  estimate.set_least_memory_limit_bytes(chosen->memory->least_limit_bytes);
-  estimate.set_hidden_states(chosen->memory->hidden_states);
-  estimate.set_end_to_end_pass(chosen->memory->end_to_end_pass);
-  for (const std::string& note : chosen->memory->notes) estimate.add_notes(note);
-  if (!placed.empty() && !placed.front().memory) {
+  AddStages(chosen, estimate);
+  estimate.set_memory_limit_bytes(chosen.memory.limit_bytes);
+  estimate.set_least_memory_limit_bytes(chosen.memory.least_limit_bytes);
+  estimate.set_hidden_states(chosen.memory.hidden_states);
+  estimate.set_end_to_end_pass(chosen.memory.end_to_end_pass);
+  for (const std::string& note : chosen.memory.notes) estimate.add_notes(note);
+  if (!placed.empty() && !placed.front().Fits()) {
     estimate.add_notes("it fits no worker that is there; the plan is for one with enough memory");
   }
-  if (evaluation_tokens > 0 && chosen->calibration) {
+  if (evaluation_tokens > 0 && chosen.calibration) {
     estimate.add_notes(
         fmt::format("the texts to measure on are taken to have {} tokens", evaluation_tokens));
   }

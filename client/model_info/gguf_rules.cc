@@ -90,6 +90,7 @@ const Capability* FindCapability(std::string_view model_type) {
 
 absl::Status UnknownFamily(std::string_view model_type) {
   std::vector<std::string_view> known;
+  known.reserve(kCapabilities.size());
   for (const Capability& capability : kCapabilities) known.push_back(capability.model_type);
   return GgufCannotHold(fmt::format("a model of type {} is not written; known: {}", model_type,
                                     fmt::join(known, ", ")));

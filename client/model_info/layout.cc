@@ -218,6 +218,7 @@ std::vector<std::string> NormModules(const ModelConfig& config, std::int64_t blo
   if (config.norm_by_head && place == NormPlace::kQuery) parts = config.heads;
   if (config.norm_by_head && place == NormPlace::kKey) parts = config.kv_heads;
   std::vector<std::string> modules;
+  modules.reserve(static_cast<std::size_t>(parts));
   for (std::int64_t part = 0; part < parts; ++part) {
     modules.push_back(ModuleName(config, pattern, block, part));
   }

@@ -213,7 +213,7 @@ absl::StatusOr<std::shared_ptr<const DirectoryLock>> DirectoryLock::Take(const f
                                                                          IfHeld if_held) {
   const int fd = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
   if (fd < 0) return WriteError(errno, directory, 0);
-  const std::shared_ptr<DirectoryLock> lock(new DirectoryLock(fd));
+  std::shared_ptr<DirectoryLock> lock(new DirectoryLock(fd));
   const int operation = if_held == IfHeld::kWait ? LOCK_EX : LOCK_EX | LOCK_NB;
   int result = ::flock(fd, operation);
   while (result != 0 && errno == EINTR) result = ::flock(fd, operation);

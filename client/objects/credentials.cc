@@ -24,7 +24,7 @@ using Settings = std::map<std::string, std::string, std::less<>>;
 
 constexpr absl::Duration kRefreshBefore = absl::Minutes(5);
 constexpr std::uint64_t kMaxFileBytes = 1 << 20;
-constexpr std::size_t kMaxAnswerBytes = 256 * 1024;
+constexpr std::size_t kMaxAnswerBytes = std::size_t{256} << 10;
 constexpr std::string_view kContainerHost = "http://169.254.170.2";
 
 absl::Status BadCredentials(std::string_view problem) {
@@ -37,12 +37,6 @@ absl::Status Unavailable(std::string_view place, std::string_view problem) {
 }
 
 std::string Text(const absl::Status& status) { return std::string(status.message()); }
-
-std::string Trimmed(std::string_view text) {
-  const auto first = text.find_first_not_of(" \t\r\n");
-  if (first == std::string_view::npos) return {};
-  return std::string(text.substr(first, text.find_last_not_of(" \t\r\n") - first + 1));
-}
 
 absl::StatusOr<std::string> ReadSmallFile(const fs::path& path) {
   std::error_code error;

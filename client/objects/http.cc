@@ -13,9 +13,9 @@
 namespace teq::objects {
 namespace {
 
-constexpr std::size_t kMaxHeaderBytes = 64 * 1024;
-constexpr long kReceiveBuffer = 512 * 1024;
-constexpr long kSendBuffer = 1024 * 1024;
+constexpr std::size_t kMaxHeaderBytes = std::size_t{64} << 10;
+constexpr long kReceiveBuffer = 512L << 10;
+constexpr long kSendBuffer = 1L << 20;
 
 using Handle = std::unique_ptr<CURL, decltype(&curl_easy_cleanup)>;
 using HeaderList = std::unique_ptr<curl_slist, decltype(&curl_slist_free_all)>;
@@ -52,12 +52,6 @@ std::string Lower(std::string_view text) {
   std::ranges::transform(lower, lower.begin(),
                          [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   return lower;
-}
-
-std::string_view Trimmed(std::string_view text) {
-  const auto first = text.find_first_not_of(" \t\r\n");
-  if (first == std::string_view::npos) return {};
-  return text.substr(first, text.find_last_not_of(" \t\r\n") - first + 1);
 }
 
 std::size_t OnHeader(char* data, std::size_t size, std::size_t count, void* context) {
@@ -99,7 +93,7 @@ std::size_t OnBody(char* data, std::size_t size, std::size_t count, void* contex
 
 std::size_t OnSend(char* data, std::size_t size, std::size_t count, void* context) {
   auto& exchange = *static_cast<Exchange*>(context);
-  const std::string_view rest = exchange.request.body->substr(exchange.sent);
+  const std::string_view rest = exchange.request.body.value_or("").substr(exchange.sent);
   const std::size_t part = std::min(rest.size(), size * count);
   std::memcpy(data, rest.data(), part);
   exchange.sent += part;
@@ -287,6 +281,12 @@ std::string HttpAnswer::Header(const std::string& lower_case_name) const {
 
 bool HttpAnswer::IsRangeFrom(std::uint64_t first) const {
   return status == 206 && Header("content-range").starts_with(fmt::format("bytes {}-", first));
+}
+
+std::string Trimmed(std::string_view text) {
+  const auto first = text.find_first_not_of(" \t\r\n");
+  if (first == std::string_view::npos) return {};
+  return std::string(text.substr(first, text.find_last_not_of(" \t\r\n") - first + 1));
 }
 
 std::string_view OriginOf(std::string_view url) {

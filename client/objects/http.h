@@ -70,6 +70,9 @@ class HttpTransport {
   [[nodiscard]] virtual absl::StatusOr<HttpAnswer> Send(const HttpRequest& request) = 0;
 };
 
+/// A header's value, or a token that a file holds, without the white space around it.
+[[nodiscard]] std::string Trimmed(std::string_view text);
+
 /// "https://host:port" of a URL.
 [[nodiscard]] std::string_view OriginOf(std::string_view url);
 

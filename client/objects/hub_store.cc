@@ -285,12 +285,6 @@ Attempt HubStore::Failure(const std::string& what, std::string_view url,
                           fmt::format("{}: the hub answers HTTP {}", what, status))};
 }
 
-std::string Trimmed(std::string text) {
-  const auto first = text.find_first_not_of(" \t\r\n");
-  if (first == std::string::npos) return {};
-  return text.substr(first, text.find_last_not_of(" \t\r\n") + 1 - first);
-}
-
 absl::Status NoCredentials(const std::string& place, std::string_view what) {
   return Error(StatusCode::kFailedPrecondition, "NO_CREDENTIALS",
                fmt::format("{}: {}", place, what));

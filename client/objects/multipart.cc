@@ -178,6 +178,7 @@ class MultipartUpload {
   // Whether the object is the one that these parts make.
   [[nodiscard]] bool IsThere() const {
     std::vector<std::string> etags;
+    etags.reserve(sent_.size());
     for (const CompletedPart& part : sent_) etags.push_back(part.etag);
     const std::string etag = ComposedEtag(etags);
     const auto answer = client_.Perform(CallOf("HEAD", {}));

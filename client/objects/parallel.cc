@@ -25,8 +25,9 @@ absl::Status ForEachInParallel(std::size_t count, int at_once,
       if (first.ok()) first = status;
     }
   };
-  std::vector<std::jthread> threads;
   const std::size_t size = std::min(count, static_cast<std::size_t>(std::max(at_once, 1)));
+  std::vector<std::jthread> threads;
+  threads.reserve(size);
   for (std::size_t i = 0; i < size; ++i) threads.emplace_back(work);
   threads.clear();
   return first;

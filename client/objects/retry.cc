@@ -47,8 +47,9 @@ absl::Status Retry(const RetryPolicy& policy, const RetryWorld& world,
 
 std::optional<absl::Duration> ParseRetryAfter(std::string_view value, absl::Time now) {
   std::int64_t seconds = 0;
-  const char* end = value.data() + value.size();
-  const auto [rest, error] = std::from_chars(value.data(), end, seconds);
+  const char* const begin = value.data();
+  const char* const end = begin + value.size();
+  const auto [rest, error] = std::from_chars(begin, end, seconds);
   if (error == std::errc() && rest == end) {
     return seconds < 0 ? std::nullopt : std::optional(absl::Seconds(seconds));
   }

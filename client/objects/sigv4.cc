@@ -33,7 +33,7 @@ std::string Lower(std::string text) {
 }
 
 // Without space at its ends, and with one space for each run of them inside.
-std::string Trimmed(std::string_view value) {
+std::string SingleSpaced(std::string_view value) {
   std::string trimmed;
   for (const char c : value) {
     const bool space = c == ' ' || c == '\t';
@@ -51,8 +51,8 @@ std::string Trimmed(std::string_view value) {
 std::map<std::string, std::string> CanonicalHeaders(const Pairs& headers) {
   std::map<std::string, std::string> canonical;
   for (const auto& [name, value] : headers) {
-    const auto [entry, is_new] = canonical.try_emplace(Lower(name), Trimmed(value));
-    if (!is_new) entry->second += "," + Trimmed(value);
+    const auto [entry, is_new] = canonical.try_emplace(Lower(name), SingleSpaced(value));
+    if (!is_new) entry->second += "," + SingleSpaced(value);
   }
   return canonical;
 }

@@ -39,7 +39,7 @@ absl::StatusOr<std::optional<std::string>> ReadIfThere(const ObjectStore& store,
 // Writes an object that nobody may have written differently before.
 absl::Status WriteOnce(ObjectStore& store, const std::string& key, const std::string& text,
                        std::string_view in_use) {
-  const absl::Status status = store.Write(key, text, IfExists::kFail);
+  absl::Status status = store.Write(key, text, IfExists::kFail);
   if (ErrorReason(status) != "OBJECT_EXISTS") return status;
   // It may be this very write, whose answer was lost.
   TEQ_ASSIGN_OR_RETURN(const std::optional<std::string> found, ReadIfThere(store, key));

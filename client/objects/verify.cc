@@ -174,7 +174,8 @@ absl::StatusOr<Verification> VerifyFiles(const ObjectStore& store,
   std::set<std::string_view> listed;
   for (std::size_t i = 0; i < files.size(); ++i) {
     listed.insert(files[i].path);
-    if (problems[i]) verification.problems.push_back({files[i].path, *std::move(problems[i])});
+    std::optional<std::string>& problem = problems[i];
+    if (problem) verification.problems.push_back({files[i].path, *std::move(problem)});
   }
   for (const auto& [key, object] : listing) {
     if (!listed.contains(key)) verification.problems.push_back({key, "is not in the manifest"});

@@ -7,7 +7,7 @@
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
 #include <chrono>
-#include <optional>
+#include <memory>
 #include <thread>
 #include <utility>
 
@@ -24,6 +24,8 @@ namespace beast = boost::beast;
 using asio::ip::tcp;
 using Request = beast::http::request<beast::http::empty_body>;
 using Response = beast::http::response<beast::http::string_body>;
+using Parser = beast::http::request_parser<beast::http::empty_body>;
+using Serializer = beast::http::response_serializer<beast::http::string_body>;
 using Status = beast::http::status;
 
 constexpr uint32_t kMaxHeaderBytes = 8 << 10;
@@ -81,7 +83,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   ~Connection() { on_close_(); }
 
   void Read() {
-    parser_.emplace();
+    parser_ = std::make_unique<Parser>();
     parser_->header_limit(kMaxHeaderBytes);
     stream_.expires_after(timeout_);
     beast::http::async_read_header(
@@ -109,7 +111,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void Write(Response response) {
     response_ = std::move(response);
     // A response to HEAD states a length without a body, which the string body's writer would not.
-    serializer_.emplace(*response_);
+    serializer_ = std::make_unique<Serializer>(response_);
     const bool header_only =
         parser_->is_header_done() && parser_->get().method() == beast::http::verb::head;
     const auto done = [self = shared_from_this()](beast::error_code error, size_t /*bytes*/) {
@@ -124,16 +126,16 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   void OnWritten(beast::error_code error) {
     if (error) return;
-    if (response_->keep_alive()) return Read();
+    if (response_.keep_alive()) return Read();
     beast::error_code ignored;
     stream_.socket().shutdown(tcp::socket::shutdown_send, ignored);
   }
 
   beast::tcp_stream stream_;
   beast::flat_buffer buffer_;
-  std::optional<beast::http::request_parser<beast::http::empty_body>> parser_;
-  std::optional<Response> response_;
-  std::optional<beast::http::response_serializer<beast::http::string_body>> serializer_;
+  std::unique_ptr<Parser> parser_;  // of the request that is read, or was last
+  Response response_;
+  std::unique_ptr<Serializer> serializer_;
   const HttpPages* const pages_;
   const std::chrono::seconds timeout_;
   const std::function<void()> on_close_;

@@ -177,7 +177,7 @@ absl::StatusOr<std::string> ParseAuthority(std::string_view uri, std::string_vie
   const bool is_ipv6 = authority.starts_with('[');
   const std::size_t host_end = is_ipv6 ? std::min(authority.find(']'), authority.size() - 1) + 1
                                        : std::min(authority.find(':'), authority.size());
-  const std::string host = Lower(authority.substr(0, host_end));
+  std::string host = Lower(authority.substr(0, host_end));
   const auto in_name = [](char c) { return IsLowerOrDigit(c) || c == '.' || c == '-'; };
   const auto in_ipv6 = [](char c) {
     return IsDigit(c) || (c >= 'a' && c <= 'f') || c == ':' || c == '.';
@@ -336,7 +336,7 @@ absl::Status NotAllowed(std::string_view uri, std::string_view problem) {
 
 absl::StatusOr<fs::path> FollowLinks(std::string_view uri, const fs::path& path) {
   std::error_code error;
-  const fs::path canonical = fs::weakly_canonical(path, error);
+  fs::path canonical = fs::weakly_canonical(path, error);
   if (error) return NotAllowed(uri, fmt::format("cannot be resolved: {}", error.message()));
   // What weakly_canonical leaves of a link without a target would be followed by whoever creates
   // it.

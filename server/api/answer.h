@@ -20,8 +20,9 @@ template <typename T>
 grpc::ServerUnaryReactor* Answer(grpc::CallbackServerContext* context, absl::StatusOr<T> result,
                                  T* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  if (result.ok()) *response = *std::move(result);
-  reactor->Finish(ToAnswer(result.status()));
+  const absl::Status status = result.status();
+  if (status.ok()) *response = *std::move(result);
+  reactor->Finish(ToAnswer(status));
   return reactor;
 }
 

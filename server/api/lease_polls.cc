@@ -117,22 +117,23 @@ grpc::ServerUnaryReactor* LeasePolls::Acquire(grpc::CallbackServerContext* conte
 
 /// True: the call is answered.
 bool LeasePolls::TryAcquire(Poll& poll) {
-  absl::StatusOr<std::optional<Lease>> lease = queue_->AcquireLease(poll.session());
-  if (!lease.ok()) {
-    poll.End(lease.status());
+  absl::StatusOr<std::optional<Lease>> acquired = queue_->AcquireLease(poll.session());
+  if (!acquired.ok()) {
+    poll.End(acquired.status());
     return true;
   }
-  if (!lease->has_value()) return false;
+  std::optional<Lease>& lease = *acquired;
+  if (!lease) return false;
   if (poll.cancelled()) {
     // Nobody will run it: give it back rather than let it expire.
     teq::v1::ReleaseLeaseRequest release;
-    release.set_lease_token((*lease)->lease_token());
-    release.set_fence((*lease)->fence());
+    release.set_lease_token(lease->lease_token());
+    release.set_fence(lease->fence());
     release.set_reason(teq::v1::ReleaseLeaseRequest::REASON_DRAIN);
     poll.End(queue_->ReleaseLease(release).status());
     return true;
   }
-  poll.Grant(**std::move(lease));
+  poll.Grant(*std::move(lease));
   return true;
 }
 

@@ -245,9 +245,8 @@ absl::StatusOr<std::optional<Lease>> Queue::AcquireIn(Unit& unit, std::string_vi
   }
   TEQ_ASSIGN_OR_RETURN(std::vector<JobRecord> held, transaction.FindLeasesOf(worker.session));
   for (JobRecord& record : held) {
-    const bool unused =
-        record.lease.heartbeat_sequence == 0 && (record.job.state() != Job::STATE_PUBLISHING ||
-                                                 record.committed->fence() != record.job.fence());
+    const bool is_committed = record.committed && record.committed->fence() == record.job.fence();
+    const bool unused = record.lease.heartbeat_sequence == 0 && !is_committed;
     JobEdit edit = unit.Edit(std::move(record));
     if (unused) {
       edit.record().lease.granted = unit.now();  // its worker begins now

@@ -84,12 +84,20 @@ absl::StatusOr<pid_t> Spawn(const std::vector<std::string>& command, int fd, int
   return pid;
 }
 
-std::string HowItEnded(int state) {
-  if (WIFSIGNALED(state)) {
-    return fmt::format("was killed by signal {} ({})", WTERMSIG(state),
-                       ::strsignal(WTERMSIG(state)));
+std::string_view LikelyCause(int signal) {
+  if (signal == SIGKILL) return ", most often for lack of memory where nobody sent it";
+  if (signal == SIGBUS) {
+    return ": a file that it read became shorter, or the disk below it failed; leave a model's "
+           "files alone while a job reads them";
   }
-  return fmt::format("exited with code {}", WEXITSTATUS(state));
+  return "";
+}
+
+std::string HowItEnded(int state) {
+  if (!WIFSIGNALED(state)) return fmt::format("exited with code {}", WEXITSTATUS(state));
+  const int signal = WTERMSIG(state);
+  return fmt::format("was killed by signal {} ({}){}", signal, ::strsignal(signal),
+                     LikelyCause(signal));
 }
 
 }  // namespace
@@ -164,10 +172,11 @@ class EngineProcess::Child : public std::enable_shared_from_this<Child> {
 
   void TellEvents() {
     while (broken_.empty()) {
-      const absl::StatusOr<std::optional<std::string>> frame = frames_.Next();
-      if (frame.ok() && !*frame) return;
+      const absl::StatusOr<std::optional<std::string>> next = frames_.Next();
+      const std::optional<std::string> frame = next.value_or(std::nullopt);
+      if (next.ok() && !frame) return;
       teq::v1::EngineEvent event;
-      if (!frame.ok() || !event.ParseFromString(**frame)) {
+      if (!frame || !event.ParseFromString(*frame)) {
         broken_ = "sent a message that cannot be read";
         Kill();
         return;

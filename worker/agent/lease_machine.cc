@@ -140,11 +140,9 @@ Actions LeaseMachine::OnEngineExit(const std::string& how, TimePoint now) {
   }
   if (!finished_ && !failed_ && goal_ == Goal::kOutcome) {
     teq::v1::RunFailed& died = failed_.emplace();
-    *died.mutable_status() = ToProto(
-        Error(absl::StatusCode::kUnavailable, "ENGINE_DIED",
-              fmt::format("the engine process {}; the worker's log tells more, and a signal 9 that "
-                          "nobody sent is most often a lack of memory",
-                          how)));
+    *died.mutable_status() =
+        ToProto(Error(absl::StatusCode::kUnavailable, "ENGINE_DIED",
+                      fmt::format("the engine process {}; the worker's log tells more", how)));
     died.set_failure_class(teq::v1::FAILURE_CLASS_INFRASTRUCTURE);
   }
   AfterEngine(now);

@@ -175,12 +175,9 @@ class Run {
       SetFailed(Error(absl::StatusCode::kCancelled, "CANCELLED", "cancelled by a signal"),
                 teq::v1::FAILURE_CLASS_USER_ERROR);
     } else if (!finished_ && !failed_) {
-      SetFailed(
-          Error(absl::StatusCode::kUnavailable, "ENGINE_DIED",
-                fmt::format("the engine process {}; a signal 9 that nobody sent is most often a "
-                            "lack of memory",
-                            how)),
-          teq::v1::FAILURE_CLASS_INFRASTRUCTURE);
+      SetFailed(Error(absl::StatusCode::kUnavailable, "ENGINE_DIED",
+                      fmt::format("the engine process {}", how)),
+                teq::v1::FAILURE_CLASS_INFRASTRUCTURE);
     }
     io_.stop();
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <system_error>
+#include <utility>
 
 #include "fmt/format.h"
 #include "proto/spec/error.h"
@@ -43,9 +44,9 @@ absl::StatusOr<std::vector<std::int32_t>> EncodeText(const Tokenizer& tokenizer,
                                                      std::string_view reason,
                                                      std::string_view where, std::string_view text,
                                                      std::int64_t vocabulary_size) {
-  const auto ids = tokenizer.Encode(text);
+  auto ids = tokenizer.Encode(text);
   if (!ids.ok()) return WithContext(ids.status(), where);
-  for (const auto* part : {&tokenizer.prefix(), &*ids}) {
+  for (const auto* part : {&tokenizer.prefix(), &std::as_const(*ids)}) {
     const auto beyond = std::ranges::find_if(
         *part, [vocabulary_size](std::int32_t id) { return id >= vocabulary_size; });
     if (beyond == part->end()) continue;

@@ -25,6 +25,9 @@ namespace {
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 
+constexpr char kKilled[] =
+    "was killed by signal 9 (Killed), most often for lack of memory where nobody sent it";
+
 class EngineProcessTest : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -115,9 +118,15 @@ TEST_F(EngineProcessTest, ExitIsToldWhileAnotherProcessHoldsTheOutput) {
 TEST_F(EngineProcessTest, HelperThatAKilledProcessLeavesEndsWithItAndIsNoZombie) {
   ASSERT_EQ(::prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
   RunShell("sleep 600 3>&- & kill -9 $$");
-  EXPECT_EQ(how_, "was killed by signal 9 (Killed)");
+  EXPECT_EQ(how_, kKilled);
   EXPECT_EQ(::waitpid(-1, nullptr, WNOHANG), -1);  // no children
   ::prctl(PR_SET_CHILD_SUBREAPER, 0);
+}
+
+TEST_F(EngineProcessTest, BusErrorTellsOfAFileThatBecameShorter) {
+  RunShell("kill -BUS $$");
+  EXPECT_THAT(how_.value_or(""),
+              HasSubstr("was killed by signal 7 (Bus error): a file that it read became"));
 }
 
 TEST_F(EngineProcessTest, CancelReachesTheRun) {
@@ -134,7 +143,7 @@ TEST_F(EngineProcessTest, KillEndsADeafEngine) {
     if (event.has_sample()) engine_->Kill();
   };
   Run({"deaf"});
-  EXPECT_EQ(how_, "was killed by signal 9 (Killed)");
+  EXPECT_EQ(how_, kKilled);
 }
 
 TEST_F(EngineProcessTest, DeathTellsTheExitCode) {
