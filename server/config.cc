@@ -198,21 +198,23 @@ absl::StatusOr<Config> ReadConfig(const std::filesystem::path& file) {
 }
 
 absl::Status CheckConfig(const Config& config) {
-  TEQ_ASSIGN_OR_RETURN(const http::HostPort listen, http::ParseHostPort(config.listen));
-  TEQ_ASSIGN_OR_RETURN(const http::HostPort http, http::ParseHostPort(config.http));
+  const absl::StatusOr<http::HostPort> listen = http::ParseHostPort(config.listen);
+  if (!listen.ok()) return WithContext(listen.status(), "listen");
+  const absl::StatusOr<http::HostPort> http = http::ParseHostPort(config.http);
+  if (!http.ok()) return WithContext(http.status(), "http");
   for (const std::string& prefix : config.uri_prefixes) {
     const absl::Status status = CheckUriPrefix(prefix);
     if (!status.ok()) return WithContext(status, "uri_prefixes");
   }
-  if (!listen.IsLoopback() && config.uri_prefixes.empty()) {
+  if (!listen->IsLoopback() && config.uri_prefixes.empty()) {
     return Error(absl::StatusCode::kFailedPrecondition, "URI_PREFIXES_REQUIRED",
                  fmt::format("listen: other machines can reach {}, and jobs could name any file; "
                              "list the directories they may use in uri_prefixes, or listen on "
                              "127.0.0.1",
                              config.listen));
   }
-  TEQ_RETURN_IF_ERROR(CheckPlaintext("listen", listen, config));
-  return CheckPlaintext("http", http, config);
+  TEQ_RETURN_IF_ERROR(CheckPlaintext("listen", *listen, config));
+  return CheckPlaintext("http", *http, config);
 }
 
 }  // namespace teq::server

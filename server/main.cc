@@ -148,8 +148,12 @@ int main(int argc, char** argv) {
   backup->add_option("--to", flags.backup_file, "file to write; never replaces one")->required();
   try {
     app.parse(argc, argv);
+  } catch (const CLI::Success& asked) {
+    return app.exit(asked);  // --help, --version
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? EXIT_SUCCESS : kExitUsage;
+    const absl::Status usage = teq::Error(absl::StatusCode::kInvalidArgument, "USAGE",
+                                          fmt::format("{}; see {} --help", error.what(), kProgram));
+    return Fail(FormatOf(flags), usage, kExitUsage);
   }
   if (backup->parsed()) return BackUp(flags);
   return Serve(flags);

@@ -23,6 +23,7 @@
 #include "worker/agent/agent.h"
 #include "worker/agent/config.h"
 #include "worker/agent/crash_point.h"
+#include "worker/agent/data_directory.h"
 #include "worker/agent/engine_host.h"
 #include "worker/agent/id_lock.h"
 #include "worker/agent/metrics.h"
@@ -59,6 +60,11 @@ std::shared_ptr<teq::logs::Logger> StartLog(teq::logs::Format format) {
 // As far as the command line says; a configuration file that cannot be read says nothing.
 teq::logs::Format FormatOf(const Flags& flags) {
   return teq::logs::ParseFormat(flags.log_format).value_or(teq::logs::Format::kText);
+}
+
+absl::Status WrongUsage(const CLI::ParseError& error) {
+  return teq::Error(absl::StatusCode::kInvalidArgument, "USAGE",
+                    fmt::format("{}; see {} --help", error.what(), kProgram));
 }
 
 int Fail(teq::logs::Format format, const absl::Status& status, int code) {
@@ -157,6 +163,9 @@ int RunAgent(const teq::agent::WorkerConfig& config, const Flags& flags) {
   if (!id.ok()) return Fail(config.log_format, id.status(), kUsage);
   const auto devices = teq::model::AvailableDevices(DeviceOf(config));
   if (!devices.ok()) return Fail(config.log_format, devices.status(), kUsage);
+  if (const absl::Status data = teq::agent::CheckDataDirectory(config.data); !data.ok()) {
+    return Fail(config.log_format, data, kUsage);
+  }
   const auto lock = teq::agent::LockId(config.data, config.server, *id);
   if (absl::IsAlreadyExists(lock.status())) return Fail(config.log_format, lock.status(), kUsage);
   if (!lock.ok()) {
@@ -230,8 +239,10 @@ int main(int argc, char** argv) {
   CLI::App* version = app.add_subcommand("version", "Print the version");
   try {
     app.parse(argc, argv);
+  } catch (const CLI::Success& asked) {
+    return app.exit(asked);  // --help, --version
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? EXIT_SUCCESS : kUsage;
+    return Fail(FormatOf(flags), WrongUsage(error), kUsage);
   }
   // How the engine ends is its agent's to tell.
   if (!engine->parsed()) teq::process::EndAtStopSignals();

@@ -96,7 +96,7 @@ server_pid=$!
 listening="$(wait_for_line "$run/server.log" 'listening grpc=[^ ]+ http=[^ ]+' "$server_pid")"
 grpc="$(sed -E 's/.*grpc=([^ "]+).*/\1/' <<<"$listening")"
 http="$(sed -E 's/.*http=([^ "]+).*/\1/' <<<"$listening")"
-"$bin/teq-worker" --server "$grpc" >"$run/worker.log" 2>&1 &
+"$bin/teq-worker" --server "$grpc" --data "$run/worker" >"$run/worker.log" 2>&1 &
 worker_pid=$!
 echo "server $grpc (process $server_pid), metrics http://$http/metrics, worker process $worker_pid"
 echo "logs in $run"

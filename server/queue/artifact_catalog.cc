@@ -153,7 +153,8 @@ absl::StatusOr<JobRecord> ArtifactCatalog::Find(const JobName& name) const {
   TEQ_ASSIGN_OR_RETURN(std::optional<JobRecord> record, store_->Get(name));
   if (record) return *std::move(record);
   return NotFound("JOB_NOT_FOUND", "teq.v1.Job", name.ToString(),
-                  fmt::format("{}: no such job; ListJobs shows those there are", name.ToString()));
+                  fmt::format("{}: no such job; ListJobs (teqctl list) shows those there are",
+                              name.ToString()));
 }
 
 absl::StatusOr<PublishedArtifact> ArtifactCatalog::Get(std::string_view name) const {

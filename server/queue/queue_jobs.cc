@@ -37,7 +37,8 @@ void AddResource(absl::Status& status, const std::string& name) {
 absl::Status JobNotFound(const std::string& name) {
   absl::Status status =
       Error(absl::StatusCode::kNotFound, "JOB_NOT_FOUND",
-            fmt::format("{}: no such job; ListJobs shows those there are", name), {{"name", name}});
+            fmt::format("{}: no such job; ListJobs (teqctl list) shows those there are", name),
+            {{"name", name}});
   AddResource(status, name);
   return status;
 }

@@ -27,6 +27,16 @@ absl::Status Sync(const std::filesystem::path& path) {
   return synced ? absl::OkStatus() : CannotWrite(path, error);
 }
 
+// SQLite copies into an empty file too, but would blame the source for a place it cannot write to.
+absl::Status MakeEmpty(const std::filesystem::path& target) {
+  const int descriptor = ::open(target.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+  if (descriptor < 0) {
+    return CannotWrite(target, std::error_code(errno, std::generic_category()));
+  }
+  ::close(descriptor);
+  return absl::OkStatus();
+}
+
 absl::Status CopyInto(const std::filesystem::path& database, const std::filesystem::path& target) {
   TEQ_ASSIGN_OR_RETURN(const std::unique_ptr<Database> source, Database::Open(database));
   TEQ_RETURN_IF_ERROR(source->Execute("PRAGMA busy_timeout = 5000"));
@@ -58,7 +68,8 @@ absl::Status BackUp(const std::filesystem::path& database, const std::filesystem
   // Under its name a backup is whole.
   const std::filesystem::path partial = target.string() + ".partial";
   std::filesystem::remove(partial, error);
-  absl::Status status = CopyInto(database, partial);
+  absl::Status status = MakeEmpty(partial);
+  if (status.ok()) status = CopyInto(database, partial);
   if (status.ok()) status = Sync(partial);
   if (status.ok()) {
     std::filesystem::rename(partial, target, error);

@@ -131,6 +131,15 @@ class Agent {
       return calibration.device() != teq::v1::DEVICE_CPU;
     });
   }
+  // Whether the engine measured what there is, and an HPU that was to be there is not.
+  bool HpuIsMissing() const {
+    const auto& measured = calibrated_.calibrations();
+    return !measured.empty() &&
+           std::ranges::find(options_.devices, teq::v1::DEVICE_HPU) != options_.devices.end() &&
+           std::ranges::none_of(measured, [](const auto& calibration) {
+             return calibration.device() == teq::v1::DEVICE_HPU;
+           });
+  }
   bool IsBatch() const { return options_.max_jobs > 0 || options_.exit_when_idle; }
   double Jitter() { return std::uniform_real_distribution<double>(0.0, 1.0)(random_); }
 
@@ -202,6 +211,12 @@ class Agent {
                  ShortEnumName(teq::v1::Device_descriptor(), calibration.device()),
                  calibration.operations_per_second() / 1e9,
                  calibration.copied_bytes_per_second() / 1e9, calibration.memory_bytes() >> 20);
+    }
+    if (HpuIsMissing()) {
+      log_->error(
+          "DEVICE_NOT_AVAILABLE: the HPU that hpu_plugin is for cannot be used, see the lines of "
+          "the calibration above; mend it, or start the worker without an hpu_plugin");
+      return Exit(kExitError);
     }
     Register();
   }

@@ -137,6 +137,10 @@ absl::Status CheckWorkerConfig(const WorkerConfig& config) {
   if (config.data.empty()) {
     return Invalid("data: is empty; name a directory that this worker may write");
   }
+  if (!config.http.empty()) {
+    const absl::Status http = http::ParseHostPort(config.http).status();
+    if (!http.ok()) return WithContext(http, "http");
+  }
   if (IsTarget(config.server)) return absl::OkStatus();
   return Invalid(
       fmt::format("server: \"{}\" is no address of a server; write host:port, such as "

@@ -243,6 +243,23 @@ class ChartTest(unittest.TestCase):
             source = (tools.ROOT / "deploy" / "grafana" / f"{name}.json").read_text()
             self.assertEqual(json.loads(dashboard["data"][f"teqd-{name}.json"]), json.loads(source))
 
+    def test_alerts_name_their_runbook_and_have_its_url_where_one_is_told(self):
+        def annotations(*arguments):
+            groups = named(render(*arguments), "PrometheusRule", "r-teqd")["spec"]["groups"]
+            return {rule["alert"]: rule["annotations"] for group in groups for rule in group["rules"]
+                    if "alert" in rule}
+
+        told = annotations()
+        self.assertGreaterEqual(len(told), 8)
+        for alert, notes in told.items():
+            self.assertEqual((notes["runbook"], notes.get("runbook_url")), (f"deploy/runbooks/{alert}.md", None))
+        for base in ("https://pages.example/runbooks", "https://pages.example/runbooks/"):
+            linked = annotations("--set", f"metrics.prometheusRule.runbookBaseUrl={base}")
+            self.assertEqual(linked.keys(), told.keys())
+            for alert, notes in linked.items():
+                self.assertEqual((notes["runbook_url"], notes.get("runbook")),
+                                 (f"https://pages.example/runbooks/{alert}.md", None))
+
     def test_devices_are_asked_for_by_their_names(self):
         gpu = container(named(render("--values", VALUES[2]), "Deployment", "r-teqd-worker-gpu"))
         self.assertEqual(gpu["resources"]["limits"]["nvidia.com/gpu"], 1)
@@ -379,6 +396,7 @@ class ChartTest(unittest.TestCase):
             "uriPrefixes={/mnt/teqd}": "uriPrefixes",
             "uriPrefixes=null": "uriPrefixes",
             "logFormat=xml": "logFormat",
+            "metrics.prometheusRule.runbookBaseUrl=deploy/runbooks": "runbookBaseUrl",
             "server.leaseDuration=0.5s": "leaseDuration",
             "server.drainTimeout=0s": "drainTimeout",
             "uriPrefixes={file://mnt/teqd}": "uriPrefixes",

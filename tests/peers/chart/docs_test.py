@@ -65,6 +65,16 @@ class PagesTest(programs.HouseTest):
                     ran_blocks += 1
         self.assertGreaterEqual(ran_blocks, 7)
 
+    def test_both_helms_know_the_flags_of_every_page(self):
+        lines = {line for page in PAGES for text in blocks(page) for line in text.splitlines() if line.startswith("helm ")}
+        self.assertTrue(any(line.startswith("helm upgrade ") for line in lines))
+        for version in tools.LAYERS:
+            for line in lines:
+                with self.subTest(helm=version, line=line):
+                    verb = re.match(r"helm ([a-z]+(?: (?:values|manifest)\b)?)", line)[1].split()
+                    known = re.findall(r"--[\w-]+", tools.helm(version, *verb, "--help").stdout)
+                    self.assertLessEqual(set(re.findall(r"--[\w-]+", line)), set(known))
+
     def test_links_lead_somewhere(self):
         for page in [*PAGES, *(DEPLOY / "runbooks").glob("*.md")]:
             for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):

@@ -69,7 +69,7 @@ class RulesTest(unittest.TestCase):
                 self.assertRegex(tests[fires.end():], rf"alertname: {alert}}}", "no test in which it ends")
                 page = (ROOT / "deploy" / "runbooks" / f"{alert}.md").read_text()
                 self.assertIn("**What to do.**", page)
-                self.assertIn(f"runbook_url: deploy/runbooks/{alert}.md", RULES.read_text())
+                self.assertIn(f"runbook: deploy/runbooks/{alert}.md", RULES.read_text())
         pages = {page.stem for page in (ROOT / "deploy" / "runbooks").glob("*.md")}
         self.assertEqual(pages, set(alerts))
 

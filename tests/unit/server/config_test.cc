@@ -134,6 +134,10 @@ TEST(ConfigTest, BadAddressesAndPrefixesAreRefused) {
   Config config;
   config.http = "8471";
   EXPECT_EQ(ErrorReason(CheckConfig(config)), "INVALID_ADDRESS");
+  EXPECT_THAT(std::string(CheckConfig(config).message()), HasSubstr("http: 8471: not an address"));
+  config = {};
+  config.listen = ":8470";
+  EXPECT_THAT(std::string(CheckConfig(config).message()), HasSubstr("listen: :8470: "));
   config = {};
   config.uri_prefixes = {"/models"};
   EXPECT_EQ(ErrorReason(CheckConfig(config)), "INVALID_URI");

@@ -3,12 +3,17 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <cstdio>
 #include <exception>
 #include <limits>
 #include <optional>
+#include <string_view>
 
 #include "ATen/ops/matmul.h"
 #include "ATen/ops/rand.h"
+#include "fmt/format.h"
+#include "proto/spec/error.h"
+#include "proto/spec/json.h"
 #include "torch/types.h"
 #include "worker/engine/model/device.h"
 #include "worker/engine/model/threads.h"
@@ -75,14 +80,21 @@ teq::v1::DeviceCalibration Measure(const model::Device& device, const model::Dev
   return calibration;
 }
 
+// The agent logs what the engine prints.
+void TellUnmeasured(teq::v1::Device device, std::string_view why) {
+  fmt::print(stderr, "{} is not measured: {}\n",
+             ShortEnumName(teq::v1::Device_descriptor(), device), why);
+}
+
 std::optional<teq::v1::DeviceCalibration> TryToMeasure(const model::Device& device) {
   try {
     const absl::StatusOr<model::DeviceMemory> memory = model::MemoryOf(device);
-    if (!memory.ok()) return std::nullopt;
-    return Measure(device, *memory);
-  } catch (const std::exception&) {  // a device that is taken, or full: it has no figures then
-    return std::nullopt;
+    if (memory.ok()) return Measure(device, *memory);
+    TellUnmeasured(device.kind, ErrorText(memory.status()));
+  } catch (const std::exception& error) {  // a device that is taken, or full
+    TellUnmeasured(device.kind, error.what());
   }
+  return std::nullopt;
 }
 
 }  // namespace
@@ -95,7 +107,10 @@ std::vector<teq::v1::DeviceCalibration> CalibrateDevices(int threads,
   if (!kinds.ok()) return {};
   for (const teq::v1::Device kind : *kinds) {
     const absl::StatusOr<model::Device> device = model::OpenDevice(kind, options);
-    if (!device.ok()) continue;
+    if (!device.ok()) {
+      TellUnmeasured(kind, ErrorText(device.status()));
+      continue;
+    }
     if (const auto calibration = TryToMeasure(*device)) calibrations.push_back(*calibration);
   }
   return calibrations;

@@ -64,7 +64,9 @@ TEST_F(BackupTest, DatabaseOfAnotherProgramIsRefused) {
 
 TEST_F(BackupTest, TargetThatCannotBeWrittenLeavesNothing) {
   const absl::Status status = BackUp(Source(), target_.path() / "none" / "copy.sqlite3");
-  EXPECT_FALSE(status.ok());
+  EXPECT_EQ(ErrorReason(status), "STORE_UNAVAILABLE");
+  EXPECT_THAT(std::string(status.message()),
+              AllOf(HasSubstr("none/copy.sqlite3.partial: cannot be written"), HasSubstr("--to")));
   EXPECT_TRUE(std::filesystem::is_empty(target_.path()));
 }
 

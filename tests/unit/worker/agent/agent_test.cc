@@ -152,6 +152,19 @@ TEST_F(AgentTest, SpeedsAreMeasuredOnceAndToldAtEveryRegistration) {
             1);
 }
 
+TEST_F(AgentTest, WorkerWhoseHpuCannotBeUsedEndsBeforeItTakesJobs) {
+  AgentOptions options = Options({"finish"});
+  options.calibration_command = options.engine_command;
+  options.devices = {v1::DEVICE_HPU, v1::DEVICE_CPU};  // of which the fake engine measures the CPU
+  server_->Offer(MakeLease());
+  StartAgent(options);
+  EXPECT_EQ(ExitCode(), kExitError);
+  EXPECT_TRUE(server_->seen().registrations.empty());
+  EXPECT_TRUE(std::ranges::any_of(Lines(), [](const nlohmann::json& line) {
+    return line["msg"].get<std::string>().starts_with("DEVICE_NOT_AVAILABLE: the HPU");
+  }));
+}
+
 TEST_F(AgentTest, AnEngineThatCannotMeasureKeepsNoWorkerFromWorking) {
   AgentOptions options = Options({"finish"});
   for (const std::vector<std::string>& command : {std::vector<std::string>{TEQ_FAKE_ENGINE, "exit"},

@@ -90,6 +90,13 @@ TEST(ConfigTest, DataMustBeNamed) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("data: "));
 }
 
+TEST(ConfigTest, AddressOfMetricsIsNamedWhereItIsNone) {
+  EXPECT_TRUE(CheckWorkerConfig({.http = "127.0.0.1:0"}).ok());
+  const absl::Status status = CheckWorkerConfig({.http = "9471"});
+  EXPECT_EQ(ErrorReason(status), "INVALID_ADDRESS");
+  EXPECT_THAT(std::string(status.message()), HasSubstr("http: 9471: "));
+}
+
 TEST(ConfigTest, WorkerIdIsTheGivenOneOrTheHosts) {
   EXPECT_EQ(WorkerId("pod-7.a_b").value(), "pod-7.a_b");
   EXPECT_FALSE(WorkerId("").value().empty());
