@@ -116,7 +116,7 @@ class Demand {
             .work = std::max(block, HeadBytes() + std::max(StepLogits(), DrawnLogits())) +
                     VocabularyOnDevice() + (on_device_ ? kept : 0),
             .states = states,
-            .scratch = on_device_ ? LearnedBytes() : kept,
+            .scratch = (on_device_ ? LearnedBytes() : kept) + SearchedAlone(),
             .spare = states + (on_device_ ? 0 : LearnedBytes())};
   }
 
@@ -202,6 +202,14 @@ class Demand {
   [[nodiscard]] std::int64_t GroupFactors() const {
     return (learns_clipping() ? 2 : 0) + (learns_step_sizes() ? 1 : 0);
   }
+  /// The clip factors that the calibration finds, of all blocks.
+  [[nodiscard]] std::int64_t SearchedBytes() const {
+    return SearchesClipping(recipe()) ? 2 * kFloat * work_.total.groups : 0;
+  }
+  /// The same where none are learned, which would take their place.
+  [[nodiscard]] std::int64_t SearchedAlone() const {
+    return learns_clipping() ? 0 : SearchedBytes();
+  }
   /// Of one layer, on its way back through the step sizes.
   [[nodiscard]] std::int64_t ScaledGradient() const {
     return learns_step_sizes() ? kFloat * block_.largest_layer : 0;
@@ -234,7 +242,8 @@ class Demand {
             .work = (SearchesClipping(recipe()) ? 2 : 1) * block_bytes() + kFloat * block_.grams +
                     (searches ? kSearchCopies * kFloat * block_.largest_layer : 0) +
                     Activations(BatchTokens(work_.window)) + AttentionOf(work_.window),
-            .states = StateBytes()};
+            .states = StateBytes(),
+            .scratch = SearchedBytes()};
   }
 
   /// A block; and of all tokens what it reads, and what it should give.
@@ -245,13 +254,13 @@ class Demand {
     return {.stage = teq::v1::STAGE_TRANSFORM,
             .work = StepWeights(block_) + Trained(block_) + Activations(tokens()) + KeptAttention(),
             .states = 2 * StateBytes(),
-            .scratch = LearnedBytes(),
+            .scratch = LearnedBytes() + SearchedAlone(),
             .spare = LearnedBytes() - LearnedByBlocks()};
   }
 
   /// Offsets go as codes come.
   [[nodiscard]] Need Round() const {
-    const std::int64_t scratch = CodeBytes() + FloatBytes() + LearnedBytes();
+    const std::int64_t scratch = CodeBytes() + FloatBytes() + LearnedBytes() + SearchedAlone();
     const bool gptq = recipe().rounding().has_gptq();
     const std::int64_t widest = block_.widest_input * block_.widest_input;
     const std::int64_t sequential =

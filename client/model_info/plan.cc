@@ -74,8 +74,10 @@ absl::StatusOr<std::vector<PlannedLayer>> PlanLayers(const teq::v1::JobSpec& spe
                                                      const ModelConfig& config) {
   TEQ_RETURN_IF_ERROR(
       CheckWindow("calibration.sequence_length", spec.calibration().sequence_length(), config));
-  TEQ_RETURN_IF_ERROR(
-      CheckWindow("evaluation.sequence_length", spec.evaluation().sequence_length(), config));
+  if (spec.evaluation().uris_size() > 0) {
+    TEQ_RETURN_IF_ERROR(
+        CheckWindow("evaluation.sequence_length", spec.evaluation().sequence_length(), config));
+  }
   const std::vector<LinearLayer> layers = LinearLayers(config);
   TEQ_RETURN_IF_ERROR(CheckOverridesMatch(spec.recipe(), layers));
   std::vector<PlannedLayer> plan;

@@ -16,25 +16,14 @@ namespace {
 
 using torch::Tensor;
 
-/// Maps a new file of `bytes` zeros that goes with the mapping. Its blocks are taken now: a full
-/// disk is an error here, not a signal when the memory is written.
-absl::StatusOr<void*> MapNamelessFile(const std::filesystem::path& directory, std::size_t bytes) {
-  std::error_code error;
-  std::filesystem::create_directories(directory, error);
-  if (error) return objects::WriteError(error.value(), directory, 0);
-  std::string name = directory / "scratch-XXXXXX";
-  const int file = mkostemp(name.data(), O_CLOEXEC);
-  if (file < 0) return objects::WriteError(errno, name, 0);
-  unlink(name.c_str());
-  int code = posix_fallocate(file, 0, static_cast<off_t>(bytes));
-  void* address = MAP_FAILED;
-  if (code == 0) {
-    address = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-    if (address == MAP_FAILED) code = errno;
-  }
-  close(file);
-  if (code != 0) return objects::WriteError(code, name, 0);
-  return address;
+// A process may have some 65,000 mappings, and a mixture's layers have more tensors: those up to
+// kLargestPiece share files of kSharedBytes.
+constexpr std::size_t kSharedBytes = std::size_t{256} << 20;
+constexpr std::size_t kLargestPiece = std::size_t{32} << 20;
+
+std::size_t Pages(std::size_t bytes) {
+  static const auto kPage = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  return (bytes + kPage - 1) / kPage * kPage;
 }
 
 std::size_t Bytes(torch::IntArrayRef shape, torch::ScalarType type) {
@@ -44,6 +33,78 @@ std::size_t Bytes(torch::IntArrayRef shape, torch::ScalarType type) {
 }
 
 }  // namespace
+
+/// A file without a name, mapped as a whole, whose parts are given out one after another.
+class Scratch::File {
+ public:
+  static absl::StatusOr<std::shared_ptr<File>> Make(const std::filesystem::path& directory,
+                                                    std::size_t bytes) {
+    std::error_code error;
+    std::filesystem::create_directories(directory, error);
+    if (error) return objects::WriteError(error.value(), directory, 0);
+    std::string name = directory / "scratch-XXXXXX";
+    const int descriptor = mkostemp(name.data(), O_CLOEXEC);
+    if (descriptor < 0) return objects::WriteError(errno, name, 0);
+    unlink(name.c_str());
+    auto file = std::shared_ptr<File>(new File(descriptor, bytes, std::move(name)));
+    if (ftruncate(descriptor, static_cast<off_t>(bytes)) != 0) return file->Failed(errno);
+    void* const begin = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0);
+    if (begin == MAP_FAILED) return file->Failed(errno);
+    file->begin_ = static_cast<char*>(begin);
+    return file;
+  }
+
+  ~File() {
+    if (begin_ != nullptr) munmap(begin_, bytes_);
+    close(descriptor_);
+  }
+  File(const File&) = delete;
+  File& operator=(const File&) = delete;
+
+  [[nodiscard]] bool HasRoom(std::size_t bytes) const { return used_ + bytes <= bytes_; }
+
+  /// Zeros. Their blocks are taken now: a full disk is an error here, not a signal when the memory
+  /// is written.
+  absl::StatusOr<void*> Take(std::size_t bytes) {
+    const int code =
+        posix_fallocate(descriptor_, static_cast<off_t>(used_), static_cast<off_t>(bytes));
+    if (code != 0) return Failed(code);
+    void* const taken = begin_ + used_;
+    used_ += bytes;
+    return taken;
+  }
+
+ private:
+  File(int descriptor, std::size_t bytes, std::string name)
+      : descriptor_(descriptor), bytes_(bytes), name_(std::move(name)) {}
+
+  [[nodiscard]] absl::Status Failed(int code) const { return objects::WriteError(code, name_, 0); }
+
+  int descriptor_;
+  std::size_t bytes_;
+  std::string name_;  // that it had
+  char* begin_ = nullptr;
+  std::size_t used_ = 0;
+};
+
+absl::StatusOr<Tensor> Scratch::InFile(torch::IntArrayRef shape, torch::ScalarType type,
+                                       std::size_t bytes) {
+  const bool is_piece = bytes <= kLargestPiece;
+  std::shared_ptr<File> file = is_piece ? shared_ : nullptr;
+  if (!file || !file->HasRoom(bytes)) {
+    TEQ_ASSIGN_OR_RETURN(file, File::Make(directory_, is_piece ? kSharedBytes : bytes));
+    if (is_piece) shared_ = file;
+  }
+  TEQ_ASSIGN_OR_RETURN(void* const address, file->Take(bytes));
+  use_->mapped.insert(address);
+  // Where the file stays for its other pieces, the disk gets this one's blocks back.
+  const auto give_back = [file, bytes, use = use_](void* data) {
+    const std::lock_guard guard(use->mutex);
+    use->mapped.erase(data);
+    madvise(data, bytes, MADV_REMOVE);
+  };
+  return torch::from_blob(address, shape, give_back, torch::dtype(type));
+}
 
 absl::StatusOr<Tensor> Scratch::Zeros(torch::IntArrayRef shape, torch::ScalarType type,
                                       const torch::Device& device) {
@@ -62,14 +123,7 @@ absl::StatusOr<Tensor> Scratch::Zeros(torch::IntArrayRef shape, torch::ScalarTyp
     };
     return torch::from_blob(held.data_ptr(), shape, forget, options);
   }
-  TEQ_ASSIGN_OR_RETURN(void* const address, MapNamelessFile(directory_, bytes));
-  use_->mapped.insert(address);
-  const auto unmap = [bytes, use = use_](void* data) {
-    const std::lock_guard guard(use->mutex);
-    use->mapped.erase(data);
-    munmap(data, bytes);
-  };
-  return torch::from_blob(address, shape, unmap, options);
+  return InFile(shape, type, Pages(bytes));
 }
 
 absl::StatusOr<Tensor> Scratch::Keep(const Tensor& tensor) {

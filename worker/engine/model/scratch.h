@@ -13,8 +13,9 @@
 namespace teq::model {
 
 /// Room for what a run keeps by block or by token, on the host: in memory up to a budget, beyond it
-/// in files that have no name, which the kernel holds in its cache as long as memory is free. A
-/// tensor's room is given back with the tensor; nothing is left when the process ends. Thread-safe.
+/// in files that have no name, which the kernel holds in its cache as long as memory is free; small
+/// tensors share files. A tensor's room is given back with the tensor; nothing is left when the
+/// process ends. Thread-safe.
 class Scratch {
  public:
   /// `directory` is made when the first file is.
@@ -39,6 +40,12 @@ class Scratch {
   void Release(const torch::Tensor& tensor);
 
  private:
+  class File;
+
+  /// With use_->mutex held.
+  [[nodiscard]] absl::StatusOr<torch::Tensor> InFile(torch::IntArrayRef shape,
+                                                     torch::ScalarType type, std::size_t bytes);
+
   /// Shared with the tensors, which may live longer.
   struct Use {
     std::mutex mutex;
@@ -49,6 +56,7 @@ class Scratch {
   std::filesystem::path directory_;
   std::int64_t budget_;
   std::shared_ptr<Use> use_;
+  std::shared_ptr<File> shared_;  // where the next small tensor's room is
 };
 
 }  // namespace teq::model

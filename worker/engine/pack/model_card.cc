@@ -73,7 +73,7 @@ std::string HubName(std::string_view uri) {
 
 std::string ModelName(const teq::v1::Report& report) {
   std::string_view uri = report.inputs().model_uri();
-  uri = uri.substr(0, uri.find('@'));
+  if (uri.starts_with("hf://")) uri = uri.substr(0, uri.find('@'));  // the revision
   while (uri.ends_with('/')) uri.remove_suffix(1);
   return std::string(uri.substr(uri.rfind('/') + 1));
 }

@@ -178,10 +178,12 @@ absl::Status JobRun::CalibrateBlock(const model::Block& block,
     if (!grids_[number][i].quantized || input.tokens == 0) continue;
     Tensor gram = input.gram;
     if (scales.input[i].defined()) gram = gram / torch::outer(scales.input[i], scales.input[i]);
-    parameters_.adjustments[number][i].clip =
-        quant::SearchClipping(linear.weight, gram, grids_[number][i]);
+    const quant::ClipFactors found = quant::SearchClipping(linear.weight, gram, grids_[number][i]);
+    quant::ClipFactors& kept = parameters_.adjustments[number][i].clip;
+    TEQ_ASSIGN_OR_RETURN(kept.low, scratch_.Keep(found.low.to(torch::kCPU)));
+    TEQ_ASSIGN_OR_RETURN(kept.high, scratch_.Keep(found.high.to(torch::kCPU)));
   }
-  return transform::KeepOnHost(parameters_.adjustments[number], scratch_);
+  return absl::OkStatus();
 }
 
 absl::Status JobRun::Transform() {

@@ -64,6 +64,7 @@ absl::Status WeightsDigest::CheckUnchanged() const {
 
 absl::Status WeightsDigest::Advance(const std::filesystem::path& path, std::uint64_t end,
                                     File& file) {
+  if (file.hashed >= end) return absl::OkStatus();
   std::vector<char> part(kPart);
   while (file.hashed < end) {
     const std::uint64_t size = std::min<std::uint64_t>(kPart, end - file.hashed);

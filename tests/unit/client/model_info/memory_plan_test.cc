@@ -178,6 +178,17 @@ TEST_F(MemoryPlanTest, SearchesHoldAFoldedBlockAndThreeOfItsLargestLayer) {
   EXPECT_EQ(Fitting(0).at(teq::v1::STAGE_CALIBRATE).host, kWithout + kBlock + 3 * 4 * 8192);
 }
 
+TEST_F(MemoryPlanTest, FactorsThatAreSearchedAreKeptUntilTheirBlockIsRounded) {
+  constexpr std::int64_t kFactors = 4 * 2 * 2560;
+  spec_.mutable_recipe()->mutable_rounding()->mutable_nearest();
+  spec_.mutable_recipe()->clear_clipping();
+  const std::int64_t without = Fitting(0).at(teq::v1::STAGE_ROUND).scratch;
+  EXPECT_EQ(Fitting(0).at(teq::v1::STAGE_CALIBRATE).scratch, 0);
+  spec_.mutable_recipe()->mutable_clipping()->mutable_search();
+  EXPECT_EQ(Fitting(0).at(teq::v1::STAGE_CALIBRATE).scratch, kFactors);
+  EXPECT_EQ(Fitting(0).at(teq::v1::STAGE_ROUND).scratch, without + kFactors);
+}
+
 TEST_F(MemoryPlanTest, HiddenStatesGoToFilesOneByteBelowWhatTheyNeed) {
   EXPECT_EQ(Fitting(kRound).hidden_states, teq::v1::HIDDEN_STATES_IN_MEMORY);
   const MemoryPlan plan = Fitting(kRound - 1);

@@ -84,6 +84,10 @@ TEST_F(PlanTest, AnOverrideThatMatchesNothingIsAnError) {
 
 TEST_F(PlanTest, WindowsLongerThanTheModelsPositionsAreAnError) {
   spec_.mutable_evaluation()->set_sequence_length(513);
+  spec_.mutable_evaluation()->clear_uris();
+  // Nothing is measured in such windows: what is wrong next is told.
+  ExpectError("GROUP_SIZE_MISMATCH", "group_size does not divide");
+  spec_.mutable_evaluation()->add_uris("file:///e.txt");
   ExpectError(
       "INVALID_SPEC",
       "evaluation.sequence_length: 513 is more than the model's max_position_embeddings, 512");
