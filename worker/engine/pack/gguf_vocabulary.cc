@@ -18,6 +18,7 @@
 #include "worker/engine/text/tokenizer.h"
 #include "worker/engine/text/tokenizer_config.h"
 #include "worker/engine/text/utf8.h"
+#include "worker/engine/text/vocabulary_files.h"
 
 namespace teq::pack {
 namespace {
@@ -164,43 +165,14 @@ absl::StatusOr<GgufVocabulary> SentencePieceVocabulary(const std::filesystem::pa
   return vocabulary;
 }
 
-/// GPT-2's vocab.json and merges.txt as a tokenizer.json would have them.
-absl::StatusOr<GgufVocabulary> FilesVocabulary(const std::filesystem::path& directory,
-                                               const text::TokenizerConfig& config) {
-  TEQ_ASSIGN_OR_RETURN(Json vocabulary, text::ReadJsonFile(directory / "vocab.json"));
-  Json merges = Json::array();
-  std::ifstream stream(directory / "merges.txt", std::ios::binary);
-  for (std::string line; std::getline(stream, line);) {
-    if (line.ends_with('\r')) line.pop_back();
-    if (!line.empty()) merges.push_back(std::move(line));
-  }
-  Json added = Json::array();
-  for (const text::AddedToken& token : config.added_tokens) {
-    added.push_back({{"id", token.id}, {"content", token.content}, {"special", true}});
-  }
-  for (const std::string& content : {config.bos_token, config.eos_token, config.unk_token,
-                                     config.pad_token, std::string("<|endoftext|>")}) {
-    if (content.empty() || !vocabulary.is_object() || !vocabulary.contains(content)) continue;
-    added.push_back({{"id", vocabulary[content]}, {"content", content}, {"special", true}});
-  }
-  const auto extra = directory / "added_tokens.json";
-  std::error_code error;
-  if (std::filesystem::exists(extra, error)) {
-    TEQ_ASSIGN_OR_RETURN(const Json json, text::ReadJsonFile(extra));
-    for (const auto& [content, id] : json.items()) {
-      added.push_back({{"id", id}, {"content", content}, {"special", false}});
-    }
-  }
-  return ByteLevelVocabulary(
-      {{"added_tokens", std::move(added)},
-       {"model", {{"vocab", std::move(vocabulary)}, {"merges", std::move(merges)}}}});
-}
-
 absl::StatusOr<GgufVocabulary> ReadVocabulary(const std::filesystem::path& directory,
                                               const model_info::GgufTokenizer& kind,
                                               const text::TokenizerConfig& config) {
   if (kind.source == Source::kSentencePiece) return SentencePieceVocabulary(directory);
-  if (kind.source == Source::kVocabularyFiles) return FilesVocabulary(directory, config);
+  if (kind.source == Source::kVocabularyFiles) {
+    TEQ_ASSIGN_OR_RETURN(const Json document, text::ReadVocabularyFiles(directory, config));
+    return ByteLevelVocabulary(document);
+  }
   TEQ_ASSIGN_OR_RETURN(const Json document, text::ReadJsonFile(directory / "tokenizer.json"));
   return kind.model == "gpt2" ? ByteLevelVocabulary(document) : MetaspaceVocabulary(document);
 }

@@ -25,6 +25,7 @@ absl::StatusOr<AddedToken> ParseAddedToken(const JsonPart& part) {
   TEQ_ASSIGN_OR_RETURN(token.lstrip, part["lstrip"].BoolOr(false));
   TEQ_ASSIGN_OR_RETURN(token.rstrip, part["rstrip"].BoolOr(false));
   TEQ_ASSIGN_OR_RETURN(token.normalized, part["normalized"].BoolOr(false));
+  TEQ_ASSIGN_OR_RETURN(token.special, part["special"].BoolOr(false));
   return token;
 }
 

@@ -21,6 +21,7 @@ struct AddedToken {
   bool lstrip = false;       // takes the white space before it
   bool rstrip = false;       // takes the white space after it
   bool normalized = false;   // looked for after normalization
+  bool special = false;      // stands for something that is no text
 };
 
 /// One entry of `added_tokens`, or of tokenizer_config.json's `added_tokens_decoder`, without its

@@ -66,7 +66,8 @@ Json Entry(const AddedToken& token) {
           {"single_word", token.single_word},
           {"lstrip", token.lstrip},
           {"rstrip", token.rstrip},
-          {"normalized", token.normalized}};
+          {"normalized", token.normalized},
+          {"special", token.special}};
 }
 
 absl::StatusOr<Json> AddedTokens(const std::filesystem::path& directory,
@@ -95,28 +96,32 @@ absl::StatusOr<Json> AddedTokens(const std::filesystem::path& directory,
         or_the_class_own(config.unk_token), config.pad_token}) {
     const auto found = vocabulary.find(content);
     if (content.empty() || known(content) || found == vocabulary.end()) continue;
-    tokens.push_back({{"id", *found}, {"content", content}});
+    tokens.push_back({{"id", *found}, {"content", content}, {"special", true}});
   }
   return tokens;
 }
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> OpenVocabularyFiles(
-    const std::filesystem::path& directory, const TokenizerConfig& config) {
+absl::StatusOr<Json> ReadVocabularyFiles(const std::filesystem::path& directory,
+                                         const TokenizerConfig& config) {
   TEQ_RETURN_IF_ERROR(CheckKind(directory, config));
   TEQ_ASSIGN_OR_RETURN(Json vocabulary, ReadJsonFile(directory / "vocab.json"));
   TEQ_RETURN_IF_ERROR(JsonPart(vocabulary, "vocab.json").Object().status());
   TEQ_ASSIGN_OR_RETURN(Json merges, ReadMerges(directory / "merges.txt"));
   TEQ_ASSIGN_OR_RETURN(Json added, AddedTokens(directory, config, vocabulary));
-  const Json document = {
-      {"added_tokens", std::move(added)},
-      {"pre_tokenizer",
-       {{"type", "ByteLevel"},
-        {"add_prefix_space", config.add_prefix_space.value_or(false)},
-        {"use_regex", true}}},
-      {"model",
-       {{"type", "BPE"}, {"vocab", std::move(vocabulary)}, {"merges", std::move(merges)}}}};
+  return Json{{"added_tokens", std::move(added)},
+              {"pre_tokenizer",
+               {{"type", "ByteLevel"},
+                {"add_prefix_space", config.add_prefix_space.value_or(false)},
+                {"use_regex", true}}},
+              {"model",
+               {{"type", "BPE"}, {"vocab", std::move(vocabulary)}, {"merges", std::move(merges)}}}};
+}
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> OpenVocabularyFiles(
+    const std::filesystem::path& directory, const TokenizerConfig& config) {
+  TEQ_ASSIGN_OR_RETURN(const Json document, ReadVocabularyFiles(directory, config));
   return MakeTokenizer(JsonPart(document, "vocab.json and merges.txt"), config);
 }
 

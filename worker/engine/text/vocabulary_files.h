@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
+#include "nlohmann/json.hpp"
 #include "worker/engine/text/tokenizer.h"
 #include "worker/engine/text/tokenizer_config.h"
 
@@ -16,6 +17,10 @@ namespace teq::text {
 /// tokenizer_class is GPT2Tokenizer, or is not given and config.json's model_type is one of those:
 /// others use the same two files for something else.
 [[nodiscard]] absl::StatusOr<std::unique_ptr<Tokenizer>> OpenVocabularyFiles(
+    const std::filesystem::path& directory, const TokenizerConfig& config);
+
+/// The same files as a tokenizer.json would have them. Errors as OpenVocabularyFiles.
+[[nodiscard]] absl::StatusOr<nlohmann::json> ReadVocabularyFiles(
     const std::filesystem::path& directory, const TokenizerConfig& config);
 
 }  // namespace teq::text

@@ -9,10 +9,13 @@
 #include "client/model_info/layout.h"
 #include "proto/spec/error.h"
 #include "tests/unit/worker/engine/model/family_case.h"
+#include "tests/unit/worker/engine/text/test_directory.h"
 #include "tests/unit/worker/engine/verify/whole_model.h"
 #include "worker/engine/pack/gguf_tensors.h"
 #include "worker/engine/pack/gguf_vocabulary.h"
 #include "worker/engine/text/json_part.h"
+#include "worker/engine/text/tokenizer_config.h"
+#include "worker/engine/text/vocabulary_files.h"
 #include "worker/engine/verify/gguf.h"
 
 namespace teq::pack {
@@ -93,6 +96,30 @@ TEST(GgufVocabularyTest, AddedTokensAreControlOrUserDefined) {
   EXPECT_EQ(vocabulary->tokens[3].type, GgufToken::Type::kUserDefined);
   EXPECT_EQ(vocabulary->tokens[2].text, "ab");
   EXPECT_THAT(vocabulary->merges, ElementsAre("a b"));
+}
+
+// As transformers' GPT2Tokenizer saves them.
+TEST(GgufVocabularyTest, VocabularyFilesKeepWhatTheirConfigSaysOfAddedTokens) {
+  const text::TestDirectory directory;
+  directory.Write("vocab.json", R"({"a": 0, "b": 1, "ab": 2, "<|endoftext|>": 3})");
+  directory.Write("merges.txt", "#version: 0.2\na b\n");
+  directory.Write("added_tokens.json", R"({"<|endoftext|>": 3, "<user>": 4, "<extra>": 5})");
+  directory.Write("tokenizer_config.json", R"({"tokenizer_class": "GPT2Tokenizer",
+      "bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>",
+      "added_tokens_decoder": {"3": {"content": "<|endoftext|>", "special": true},
+                               "4": {"content": "<user>", "special": false}}})");
+  const text::TokenizerConfig config = text::ReadTokenizerConfig(directory.path()).value();
+  const auto document = text::ReadVocabularyFiles(directory.path(), config);
+  ASSERT_TRUE(document.ok()) << document.status();
+  const auto vocabulary = ByteLevelVocabulary(*document);
+  ASSERT_TRUE(vocabulary.ok()) << vocabulary.status();
+  ASSERT_EQ(vocabulary->tokens.size(), 6U);
+  EXPECT_EQ(vocabulary->tokens[3].type, GgufToken::Type::kControl);
+  EXPECT_EQ(vocabulary->tokens[4].type, GgufToken::Type::kUserDefined);
+  EXPECT_EQ(vocabulary->tokens[5].type, GgufToken::Type::kUserDefined);
+  GgufMetadata metadata;
+  const absl::Status described = DescribeVocabulary(directory.path(), 6, metadata);
+  EXPECT_TRUE(described.ok()) << described;
 }
 
 /// A recorded family case as a model that is ready to be packed.
