@@ -23,8 +23,8 @@ constexpr std::int64_t kUsualTokens = 300'000;
 
 absl::Status NotReadable(const std::string& uri, std::string_view why) {
   return Error(absl::StatusCode::kFailedPrecondition, "CONFIG_NOT_READABLE",
-               fmt::format("model.uri: config.json of {} cannot be read from here: {}; teqctl "
-                           "estimate --local reads it on the machine that it is run on",
+               fmt::format("model.uri: config.json of {} cannot be read from here: {}; run teqctl "
+                           "estimate --local on a machine that can read it",
                            uri, why),
                {{"uri", uri}});
 }

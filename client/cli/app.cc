@@ -8,6 +8,7 @@
 #include <random>
 
 #include "CLI/CLI.hpp"
+#include "absl/strings/escaping.h"
 #include "client/cli/artifacts.h"
 #include "client/cli/estimate.h"
 #include "client/cli/recipes.h"
@@ -15,6 +16,7 @@
 #include "fmt/ranges.h"
 #include "proto/spec/error.h"
 #include "proto/spec/trace_parent.h"
+#include "proto/spec/utf8.h"
 #include "proto/spec/yaml.h"
 
 namespace teq::cli {
@@ -33,7 +35,7 @@ constexpr const char* kFooter =
 
 // All that the command line says.
 struct CommandLine {
-  std::string server = "127.0.0.1:8470";
+  std::string server = kDefaultServer;
   std::string project;
   Format format = Format::kTable;
   std::string name;
@@ -133,7 +135,7 @@ void App::AddSubmit() {
   sub->add_flag("--watch", line_.submit.watch, "follow the job to its end");
   sub->add_option("--job-id", line_.submit.job_id, "the job's id; default: the server's choice");
   sub->add_option("--request-id", line_.submit.request_id,
-                  "a UUID that makes repeats harmless; default: a new one");
+                  "a text, best a UUID, that makes repeats harmless; default: a new UUID");
   sub->add_flag("--validate-only", line_.submit.validate_only, "only check, queue nothing");
 }
 
@@ -204,6 +206,27 @@ void PrintVersion(const Terminal& terminal, Format format) {
   if (format == Format::kYaml) terminal.out << WriteYaml(json);
 }
 
+absl::Status Usage(std::string_view message) {
+  return Error(absl::StatusCode::kInvalidArgument, "USAGE", message);
+}
+
+// Any argument may become a field of a message, which holds nothing else.
+absl::Status CheckUtf8(const std::vector<std::string>& arguments) {
+  const auto wrong = std::ranges::find_if_not(arguments, IsUtf8);
+  if (wrong == arguments.end()) return absl::OkStatus();
+  return Usage(fmt::format("argument {}, \"{}\", is not UTF-8; write it in UTF-8",
+                           wrong - arguments.begin() + 1, absl::CHexEscape(*wrong)));
+}
+
+// Of such a target gRPC prints lines of its own, and its error does not name it.
+absl::Status CheckServer(const std::string& server) {
+  if (!server.empty() && !server.ends_with(':') && IsUtf8(server)) return absl::OkStatus();
+  return Usage(
+      fmt::format("--server or TEQ_SERVER: \"{}\" is no address of a server; write host:port, such "
+                  "as {}, or unix:PATH",
+                  absl::CHexEscape(server), kDefaultServer));
+}
+
 // CLI11 says that a command is missing where the one that is given is unknown.
 std::string App::WhatIsWrong(const CLI::ParseError& error) const {
   const std::vector<std::string> left = app_.remaining();
@@ -217,6 +240,11 @@ std::string App::WhatIsWrong(const CLI::ParseError& error) const {
 
 ExitCode App::Run(std::vector<std::string> arguments, const Terminal& terminal,
                   const Connector& connect) {
+  const absl::Status is_utf8 = CheckUtf8(arguments);
+  const auto fail = [&](const absl::Status& status) {
+    PrintError(terminal, line_.format, status);
+    return kInvalid;
+  };
   std::ranges::reverse(arguments);  // as CLI11 takes them
   try {
     app_.parse(std::move(arguments));
@@ -224,16 +252,17 @@ ExitCode App::Run(std::vector<std::string> arguments, const Terminal& terminal,
     app_.exit(e, terminal.out, terminal.err);  // --help
     return kOk;
   } catch (const CLI::ParseError& e) {
-    PrintError(terminal, line_.format,
-               Error(absl::StatusCode::kInvalidArgument, "USAGE",
-                     fmt::format("{}; see teqctl --help", WhatIsWrong(e))));
-    return kInvalid;
+    if (!is_utf8.ok()) return fail(is_utf8);
+    return fail(Usage(fmt::format("{}; see teqctl --help", WhatIsWrong(e))));
   }
+  // Only now -o is known.
+  if (!is_utf8.ok()) return fail(is_utf8);
   if (version_->parsed()) {
     PrintVersion(terminal, line_.format);
     return kOk;
   }
   if (recipe_->parsed()) return ShowRecipe(terminal, line_.format, line_.preset);
+  if (const absl::Status server = CheckServer(line_.server); !server.ok()) return fail(server);
   const Stubs stubs = connect(line_.server);
   Session session{*stubs.jobs,  *stubs.artifacts, terminal,         line_.format,
                   line_.server, std::nullopt,     TraceOf(terminal)};

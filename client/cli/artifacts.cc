@@ -391,6 +391,8 @@ ExitCode ShowManifest(const Session& session, const std::string& job) {
 }
 
 ExitCode Pull(const Session& session, const PullOptions& options) {
+  const absl::Status directory = AbsoluteDirectory(options.directory).status();
+  if (!directory.ok()) return FailLocally(session, directory);
   if (!options.via_server) return PullDirectly(session, options);
   const absl::Status usage = CheckViaServer(options.what);
   return usage.ok() ? PullViaServer(session, options) : FailLocally(session, usage);

@@ -12,7 +12,7 @@ namespace teq::cli {
 struct SubmitOptions {
   std::string file;  // "-": standard input
   std::string job_id;
-  std::string request_id;  // empty: a new UUID
+  std::string request_id;  // any text; empty: a new UUID
   bool validate_only = false;
   bool watch = false;
 };

@@ -62,5 +62,8 @@ int main(int argc, char** argv) {
     return teq::cli::Stubs{.jobs = teq::v1::JobService::NewStub(channel),
                            .artifacts = teq::v1::ArtifactService::NewStub(channel)};
   };
-  return teq::cli::RunTeqctl({argv + 1, argv + argc}, terminal, connect);
+  const teq::cli::ExitCode code = teq::cli::RunTeqctl({argv + 1, argv + argc}, terminal, connect);
+  if (code != teq::cli::kOk || std::cout.flush()) return code;
+  std::cerr << "teqctl: WRITE_FAILED: the output cannot be written; is its disk full?\n";
+  return teq::cli::kNotAsExpected;
 }

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -31,9 +32,13 @@ absl::Status InUse(const fs::path& path, std::string_view what) {
                fmt::format("{}: {}", path.string(), what), {{"path", path.string()}});
 }
 
-fs::path WithoutSlash(const fs::path& directory) {
-  const fs::path whole = fs::absolute(directory).lexically_normal();
-  return whole.has_filename() ? whole : whole.parent_path();
+absl::Status Usage(std::string_view message) {
+  return Error(absl::StatusCode::kInvalidArgument, "USAGE", message);
+}
+
+fs::path Partial(fs::path directory) {
+  directory += ".partial";
+  return directory;
 }
 
 absl::Status MakeDirectories(const fs::path& path) {
@@ -88,12 +93,13 @@ class Progress {
 
 class Puller {
  public:
-  Puller(const PullPlan& plan, const FetchFile& fetch, const TransferProgress& progress)
+  Puller(const PullPlan& plan, fs::path directory, const FetchFile& fetch,
+         const TransferProgress& progress)
       : plan_(plan),
         fetch_(fetch),
         progress_(progress, plan.files),
-        directory_(WithoutSlash(plan.directory)),
-        partial_(PartialDirectory(plan.directory)) {}
+        directory_(std::move(directory)),
+        partial_(Partial(directory_)) {}
 
   absl::StatusOr<PullResult> Run() {
     TEQ_RETURN_IF_ERROR(LookAtDirectory());
@@ -118,7 +124,7 @@ class Puller {
     if (!fs::is_directory(status)) {
       return InUse(directory_, "is not a directory; name another");
     }
-    if (fs::is_empty(directory_, error)) return absl::OkStatus();
+    if (fs::is_empty(directory_, error)) return TakePlaceOfEmpty();
     if (!HasManifest(directory_, plan_.manifest_text)) {
       return InUse(
           directory_,
@@ -126,6 +132,14 @@ class Puller {
     }
     is_new_ = false;
     return absl::OkStatus();
+  }
+
+  // The pulled directory gets its name at the end, which neither a mount point nor a link gives up.
+  absl::Status TakePlaceOfEmpty() const {
+    if (::rmdir(directory_.c_str()) == 0) return absl::OkStatus();
+    return InUse(directory_, fmt::format("is empty, but cannot be replaced ({}); is it a mount "
+                                         "point, or a link? Name a new directory below it",
+                                         std::generic_category().message(errno)));
   }
 
   // What an earlier pull of the same output has left is kept.
@@ -198,14 +212,17 @@ class Puller {
     std::error_code error;
     std::vector<fs::path> unlisted;
     std::vector<fs::path> directories;
-    for (const auto& entry : fs::recursive_directory_iterator(partial_, error)) {
-      const fs::path& path = entry.path();
-      if (fs::is_directory(fs::symlink_status(path, error))) {
+    fs::recursive_directory_iterator entry(partial_, error);
+    for (; !error && entry != fs::recursive_directory_iterator(); entry.increment(error)) {
+      const fs::path& path = entry->path();
+      std::error_code unseen;
+      if (fs::is_directory(fs::symlink_status(path, unseen))) {
         directories.push_back(path);
       } else if (!listed.contains(path.lexically_relative(partial_).generic_string())) {
         unlisted.push_back(path);
       }
     }
+    if (error) return objects::WriteError(error.value(), partial_, 0);
     for (const fs::path& path : unlisted) {
       if (!fs::remove(path, error)) return objects::WriteError(error.value(), path, 0);
     }
@@ -249,15 +266,27 @@ class Puller {
 
 }  // namespace
 
+absl::StatusOr<fs::path> AbsoluteDirectory(const fs::path& directory) {
+  if (directory.empty()) return Usage("DIRECTORY is empty; name a new directory");
+  std::error_code error;
+  const fs::path whole = fs::absolute(directory, error).lexically_normal();
+  if (error) {
+    return Usage(fmt::format(
+        "DIRECTORY \"{}\" is relative, and the current directory cannot be found ({}); name an "
+        "absolute path",
+        directory.string(), error.message()));
+  }
+  return whole.has_filename() ? whole : whole.parent_path();
+}
+
 fs::path PartialDirectory(const fs::path& directory) {
-  fs::path partial = WithoutSlash(directory);
-  partial += ".partial";
-  return partial;
+  return Partial(AbsoluteDirectory(directory).value_or(directory));
 }
 
 absl::StatusOr<PullResult> PullFiles(const PullPlan& plan, const FetchFile& fetch,
                                      const TransferProgress& progress) {
-  return Puller(plan, fetch, progress).Run();
+  TEQ_ASSIGN_OR_RETURN(fs::path directory, AbsoluteDirectory(plan.directory));
+  return Puller(plan, std::move(directory), fetch, progress).Run();
 }
 
 }  // namespace teq::cli

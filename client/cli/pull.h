@@ -39,9 +39,15 @@ struct PullResult {
 ///
 /// FAILED_PRECONDITION, DIRECTORY_IN_USE: the directory, or the one beside it, holds something
 /// else, or another pull is at work. DATA_LOSS, CHECKSUM_MISMATCH, names the file and both digests.
-/// CANCELLED where `progress` returns false. And the errors of `fetch` and file.h.
+/// CANCELLED where `progress` returns false. And the errors of AbsoluteDirectory, `fetch` and
+/// file.h.
 [[nodiscard]] absl::StatusOr<PullResult> PullFiles(const PullPlan& plan, const FetchFile& fetch,
                                                    const objects::TransferProgress& progress);
+
+/// The absolute path, without a slash at its end. INVALID_ARGUMENT, reason USAGE, where it is
+/// empty, or relative to a current directory that is gone.
+[[nodiscard]] absl::StatusOr<std::filesystem::path> AbsoluteDirectory(
+    const std::filesystem::path& directory);
 
 /// Where files wait until all are there.
 [[nodiscard]] std::filesystem::path PartialDirectory(const std::filesystem::path& directory);

@@ -1,8 +1,10 @@
 #include "client/cli/read_job_file.h"
 
+#include <filesystem>
 #include <fstream>
 #include <istream>
 #include <sstream>
+#include <system_error>
 #include <utility>
 
 #include "fmt/format.h"
@@ -12,14 +14,16 @@
 namespace teq::cli {
 namespace {
 
+absl::Status NotReadable(const std::string& file, std::string_view what) {
+  return Error(absl::StatusCode::kInvalidArgument, "FILE_NOT_READABLE",
+               fmt::format("{}: {}; name a job file, or - for standard input", file, what));
+}
+
 absl::StatusOr<std::string> ReadAll(std::istream& in, const std::string& file) {
   std::ostringstream text;
   // Where there is nothing to read, << would call that a failure.
   if (in.peek() != std::istream::traits_type::eof()) text << in.rdbuf();
-  if (in.bad() || text.fail()) {
-    return Error(absl::StatusCode::kInvalidArgument, "FILE_NOT_READABLE",
-                 fmt::format("{}: cannot be read", file));
-  }
+  if (in.bad() || text.fail()) return NotReadable(file, "cannot be read");
   return std::move(text).str();
 }
 
@@ -29,12 +33,10 @@ absl::StatusOr<std::string> ReadJobText(const Terminal& terminal, const std::str
     text << terminal.in.rdbuf();
     return std::move(text).str();
   }
+  std::error_code unseen;
+  if (std::filesystem::is_directory(file, unseen)) return NotReadable(file, "is a directory");
   std::ifstream in(file, std::ios::binary);
-  if (!in) {
-    return Error(
-        absl::StatusCode::kInvalidArgument, "FILE_NOT_READABLE",
-        fmt::format("{}: cannot be opened; name a job file, or - for standard input", file));
-  }
+  if (!in) return NotReadable(file, "cannot be opened");
   return ReadAll(in, file);
 }
 

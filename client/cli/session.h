@@ -19,7 +19,9 @@ namespace teq::cli {
 /// Exit codes; scripts rely on them.
 enum ExitCode : int {
   kOk = 0,
-  kNotAsExpected = 1,  // a watched job did not succeed, or a published file is not as it should be
+  // A watched job did not succeed, a published file is not as it should be, or the output cannot be
+  // written.
+  kNotAsExpected = 1,
   kInvalid = 2,        // the command line or the job file is wrong
   kRefused = 3,        // the server or the store said no
   kUnreachable = 4,    // no server or store answered

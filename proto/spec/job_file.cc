@@ -15,6 +15,7 @@
 #include "proto/spec/error.h"
 #include "proto/spec/json.h"
 #include "proto/spec/resource_name.h"
+#include "proto/spec/utf8.h"
 #include "proto/spec/yaml.h"
 
 namespace teq {
@@ -202,6 +203,33 @@ Json Converter::ConvertScalar(const YAML::Node& node, const FieldDescriptor* fie
   return IsText(field) ? Json(node.Scalar()) : ReadPlainScalar(node.Scalar());
 }
 
+// The first line that is not UTF-8; 0: all are.
+int LineNotUtf8(std::string_view text) {
+  for (int line = 1; !text.empty(); ++line) {
+    const std::size_t end = std::min(text.find('\n'), text.size());
+    if (!IsUtf8(text.substr(0, end))) return line;
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return 0;
+}
+
+// Whether the line, counted from 0, begins with white space that has a tab in it.
+bool IsIndentedByTab(std::string_view text, int line) {
+  for (; line > 0 && !text.empty(); --line) {
+    text.remove_prefix(std::min(text.find('\n'), text.size() - 1) + 1);
+  }
+  const std::string_view indentation = text.substr(0, text.find_first_not_of(" \t"));
+  return line == 0 && indentation.find('\t') != std::string_view::npos;
+}
+
+std::string NotYaml(std::string_view text, const YAML::Exception& e) {
+  std::string problem = fmt::format("is not YAML: {}", e.msg);
+  if (IsIndentedByTab(text, e.mark.line)) {
+    problem += "; the line is indented by a tab, which YAML does not take; write spaces";
+  }
+  return problem;
+}
+
 absl::StatusOr<YAML::Node> LoadOneDocument(std::string_view yaml, std::string_view file) {
   const auto broken = [file](int line, std::string problem) {
     return MakeError(file, {{line, "", std::move(problem)}});
@@ -210,11 +238,14 @@ absl::StatusOr<YAML::Node> LoadOneDocument(std::string_view yaml, std::string_vi
     return broken(0,
                   fmt::format("has {} bytes; a job file has at most {}", yaml.size(), kMaxBytes));
   }
+  if (const int line = LineNotUtf8(yaml); line > 0) {
+    return broken(line, "is not UTF-8; save the file in that encoding");
+  }
   std::vector<YAML::Node> documents;
   try {
     documents = YAML::LoadAll(std::string(yaml));
   } catch (const YAML::Exception& e) {
-    return broken(e.mark.line + 1, fmt::format("is not YAML: {}", e.msg));
+    return broken(e.mark.line + 1, NotYaml(yaml, e));
   }
   if (documents.size() > 1) {
     return broken(0, fmt::format("holds {} documents; write one job to a file", documents.size()));
@@ -236,13 +267,17 @@ std::string KnownTopLevelFields() {
 }
 
 void ReadProject(const Json& json, Converter& converter, JobFile& result) {
-  if (json.is_null()) return;
-  const std::string project = json.is_string() ? json.get<std::string>() : "";
+  const auto complain = [&converter](const std::string& description) {
+    converter.Complain(std::string(kProject), description);
+  };
+  if (json.is_null()) return complain("has no value; give it one, or leave the line out");
+  if (!json.is_string()) {
+    return complain(fmt::format("expected a name, got {}", json.is_array() ? "a list" : "a map"));
+  }
+  const auto project = json.get<std::string>();
   if (!IsResourceId(project) || project == "-") {
-    return converter.Complain(std::string(kProject),
-                              fmt::format("\"{}\" is not a project; use 1 to 63 of a-z, 0-9 and "
-                                          "'-'",
-                                          project));
+    return complain(
+        fmt::format("\"{}\" is not a project; use 1 to 63 of a-z, 0-9 and '-'", project));
   }
   result.project = project;
 }

@@ -18,8 +18,8 @@ struct JobFile {
 /// JobSpec. `file` is its name for messages.
 ///
 /// INVALID_ARGUMENT, reason INVALID_JOB_FILE, with BadRequest: "job.yaml:7: recipe.weigths: unknown
-/// field; known: ...". A duplicate key, an alias bomb, several documents and broken YAML too.
-/// It does not validate the values; see validate.h.
+/// field; known: ...". A duplicate key, an alias bomb, several documents, broken YAML and text that
+/// is not UTF-8 too. It does not validate the values; see validate.h.
 [[nodiscard]] absl::StatusOr<JobFile> ParseJobFile(std::string_view yaml, std::string_view file);
 
 }  // namespace teq

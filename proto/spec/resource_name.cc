@@ -22,8 +22,17 @@ std::vector<std::string_view> Split(std::string_view name) {
   return parts;
 }
 
+// The beginning of a long name, cut between characters: a half of one is not UTF-8, which the
+// error's metadata must be.
+std::string Shown(std::string_view name) {
+  const auto continues = [](char c) { return (static_cast<unsigned char>(c) & 0xc0) == 0x80; };
+  std::size_t end = std::min(name.size(), kMaxQuotedLength);
+  while (end > 0 && end < name.size() && continues(name[end])) --end;
+  return std::string(name.substr(0, end));
+}
+
 absl::Status InvalidName(std::string_view name, std::string_view expected) {
-  const std::string shown(name.substr(0, kMaxQuotedLength));
+  const std::string shown = Shown(name);
   return Error(absl::StatusCode::kInvalidArgument, "INVALID_NAME",
                fmt::format("\"{}\" is not a resource name; expected {}", shown, expected),
                {{"name", shown}});

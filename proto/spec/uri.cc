@@ -80,7 +80,9 @@ std::optional<std::string> PercentDecode(std::string_view text) {
 }
 
 absl::StatusOr<std::string> ParseSegment(std::string_view uri, std::string_view segment) {
-  if (segment.empty()) return InvalidUri(uri, "has an empty segment (\"//\" in its path)");
+  if (segment.empty()) {
+    return InvalidUri(uri, "has an empty segment (\"//\" in its path); write the path without it");
+  }
   const std::optional<std::string> decoded = PercentDecode(segment);
   if (!decoded) {
     return InvalidUri(uri, "has a malformed percent escape; write % and two hexadecimal digits");

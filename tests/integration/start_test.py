@@ -6,6 +6,7 @@ import resource
 import signal
 import socket
 import sqlite3
+import subprocess
 import unittest
 
 from harness import programs
@@ -32,6 +33,27 @@ class StartTest(programs.HouseTest):
             http = self.start("--listen", "127.0.0.1:0", "--http", address)
             self.assertEqual(http.code, 1, http)
             self.assertIn(address, http.err)
+
+    def test_worker_that_can_keep_no_files_takes_no_jobs(self):
+        file = self.house.root / "file"
+        file.write_text("in the way")
+        answer = programs.run("teq-worker", "--server", "127.0.0.1:1", "--data", file, seconds=30)
+        self.assertEqual(answer.code, 2, answer)
+        self.assertIn(f"--data): {file}: cannot be written", answer.err)
+
+    def test_wrong_usage_has_its_reason(self):
+        for program, *command in (["teq-server"], ["teq-worker"], ["teqctl", "list"]):
+            answer = programs.run(program, *command, "--junk", seconds=30)
+            self.assertEqual(answer.code, 2, answer)
+            self.assertIn(f"{program}: USAGE: ", answer.err)
+            self.assertIn("--junk", answer.err)
+
+    def test_output_that_cannot_be_written_is_no_success(self):
+        with open("/dev/full", "w", encoding="utf-8") as full:
+            ended = subprocess.run([str(programs.BIN / "teqctl"), "recipe"], stdout=full,
+                                   stderr=subprocess.PIPE, timeout=30, check=False)
+        self.assertEqual(ended.returncode, 1)
+        self.assertIn(b"teqctl: WRITE_FAILED: ", ended.stderr)
 
     def test_prefix_that_the_worker_could_never_match_is_refused_at_its_start(self):
         answer = programs.run("teq-worker", "--server", "127.0.0.1:1", "--uri-prefix",

@@ -382,6 +382,14 @@ TEST_F(AppTest, UnknownFieldOfAJobFileIsNamedWithItsLine) {
                                 "known: project, priority"));
 }
 
+TEST_F(AppTest, JobFileThatIsNotUtf8IsNamedWithItsLine) {
+  EXPECT_EQ(Run({"submit", "-f", "-"}, std::string(kJobFile) + "priority: \xe4\n"), kInvalid);
+  EXPECT_EQ(Err(),
+            "teqctl: INVALID_JOB_FILE: standard input:6: is not UTF-8; save the file in that "
+            "encoding\n");
+  EXPECT_EQ(service_.calls, 0);
+}
+
 TEST_F(AppTest, BadLabelIsRefusedBeforeAnyCall) {
   EXPECT_EQ(Run({"submit", "-f", "-"}, "labels: {A: x}\n" + std::string(kJobFile)), kInvalid);
   EXPECT_EQ(service_.calls, 0);
@@ -391,7 +399,8 @@ TEST_F(AppTest, MissingFileIsNamed) {
   EXPECT_EQ(Run({"submit", "-f", "/nowhere/job.yaml"}), kInvalid);
   EXPECT_THAT(Err(), HasSubstr("FILE_NOT_READABLE: /nowhere/job.yaml: cannot be opened"));
   EXPECT_EQ(Run({"submit", "-f", "/"}), kInvalid);
-  EXPECT_THAT(Err(), HasSubstr("FILE_NOT_READABLE: /: cannot be read"));
+  EXPECT_THAT(Err(), HasSubstr("FILE_NOT_READABLE: /: is a directory; name a job file, or - for "
+                               "standard input"));
   EXPECT_EQ(Run({"submit", "-f", "/dev/null"}), kInvalid);
   EXPECT_THAT(Err(), HasSubstr("/dev/null: is empty"));
   EXPECT_EQ(service_.calls, 0);
@@ -481,6 +490,35 @@ TEST_F(AppTest, WrongUsageNamesWhatIsWrong) {
   EXPECT_THAT(Err(), HasSubstr("xml not in {table,json,yaml}"));
   EXPECT_EQ(Run({"list", "--limit", "0"}), kInvalid);
   EXPECT_THAT(Err(), HasSubstr("0 not in range 1 to 2147483647"));
+}
+
+TEST_F(AppTest, ArgumentThatIsNotUtf8IsNamedWithoutACall) {
+  for (const auto& arguments :
+       std::vector<std::vector<std::string>>{{"list", "--filter", "\xff"},
+                                             {"submit", "-f", "-", "--request-id", "\xff"},
+                                             {"get", "\xff"},
+                                             {"frobnicate", "\xff"}}) {
+    EXPECT_EQ(Run(arguments, kJobFile), kInvalid) << arguments[0];
+    EXPECT_THAT(Err(), HasSubstr("USAGE: argument"));
+    EXPECT_THAT(Err(), HasSubstr(", \"\\xff\", is not UTF-8"));
+  }
+  EXPECT_EQ(Run({"update", "a", "--label", "a=\xff"}), kInvalid);
+  EXPECT_EQ(Err(), "teqctl: USAGE: argument 4, \"a=\\xff\", is not UTF-8; write it in UTF-8\n");
+  EXPECT_EQ(Run({"list", "--filter", "\xff", "-o", "json"}), kInvalid);
+  EXPECT_EQ(Json::parse(Err())["details"][0]["reason"], "USAGE");
+  EXPECT_EQ(service_.calls, 0);
+  EXPECT_EQ(address_, "");
+}
+
+TEST_F(AppTest, ServerWithoutAnAddressIsWrongUsage) {
+  for (const char* server : {"", "unix:", "localhost:"}) {
+    EXPECT_EQ(Run({"get", "a", "--server", server}), kInvalid);
+    EXPECT_EQ(Err(), fmt::format("teqctl: USAGE: --server or TEQ_SERVER: \"{}\" is no address of a "
+                                 "server; write host:port, such as 127.0.0.1:8470, or unix:PATH\n",
+                                 server));
+  }
+  EXPECT_EQ(address_, "");
+  EXPECT_EQ(Run({"version", "--server", ""}), kOk) << Err();
 }
 
 TEST_F(AppTest, HelpAndVersionNeedNoServer) {

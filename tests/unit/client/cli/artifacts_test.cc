@@ -232,12 +232,49 @@ TEST_F(ArtifactsTest, DamagedFileOfAPulledDirectoryIsFetchedAgain) {
   EXPECT_EQ(Text(fs::path(To()) / "gptq" / "model.safetensors"), "weights");
 }
 
+TEST_F(ArtifactsTest, EmptyDirectoryIsTakenAndALinkToOneRefusedBeforeAnythingComes) {
+  fs::create_directories(To());
+  const std::string link = To() + "-link";
+  fs::create_directory_symlink(To(), link);
+  EXPECT_EQ(Run({"pull", "a", link}), kRefused);
+  EXPECT_THAT(err_.str(), HasSubstr("DIRECTORY_IN_USE: " + link + ": is empty, but"));
+  EXPECT_FALSE(fs::exists(link + ".partial"));
+  EXPECT_EQ(Run({"pull", "a", To()}), kOk) << err_.str();
+  fs::remove(link);
+}
+
 TEST_F(ArtifactsTest, DirectoryWithOtherContentIsRefused) {
   fs::create_directories(To());
   Overwrite(fs::path(To()) / "mine", "precious");
   EXPECT_EQ(Run({"pull", "a", To()}), kRefused);
   EXPECT_THAT(err_.str(), HasSubstr("DIRECTORY_IN_USE: " + To()));
   EXPECT_EQ(Text(fs::path(To()) / "mine"), "precious");
+  EXPECT_FALSE(fs::exists(To() + ".partial"));
+}
+
+TEST_F(ArtifactsTest, EmptyDirectoryIsWrongUsage) {
+  EXPECT_EQ(Run({"pull", "a", ""}), kInvalid);
+  EXPECT_EQ(err_.str(), "teqctl: USAGE: DIRECTORY is empty; name a new directory\n");
+}
+
+TEST_F(ArtifactsTest, RelativeDirectoryIsWrongUsageWhereTheCurrentOneIsGone) {
+  const fs::path before = fs::current_path();
+  fs::create_directories(directory_ / "gone");
+  fs::current_path(directory_ / "gone");
+  fs::remove(directory_ / "gone");
+  EXPECT_EQ(Run({"pull", "a", "pulled"}), kInvalid);
+  EXPECT_THAT(err_.str(), StartsWith("teqctl: USAGE: DIRECTORY \"pulled\" is relative, and the "
+                                     "current directory cannot be found ("));
+  EXPECT_EQ(Run({"pull", "a", To()}), kOk) << err_.str();
+  fs::current_path(before);
+}
+
+TEST_F(ArtifactsTest, RelativeDirectoryLiesBelowTheCurrentOne) {
+  const fs::path before = fs::current_path();
+  fs::current_path(directory_);
+  EXPECT_EQ(Run({"pull", "a", "pulled/"}), kOk) << err_.str();
+  fs::current_path(before);
+  EXPECT_EQ(Text(fs::path(To()) / "gptq" / "model.safetensors"), "weights");
   EXPECT_FALSE(fs::exists(To() + ".partial"));
 }
 

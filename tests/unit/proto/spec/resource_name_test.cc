@@ -5,6 +5,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "proto/spec/error.h"
+#include "proto/spec/utf8.h"
 
 namespace teq {
 namespace {
@@ -38,6 +39,16 @@ INSTANTIATE_TEST_SUITE_P(All, BadJobNameTest,
                                            "projects/-/jobs/b", "projects/a/workers/b",
                                            "projects/a/jobs/b/c",
                                            "projects/a/jobs/" + std::string(64, 'x')));
+
+TEST(ResourceNameTest, LongNameIsShownCutBetweenCharacters) {
+  for (const std::string& name : {std::string(199, 'x') + "ä", std::string(200, 'x') + "ä"}) {
+    const absl::Status status = ParseJobName(name).status();
+    const std::string message(status.message());
+    EXPECT_TRUE(IsUtf8(message)) << message;
+    EXPECT_THAT(message, HasSubstr(std::string(199, 'x')));
+    EXPECT_EQ(message.find("ä"), std::string::npos);
+  }
+}
 
 TEST(ResourceNameTest, ProjectMayBeTheDashForAll) {
   EXPECT_EQ(*ParseProjectName("projects/default"), "default");
