@@ -242,6 +242,16 @@ absl::Status HubStore::Refused(const std::string& what, const HttpAnswer& answer
                         answer.status));
 }
 
+// What the hub asks for by Retry-After; else until its window of requests ends, which it tells as
+// in RateLimit: "resolvers";r=0;t=120.
+std::optional<absl::Duration> WaitOf(const HttpAnswer& answer, absl::Time now) {
+  if (const auto wait = ParseRetryAfter(answer.Header("retry-after"), now)) return wait;
+  const std::string limit = answer.Header("ratelimit");
+  const std::size_t window = limit.find(";t=");
+  if (window == std::string::npos) return std::nullopt;
+  return ParseRetryAfter(limit.substr(window + 3), now);
+}
+
 Attempt HubStore::Failure(const std::string& what, std::string_view url,
                           const HttpAnswer& answer) const {
   const int status = answer.status;
@@ -255,7 +265,7 @@ Attempt HubStore::Failure(const std::string& what, std::string_view url,
                                 : fmt::format("{}: {} answers HTTP {}; try again later", what,
                                               PlaceOf(url), status)),
             .again = true,
-            .wait = ParseRetryAfter(answer.Header("retry-after"), options_.world.now())};
+            .wait = WaitOf(answer, options_.world.now())};
   }
   // Where the hub leads to holds for minutes only; the next try asks the hub again.
   if (!is_hub) {

@@ -20,7 +20,7 @@ struct HubStoreOptions {
   std::string token;        // empty: none is sent
   std::string token_place;  // for messages: where the token is from, or would be looked for
   std::shared_ptr<HttpTransport> transport;
-  RetryPolicy retry;
+  RetryPolicy retry{.longest_asked = absl::Seconds(330)};  // the hub counts by 5 minutes
   RetryWorld world = RealRetryWorld();
 };
 

@@ -220,6 +220,17 @@ TEST_F(HubStoreTest, WaitsAsLongAsTheHubAsksFor) {
   EXPECT_GE(slept_, absl::Seconds(30));
 }
 
+// As the hub's documentation of its rate limits has it.
+TEST_F(HubStoreTest, WaitsUntilTheHubCountsAnew) {
+  const auto store = Opened();
+  hub_->by_url[file_] = {{.status = 429, .headers = {{"ratelimit", "\"resolvers\";r=0;t=280"}}},
+                         {.status = 429, .headers = {{"ratelimit", "\"resolvers\";r=0"}}},
+                         {.status = 200, .body = "weight"}};
+  EXPECT_EQ(store->Read("model.safetensors", 0, 6).value(), "weight");
+  EXPECT_GE(slept_, absl::Seconds(280));
+  EXPECT_LT(slept_, absl::Seconds(300));
+}
+
 TEST_F(HubStoreTest, EveryRefusalHasItsReasonAndSaysWhatToDo) {
   const auto text = [](const absl::Status& status) { return std::string(status.message()); };
   const absl::Status gated = RefusedWith(403, "GatedRepo", "hf_secret");
