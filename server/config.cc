@@ -130,7 +130,9 @@ absl::Status ReadMap(const YAML::Node& map, const std::string& path, const Sette
 }
 
 absl::Status ReadDocument(const YAML::Node& document, std::string_view file, Config& config) {
-  constexpr absl::Duration kShortestLease = absl::Seconds(1);
+  // A queue that was not looked at for half a lease takes it for a stop of its own and extends the
+  // leases: that has to be far beyond what the server leaves between its looks.
+  constexpr absl::Duration kShortestLease = absl::Seconds(5);
   std::string data = config.data.string();
   YAML::Node limits;
   const Setters setters = {

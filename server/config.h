@@ -32,7 +32,7 @@ struct Config {
   bool allow_plaintext = false;
   /// What jobs may name, by prefix (`file:///models/`). Empty: everything, on loopback only.
   std::vector<std::string> uri_prefixes;
-  /// How long a worker may be silent: "30s", "2m".
+  /// How long a worker may be silent: "30s", "2m"; 5 s at least.
   absl::Duration lease_duration = absl::Seconds(30);
   /// How long calls may go on after SIGTERM.
   absl::Duration drain_timeout = absl::Seconds(10);

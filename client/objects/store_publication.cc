@@ -80,17 +80,20 @@ class StagingArea {
 
   // What this attempt's last process has staged goes; `owner` says whose it is now.
   absl::Status Clear(const std::string& owner, const std::vector<std::string>& directories) {
-    std::error_code error;
-    std::vector<fs::path> entries;
-    for (const auto& entry : fs::directory_iterator(directory_, error)) {
-      entries.push_back(entry.path());
-    }
-    for (const fs::path& entry : entries) TEQ_RETURN_IF_ERROR(RemoveTree(entry));
+    TEQ_RETURN_IF_ERROR(RemoveFiles());
     TEQ_RETURN_IF_ERROR(WriteFileAtomically(directory_ / kOwnerKey, owner));
     for (const std::string& name : directories) {
       TEQ_RETURN_IF_ERROR(MakeDirectories(directory_ / name).status());
     }
     return absl::OkStatus();
+  }
+
+  // The files go, unless another process works there. The owner stays, so that the next process
+  // that asks knows it too; whoever opens its own area here removes it.
+  absl::Status Strip() {
+    if (lock_) return RemoveFiles();
+    const auto lock = DirectoryLock::Take(directory_);
+    return lock.ok() ? RemoveFiles() : absl::OkStatus();
   }
 
   // Unless another process works there.
@@ -105,6 +108,17 @@ class StagingArea {
   }
 
  private:
+  // All but the owner.
+  [[nodiscard]] absl::Status RemoveFiles() const {
+    std::error_code error;
+    std::vector<fs::path> entries;
+    for (const auto& entry : fs::directory_iterator(directory_, error)) {
+      if (entry.path().filename() != kOwnerKey) entries.push_back(entry.path());
+    }
+    for (const fs::path& entry : entries) TEQ_RETURN_IF_ERROR(RemoveTree(entry));
+    return absl::OkStatus();
+  }
+
   absl::Status RemoveDead() const {
     std::error_code error;
     std::vector<fs::path> dead;
@@ -265,12 +279,13 @@ absl::StatusOr<bool> StorePublication::IsOwner() const {
   return owner && owner->nonce == staging_.Nonce();
 }
 
-// Runs without a server have no uid; one is known by what it has staged on this machine.
+// Runs without a server have no uid; one is known by what it has staged on this machine. A job's
+// attempt may have nothing staged there any more. Where it has, that tells it from one that was
+// given the same fence by a server whose database went back to a backup.
 bool StorePublication::Owns(const Owner& owner, const std::string& nonce) const {
-  if (!publisher_.job_uid.empty()) {
-    return owner.job_uid == publisher_.job_uid && owner.fence == publisher_.fence;
-  }
-  return owner.job_uid.empty() && !nonce.empty() && owner.nonce == nonce;
+  if (owner.job_uid != publisher_.job_uid) return false;
+  if (publisher_.job_uid.empty()) return !nonce.empty() && owner.nonce == nonce;
+  return owner.fence == publisher_.fence && (nonce.empty() || owner.nonce == nonce);
 }
 
 void StorePublication::Settle(const std::string& format_directory,
@@ -396,6 +411,10 @@ absl::Status StorePublication::Abandon() {
       if (locked || sealed) return absl::OkStatus();
     }
     TEQ_RETURN_IF_ERROR(RemoveAttempt(prefix_));
+  } else if (owner && Owns(*owner, "")) {
+    // The nonce alone tells it from this one: the worker, which abandons it after its engine did,
+    // needs it as well.
+    return staging_.Strip();
   }
   return staging_.Remove();
 }

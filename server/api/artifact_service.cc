@@ -1,6 +1,8 @@
 #include "server/api/artifact_service.h"
 
 #include <algorithm>
+#include <functional>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -34,10 +36,11 @@ struct OpenOutput {
   PublishedOutput published;
 };
 
-absl::StatusOr<OpenOutput> Open(const ArtifactOptions& options, const teq::v1::Job& job) {
+absl::StatusOr<OpenOutput> Open(const ArtifactOptions& options, const teq::v1::Job& job,
+                                const std::function<bool()>& go_on) {
   OpenOutput output;
   TEQ_ASSIGN_OR_RETURN(output.store,
-                       options.open_store(job.spec().output().uri(), options.uri_policy));
+                       options.open_store(job.spec().output().uri(), options.uri_policy, go_on));
   TEQ_ASSIGN_OR_RETURN(output.published,
                        objects::ReadPublishedOutput(*output.store, job.manifest_sha256()));
   return output;
@@ -66,12 +69,13 @@ absl::StatusOr<ManifestFile> FindFile(const OpenOutput& output, const std::strin
 
 absl::Status FillUrl(const ArtifactOptions& options, const queue::ArtifactCatalog& catalog,
                      const teq::v1::CreateDownloadUrlRequest& request,
+                     const std::function<bool()>& go_on,
                      teq::v1::CreateDownloadUrlResponse& response) {
   TEQ_ASSIGN_OR_RETURN(const absl::Duration ttl, ReadTtl(request));
   TEQ_ASSIGN_OR_RETURN(const queue::ArtifactName name, queue::ParseArtifactName(request.name()));
   TEQ_RETURN_IF_ERROR(catalog.Get(request.name()).status());
   TEQ_ASSIGN_OR_RETURN(const teq::v1::Job job, catalog.PublishedJob(name.job.ToString()));
-  TEQ_ASSIGN_OR_RETURN(const OpenOutput output, Open(options, job));
+  TEQ_ASSIGN_OR_RETURN(const OpenOutput output, Open(options, job, go_on));
   TEQ_ASSIGN_OR_RETURN(const ManifestFile file, FindFile(output, name.format, request.file()));
   TEQ_ASSIGN_OR_RETURN(objects::SignedUrl url, output.store->PresignedUrl(file.path, ttl));
   response.set_url(std::move(url.url));
@@ -82,9 +86,10 @@ absl::Status FillUrl(const ArtifactOptions& options, const queue::ArtifactCatalo
 }
 
 absl::Status FillManifest(const ArtifactOptions& options, const queue::ArtifactCatalog& catalog,
-                          const teq::v1::GetManifestRequest& request, teq::v1::Manifest& response) {
+                          const teq::v1::GetManifestRequest& request,
+                          const std::function<bool()>& go_on, teq::v1::Manifest& response) {
   TEQ_ASSIGN_OR_RETURN(const teq::v1::Job job, catalog.PublishedJob(request.parent()));
-  TEQ_ASSIGN_OR_RETURN(OpenOutput output, Open(options, job));
+  TEQ_ASSIGN_OR_RETURN(OpenOutput output, Open(options, job, go_on));
   if (output.published.text.size() > kMaxMessageManifest) {
     return Error(absl::StatusCode::kResourceExhausted, "MANIFEST_TOO_LARGE",
                  fmt::format("{}: has {} bytes, and an answer takes at most {}; read it there",
@@ -103,7 +108,7 @@ absl::Status FillVerification(const ArtifactOptions& options, const queue::Artif
   TEQ_ASSIGN_OR_RETURN(const queue::ArtifactName name, queue::ParseArtifactName(request.name()));
   TEQ_RETURN_IF_ERROR(catalog.Get(request.name()).status());
   TEQ_ASSIGN_OR_RETURN(const teq::v1::Job job, catalog.PublishedJob(name.job.ToString()));
-  TEQ_ASSIGN_OR_RETURN(const OpenOutput output, Open(options, job));
+  TEQ_ASSIGN_OR_RETURN(const OpenOutput output, Open(options, job, go_on));
   const auto depth = request.depth() == teq::v1::VerifyArtifactRequest::DEPTH_DIGESTS
                          ? objects::VerifyDepth::kDigests
                          : objects::VerifyDepth::kSizes;
@@ -150,16 +155,16 @@ ServerUnaryReactor* ArtifactService::ListArtifacts(CallbackServerContext* contex
 ServerUnaryReactor* ArtifactService::GetManifest(CallbackServerContext* /*context*/,
                                                  const teq::v1::GetManifestRequest* request,
                                                  teq::v1::Manifest* response) {
-  return reads_.Run([this, request, response](const std::function<bool()>& /*go_on*/) {
-    return FillManifest(options_, *catalog_, *request, *response);
+  return reads_.Run([this, request, response](const std::function<bool()>& go_on) {
+    return FillManifest(options_, *catalog_, *request, go_on, *response);
   });
 }
 
 ServerUnaryReactor* ArtifactService::CreateDownloadUrl(
     CallbackServerContext* /*context*/, const teq::v1::CreateDownloadUrlRequest* request,
     teq::v1::CreateDownloadUrlResponse* response) {
-  return reads_.Run([this, request, response](const std::function<bool()>& /*go_on*/) {
-    return FillUrl(options_, *catalog_, *request, *response);
+  return reads_.Run([this, request, response](const std::function<bool()>& go_on) {
+    return FillUrl(options_, *catalog_, *request, go_on, *response);
   });
 }
 

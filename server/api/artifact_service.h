@@ -19,12 +19,13 @@ struct ArtifactOptions {
   int max_reads = 16;
   /// VerifyArtifact calls at once; each reads with a few threads.
   int max_verifications = 2;
-  /// The store below an output's URI.
-  std::function<absl::StatusOr<std::shared_ptr<objects::ObjectStore>>(std::string_view uri,
-                                                                      const UriPolicy& policy)>
-      open_store = [](std::string_view uri, const UriPolicy& policy) {
-        return objects::OpenStore(uri, policy);
-      };
+  /// The store below an output's URI, whose calls end with CANCELLED soon after `go_on` says false.
+  std::function<absl::StatusOr<std::shared_ptr<objects::ObjectStore>>(
+      std::string_view uri, const UriPolicy& policy, const std::function<bool()>& go_on)>
+      open_store =
+          [](std::string_view uri, const UriPolicy& policy, const std::function<bool()>& go_on) {
+            return objects::OpenStore(uri, policy, go_on);
+          };
 };
 
 /// teq.v1.ArtifactService: what is published, from the catalog, and what lies in the outputs, with

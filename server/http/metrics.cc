@@ -255,7 +255,8 @@ void Metrics::OnChange(const queue::JobChange& change) {
     submitted_.Add({{"project", ProjectLabel(after.name.project)}}).Increment();
     AnnounceEnd(after);
   }
-  if (before == Job::STATE_QUEUED && state == Job::STATE_RUNNING) {
+  const bool begins = before == Job::STATE_QUEUED && state == Job::STATE_RUNNING;
+  if (begins) {
     AnnounceEnd(after);  // of one that was submitted to an earlier process
     queue_wait_.Observe(
         absl::ToDoubleSeconds(after.lease.granted - store::FromTimestamp(after.job.queue_time())));
@@ -264,8 +265,12 @@ void Metrics::OnChange(const queue::JobChange& change) {
   if (LeaseExpired(change)) leases_expired_.Increment();
   if (before != state && store::IsFinished(state)) CountEnd(after);
 
+  // What an attempt has told is not the next one's.
+  const bool retried = store::IsFinished(before) && !store::IsFinished(state);
   const auto known = series_.find(after.key);
-  if (known != series_.end()) {
+  if (known != series_.end() && (begins || retried)) {
+    RemoveSeries(known);
+  } else if (known != series_.end()) {
     known->second.end = store::IsFinished(state) ? store::FromTimestamp(after.job.end_time())
                                                  : absl::InfiniteFuture();
   }

@@ -186,7 +186,7 @@ class JobStore {
   [[nodiscard]] virtual absl::StatusOr<std::vector<teq::v1::JobEvent>> ReadEvents(int64_t key,
                                                                                   int64_t after,
                                                                                   int limit) = 0;
-  /// All perplexities of a job, in order.
+  /// The perplexities of a job's newest attempt, in order.
   [[nodiscard]] virtual absl::StatusOr<std::vector<teq::v1::PerplexitySample>> ReadPerplexities(
       int64_t key) = 0;
   /// Jobs with a live lease, and those that ended after `time`.

@@ -9,7 +9,7 @@
 namespace teq::store {
 namespace {
 
-constexpr std::array<std::string_view, 2> kMigrations = {R"sql(
+constexpr std::array<std::string_view, 3> kMigrations = {R"sql(
 CREATE TABLE jobs (
   key INTEGER PRIMARY KEY AUTOINCREMENT,
   uid TEXT NOT NULL UNIQUE,
@@ -109,6 +109,12 @@ CREATE TRIGGER jobs_count_moved AFTER UPDATE OF state ON jobs WHEN old.state <> 
   UPDATE job_counts SET jobs = jobs - 1 WHERE state = old.state;
   INSERT INTO job_counts VALUES (new.state, 1) ON CONFLICT (state) DO UPDATE SET jobs = jobs + 1;
 END;
+)sql",
+                                                         R"sql(
+-- A page of a project's jobs, in order, also of one state; for each CreateJob its waiting jobs.
+-- Without these each goes through all that the project ever had.
+CREATE INDEX jobs_by_project ON jobs (project, key);
+CREATE INDEX jobs_by_project_state ON jobs (project, state, key);
 )sql"};
 
 absl::Status NotOurs(const std::filesystem::path& file) {

@@ -329,9 +329,7 @@ class SqliteTransaction final : public Transaction {
   }
 
   absl::StatusOr<int64_t> CountQueued(std::string_view project) override {
-    TEQ_ASSIGN_OR_RETURN(
-        Statement statement,
-        database_->Prepare("SELECT count(*) FROM jobs WHERE project = ? AND state IN (?, ?)"));
+    TEQ_ASSIGN_OR_RETURN(Statement statement, database_->Prepare(kCountQueuedSql));
     statement.Bind(project).Bind(Job::STATE_QUEUED).Bind(Job::STATE_RETRY_WAIT);
     TEQ_ASSIGN_OR_RETURN(const bool row, statement.Step());
     return row ? statement.Int(0) : 0;
@@ -476,6 +474,14 @@ class SqliteTransaction final : public Transaction {
 
 }  // namespace
 
+std::string ListSql(const ListQuery& query) {
+  std::string sql = fmt::format("SELECT {} FROM jobs WHERE 1", kJobColumns);
+  if (!query.project.empty()) sql += " AND project = ?";
+  if (query.before_key) sql += " AND key < ?";
+  for (const FilterTerm& term : query.terms) sql += " AND " + TermSql(term);
+  return sql + " ORDER BY key DESC LIMIT ?";
+}
+
 SqliteStore::SqliteStore(std::unique_ptr<Database> writer, std::unique_ptr<Database> reader)
     : writer_(std::move(writer)), reader_(std::move(reader)) {}
 
@@ -520,14 +526,8 @@ absl::StatusOr<std::optional<JobRecord>> SqliteStore::Get(const JobName& name) {
 
 absl::StatusOr<std::vector<JobRecord>> SqliteStore::List(const ListQuery& query) {
   const Stopwatch stopwatch(sink_, "list");
-  std::string sql = fmt::format("SELECT {} FROM jobs WHERE 1", kJobColumns);
-  if (!query.project.empty()) sql += " AND project = ?";
-  if (query.before_key) sql += " AND key < ?";
-  for (const FilterTerm& term : query.terms) sql += " AND " + TermSql(term);
-  sql += " ORDER BY key DESC LIMIT ?";
-
   const std::lock_guard lock(reader_mutex_);
-  TEQ_ASSIGN_OR_RETURN(Statement statement, reader_->Prepare(sql));
+  TEQ_ASSIGN_OR_RETURN(Statement statement, reader_->Prepare(ListSql(query)));
   if (!query.project.empty()) statement.Bind(query.project);
   if (query.before_key) statement.Bind(*query.before_key);
   for (const FilterTerm& term : query.terms) BindTerm(statement, term);
@@ -555,16 +555,20 @@ absl::StatusOr<std::vector<teq::v1::PerplexitySample>> SqliteStore::ReadPerplexi
   const std::lock_guard lock(reader_mutex_);
   TEQ_ASSIGN_OR_RETURN(
       Statement statement,
-      reader_->Prepare("SELECT event FROM job_events WHERE job_key = ? AND kind = ? "
+      reader_->Prepare("SELECT event FROM job_events WHERE job_key = ? AND kind IN (?, ?) "
                        "ORDER BY sequence"));
-  statement.Bind(key).Bind(int64_t{JobEvent::kPerplexity});
+  statement.Bind(key).Bind(int64_t{JobEvent::kPerplexity}).Bind(int64_t{JobEvent::kStateChange});
   std::vector<teq::v1::PerplexitySample> samples;
   while (true) {
     TEQ_ASSIGN_OR_RETURN(const bool row, statement.Step());
     if (!row) return samples;
     JobEvent event;
     if (!event.ParseFromString(statement.Bytes(0))) return Damaged(key, "event");
-    samples.push_back(event.perplexity());
+    if (event.has_perplexity()) {
+      samples.push_back(event.perplexity());
+    } else if (event.state_change().to() == Job::STATE_RUNNING) {
+      samples.clear();  // an attempt begins
+    }
   }
 }
 

@@ -4,6 +4,8 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <string>
+#include <string_view>
 
 #include "server/store/job_store.h"
 #include "server/store/sqlite.h"
@@ -13,6 +15,12 @@ namespace teq::store {
 /// Is told how long an operation took: begin (the wait for the write lock), commit, get, list,
 /// read_events, read_statistics.
 using OperationSink = std::function<void(std::string_view operation, absl::Duration duration)>;
+
+/// What List and CountQueued ask, with their parameters unbound: what they cost depends on the
+/// indexes that SQLite chooses for them.
+[[nodiscard]] std::string ListSql(const ListQuery& query);
+inline constexpr std::string_view kCountQueuedSql =
+    "SELECT count(*) FROM jobs WHERE project = ? AND state IN (?, ?)";
 
 /// JobStore in one SQLite file: write-ahead log, every commit synced to the disk. One process at a
 /// time may hold the file; see DataDirectory. Not for network file systems.

@@ -472,14 +472,14 @@ class ProgramsTest(unittest.TestCase):
 
     def test_values_that_the_server_refuses_are_refused_before(self):
         takes = {
-            "server.leaseDuration": "1s 1.5s 090s 0.5m 0.02m 0.0167m 0.5h 0.0003h 0.000278h 24h",
+            "server.leaseDuration": "5s 5.5s 090s 10s 0.5m 0.09m 0.0834m 0.5h 0.002h 0.00139h 24h",
             "server.drainTimeout": "1s 0.5s 00.10m 0.001h 10m",
             "uriPrefixes[0]": "file:/// file:///mnt/teqd file:///mnt/teqd/ s3:// s3://bucket s3://bucket/ s3://bucket/a/b "
                               "https:// https://models.internal https://models.internal:8443/a/ https://[::1]:8443 "
                               "hf:// hf://owner hf://owner/ hf://owner/name hf://owner/name@v1/rc hf://owner/name/",
         }
         refuses = {
-            "server.leaseDuration": "0s 0.0m 0.999s 0.01m 0.0166m 0.0002h 0.000277h 0.00001h",
+            "server.leaseDuration": "0s 0.0m 1s 04.999s 0.08m 0.0833m 0.001h 0.00138h 0.00001h",
             "server.drainTimeout": "0s 0.0s 00m 0.00h",
             "uriPrefixes[0]": "file:// file://mnt/teqd file:////mnt file:///mnt//teqd file:///mnt/teqd?a s3:///a "
                               "s3://bucket//a s3://bucket/#a https:///a https://models.internal//a hf://owner//name",

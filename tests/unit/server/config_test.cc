@@ -60,6 +60,12 @@ TEST(ConfigTest, ReadsEveryKey) {
   EXPECT_TRUE(CheckConfig(*config).ok());
 }
 
+TEST(ConfigTest, LeasesAreFiveSecondsAtLeast) {
+  const auto config = ParseConfig("lease_duration: 5s\n", "server.yaml");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->lease_duration, absl::Seconds(5));
+}
+
 struct BadConfig {
   const char* yaml;
   const char* message;
@@ -82,7 +88,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"data: a\ndata: b\n", "server.yaml:2: data: given twice"},
         BadConfig{"lease_duration: 30\n", "server.yaml:1: lease_duration: expected a duration"},
         BadConfig{"lease_duration: 10ms\n", "server.yaml:1: lease_duration: expected a duration"},
-        BadConfig{"lease_duration: 0.1s\n", "expected at least 1s, not \"0.1s\""},
+        BadConfig{"lease_duration: 0.1s\n", "expected at least 5s, not \"0.1s\""},
+        BadConfig{"lease_duration: 4.9s\n", "lease_duration: expected at least 5s, not \"4.9s\""},
         BadConfig{"lease_duration: nans\n", "expected a duration"},
         BadConfig{"allow_plaintext: perhaps\n", "expected true or false, not \"perhaps\""},
         BadConfig{"log_format: xml\n", "log_format: expected text or json, not \"xml\""},

@@ -21,8 +21,11 @@ FailureClass ClassOf(const absl::Status& status) {
     case absl::StatusCode::kNotFound:
     case absl::StatusCode::kFailedPrecondition:
     case absl::StatusCode::kPermissionDenied:
-    case absl::StatusCode::kAborted:
       return teq::v1::FAILURE_CLASS_USER_ERROR;
+    case absl::StatusCode::kAborted:
+      // Of a lease, nothing is the job's fault: the server decides which attempt goes on.
+      return ErrorReason(status) == "LEASE_LOST" ? teq::v1::FAILURE_CLASS_INFRASTRUCTURE
+                                                 : teq::v1::FAILURE_CLASS_USER_ERROR;
     case absl::StatusCode::kResourceExhausted:
       return ErrorReason(status) == "OUT_OF_MEMORY" ? teq::v1::FAILURE_CLASS_OUT_OF_MEMORY
                                                     : teq::v1::FAILURE_CLASS_TRANSIENT;

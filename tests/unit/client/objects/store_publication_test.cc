@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -375,6 +376,25 @@ TEST_F(StorePublicationTest, StaleWorkerWritesAndRemovesNothingOutsideItsOwnPref
   ExpectPublished(sha256);
   ASSERT_TRUE(sleeper.Abandon().ok());
   EXPECT_EQ(store_->objects, published);
+}
+
+// A server whose database went back to a backup gives fences out a second time.
+TEST_F(StorePublicationTest, WorkerFromBeforeARestoreRemovesNothingOfOneWithTheSameFence) {
+  std::optional<Publication> before = Begin(Job(1, 2)).value();
+  Seal(*before);
+  const Publication after = BeginInStore(store_, data_ / "elsewhere", Job(1, 2), kFormats).value();
+  const std::string owner = store_->objects.at("1-2/owner.json");
+  EXPECT_EQ(ErrorReason(before->Upload()), "LEASE_LOST");
+  const auto found = store_->objects;
+  ASSERT_TRUE(before->Abandon().ok());
+  before.reset();
+  EXPECT_EQ(store_->objects, found);
+  // The worker, once its engine has ended.
+  ASSERT_TRUE(FindInStore(store_, data_, Job(1, 2)).Abandon().ok());
+  EXPECT_EQ(store_->objects, found);
+  EXPECT_FALSE(fs::exists(Staged().at(0) / "gptq"));
+  EXPECT_EQ(store_->objects.at("1-2/owner.json"), owner);
+  EXPECT_TRUE(fs::exists(after.StagingDirectory("gptq")));
 }
 
 TEST_F(StorePublicationTest, ForeignObjectsInTheAttemptsPlaceAreRefused) {

@@ -3,7 +3,9 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <functional>
 #include <future>
+#include <thread>
 
 #include "client/api/grpc_status.h"
 #include "client/objects/file.h"
@@ -46,10 +48,11 @@ class ArtifactServiceTest : public teq::testing::QueueTest {
 
   void Serve(ArtifactOptions options) {
     Stop();
-    options.open_store =
-        [this](std::string_view uri,
-               const UriPolicy&) -> absl::StatusOr<std::shared_ptr<objects::ObjectStore>> {
+    options.open_store = [this](std::string_view uri, const UriPolicy&,
+                                const std::function<bool()>& go_on)
+        -> absl::StatusOr<std::shared_ptr<objects::ObjectStore>> {
       opened_ = std::string(uri);
+      go_on_ = go_on;
       return objects_;
     };
     service_ = std::make_unique<ArtifactService>(options, &*catalog_);
@@ -121,8 +124,23 @@ class ArtifactServiceTest : public teq::testing::QueueTest {
     return Call(&teq::v1::ArtifactService::StubInterface::VerifyArtifact, request);
   }
 
+  /// A store that answers no more: the next read waits until it is told to end.
+  void HoldRead() {
+    objects_->on_call = [this](const std::string& verb, const std::string&) {
+      if (verb != "read") return MemoryStore::Fault::kNone;
+      read_began_.set_value();
+      while (go_on_()) std::this_thread::yield();
+      objects_->broken = absl::CancelledError("stopped");
+      read_ended_.set_value();
+      return MemoryStore::Fault::kNone;
+    };
+  }
+
   std::shared_ptr<MemoryStore> objects_ = std::make_shared<MemoryStore>();
   std::string opened_;
+  std::function<bool()> go_on_;    // of the store that was opened last
+  std::promise<void> read_began_;  // the one of HoldRead
+  std::promise<void> read_ended_;
   std::string sha256_;
   std::optional<queue::ArtifactCatalog> catalog_;
   std::unique_ptr<ArtifactService> service_;
@@ -288,6 +306,32 @@ TEST_F(ArtifactServiceTest, DrainEndsAVerificationWithUnavailable) {
   EXPECT_TRUE(absl::IsUnavailable(status));
   EXPECT_EQ(ErrorReason(status), "SERVER_DRAINING");
   EXPECT_EQ(ErrorReason(GetManifest().status()), "SERVER_DRAINING");
+}
+
+TEST_F(ArtifactServiceTest, DrainEndsReadsOfAStoreThatDoesNotAnswer) {
+  HoldRead();
+  auto manifest = std::async(std::launch::async, [&] { return GetManifest().status(); });
+  read_began_.get_future().wait();
+  service_->Drain();
+  const absl::Status status = manifest.get();
+  EXPECT_TRUE(absl::IsUnavailable(status));
+  EXPECT_EQ(ErrorReason(status), "SERVER_DRAINING");
+}
+
+TEST_F(ArtifactServiceTest, ReadsOfAStoreThatDoesNotAnswerEndWithTheirClient) {
+  HoldRead();
+  grpc::ClientContext context;
+  auto url = std::async(std::launch::async, [&] {
+    teq::v1::CreateDownloadUrlRequest request;
+    request.set_name(kArtifact);
+    request.set_file("model.safetensors");
+    teq::v1::CreateDownloadUrlResponse response;
+    return stub_->CreateDownloadUrl(&context, request, &response);
+  });
+  read_began_.get_future().wait();
+  context.TryCancel();
+  read_ended_.get_future().wait();
+  EXPECT_EQ(url.get().error_code(), grpc::StatusCode::CANCELLED);
 }
 
 }  // namespace

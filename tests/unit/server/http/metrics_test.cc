@@ -238,6 +238,38 @@ TEST_F(MetricsTest, SeriesOfRunningJobsComeBackAfterARestart) {
   EXPECT_THAT(text, ::testing::ContainsRegex("teq_perplexity_delta[{][^}]*[}] 1\n"));
 }
 
+TEST_F(MetricsTest, NewAttemptTakesNothingOverFromTheOneBefore) {
+  CreateNamed("a");
+  const std::string session = Register("w1");
+  const Lease first = Acquire(session);
+  SendSample(first, 1, 2.5, 10);
+  SendPerplexity(first, 2, PerplexitySample::PHASE_FULL_PRECISION, 8);
+  SendPerplexity(first, 3, PerplexitySample::PHASE_QUANTIZED, 9);
+  ASSERT_TRUE(Fail(first, teq::v1::FAILURE_CLASS_TRANSIENT).ok());
+  Pass(absl::Seconds(3));
+  const Lease second = Acquire(session);
+  EXPECT_THAT(Render(), Not(HasSubstr("{job=\"projects/p/jobs/a\"}")));
+  SendPerplexity(second, 1, PerplexitySample::PHASE_FULL_PRECISION, 7);
+  const auto expect_own = [](const std::string& text) {
+    EXPECT_THAT(text, ::testing::ContainsRegex("teq_perplexity[{][^}]*full_precision[^}]*[}] 7\n"));
+    EXPECT_THAT(text, Not(HasSubstr("phase=\"quantized\"")));
+    EXPECT_THAT(text, Not(HasSubstr("teq_perplexity_delta{")));
+  };
+  expect_own(Render());
+  Restart({});
+  expect_own(Render());
+}
+
+TEST_F(MetricsTest, RetriedJobHasNoSeriesWhileItWaits) {
+  const Job job = CreateNamed("a");
+  const Lease lease = Acquire(Register("w1"));
+  SendSample(lease, 1, 2.5, 10);
+  ASSERT_TRUE(Fail(lease, teq::v1::FAILURE_CLASS_USER_ERROR).ok());
+  EXPECT_THAT(Render(), HasSubstr("teq_training_loss{"));
+  ASSERT_TRUE(Retry(job.name()).ok());
+  EXPECT_THAT(Render(), Not(HasSubstr("teq_training_loss{")));
+}
+
 TEST_F(MetricsTest, FinishedJobsGoFirstWhenThereAreTooMany) {
   Restart({.max_jobs = 2});
   std::vector<Lease> leases;

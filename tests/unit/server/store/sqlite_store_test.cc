@@ -11,6 +11,7 @@ namespace {
 using teq::v1::Job;
 using teq::v1::JobEvent;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 class SqliteStoreTest : public ::testing::Test {
  protected:
@@ -37,6 +38,16 @@ class SqliteStoreTest : public ::testing::Test {
     EXPECT_TRUE(transaction->Insert(record).ok());
     EXPECT_TRUE(transaction->Commit().ok());
     return record;
+  }
+
+  /// How SQLite would answer a query, a step a line.
+  std::string Plan(std::string_view sql) const {
+    const auto database = *Database::Open(file_);
+    auto statement = database->Prepare(fmt::format("EXPLAIN QUERY PLAN {}", sql));
+    EXPECT_TRUE(statement.ok()) << statement.status();
+    std::string plan;
+    while (*statement->Step()) plan += statement->Bytes(3) + "\n";
+    return plan;
   }
 
   teq::testing::TempDirectory temp_;
@@ -264,10 +275,64 @@ TEST_F(SqliteStoreTest, StatisticsOfAnOldDatabaseCountTheJobsThatAreInIt) {
   ASSERT_TRUE((*Database::Open(file_))
                   ->Execute("DROP TRIGGER jobs_count_inserted; DROP TRIGGER jobs_count_deleted;"
                             "DROP TRIGGER jobs_count_moved; DROP TABLE job_counts;"
+                            "DROP INDEX jobs_by_project; DROP INDEX jobs_by_project_state;"
                             "DELETE FROM schema_migrations WHERE version >= 2")
                   .ok());
   store_ = *SqliteStore::Open(file_);
   EXPECT_EQ(store_->ReadStatistics()->jobs.at(Job::STATE_QUEUED), 2);
+}
+
+// What a project has had does not make a page of its jobs, or another job of it, dearer.
+TEST_F(SqliteStoreTest, PagesOfAProjectAndItsWaitingJobsAreReadFromTheirIndexes) {
+  const ListQuery page = {.project = "p", .before_key = 7, .limit = 3};
+  ListQuery first = page;
+  first.before_key.reset();
+  ListQuery labelled = page;
+  labelled.terms.push_back(
+      {.field = FilterTerm::Field::kLabel, .label = "team", .value = std::string("a")});
+  for (const ListQuery& query : {page, first, labelled}) {
+    EXPECT_THAT(Plan(ListSql(query)), HasSubstr("USING INDEX jobs_by_project (project=?"));
+    EXPECT_THAT(Plan(ListSql(query)), Not(HasSubstr("TEMP B-TREE")));
+  }
+  ListQuery of_state = page;
+  of_state.terms.push_back(
+      {.field = FilterTerm::Field::kState, .value = int64_t{Job::STATE_RUNNING}});
+  EXPECT_THAT(Plan(ListSql(of_state)),
+              HasSubstr("USING INDEX jobs_by_project_state (project=? AND state=? AND key<?)"));
+  EXPECT_THAT(Plan(ListSql(of_state)), Not(HasSubstr("TEMP B-TREE")));
+  EXPECT_THAT(Plan(kCountQueuedSql),
+              HasSubstr("USING COVERING INDEX jobs_by_project_state (project=? AND state=?)"));
+}
+
+TEST_F(SqliteStoreTest, OldDatabaseGetsTheIndexesOfProjectsAndKeepsItsJobs) {
+  Insert("a");
+  store_.reset();
+  ASSERT_TRUE((*Database::Open(file_))
+                  ->Execute("DROP INDEX jobs_by_project; DROP INDEX jobs_by_project_state;"
+                            "DELETE FROM schema_migrations WHERE version >= 3")
+                  .ok());
+  store_ = *SqliteStore::Open(file_);
+  const ListQuery query = {.project = "p", .limit = 3};
+  EXPECT_THAT(Plan(ListSql(query)), HasSubstr("jobs_by_project"));
+  EXPECT_EQ(store_->List(query)->size(), 1);
+  EXPECT_EQ((*store_->Begin())->CountQueued("p").value(), 1);
+}
+
+TEST_F(SqliteStoreTest, NewestAttemptsPerplexitiesAreRead) {
+  const JobRecord record = Insert("a");
+  auto transaction = *store_->Begin();
+  std::vector<JobEvent> events(4);
+  events[0].mutable_state_change()->set_to(Job::STATE_RUNNING);
+  events[1].mutable_perplexity()->set_value(8);
+  events[2].mutable_state_change()->set_to(Job::STATE_RUNNING);
+  events[3].mutable_perplexity()->set_value(7);
+  for (size_t i = 0; i < events.size(); ++i) events[i].set_sequence(static_cast<int64_t>(i) + 1);
+  ASSERT_TRUE(transaction->Append(record.key, events).ok());
+  ASSERT_TRUE(transaction->Commit().ok());
+  const auto perplexities = store_->ReadPerplexities(record.key);
+  ASSERT_TRUE(perplexities.ok()) << perplexities.status();
+  ASSERT_EQ(perplexities->size(), 1);
+  EXPECT_EQ(perplexities->front().value(), 7);
 }
 
 TEST_F(SqliteStoreTest, FullDiskIsNamedAndLeavesNoLock) {

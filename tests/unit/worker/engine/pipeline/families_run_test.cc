@@ -14,6 +14,7 @@
 #include "client/model_info/layout.h"
 #include "client/model_info/model_config.h"
 #include "client/objects/file.h"
+#include "client/objects/publication.h"
 #include "proto/spec/error.h"
 #include "proto/spec/validate.h"
 #include "tests/unit/worker/engine/model/family_case.h"
@@ -307,6 +308,26 @@ TEST(HpuRunTest, IndexBeyondTheDevicesFailsTheJobForWhatItAsks) {
   ASSERT_TRUE(last.has_failed());
   EXPECT_EQ(last.failed().failure_class(), teq::v1::FAILURE_CLASS_USER_ERROR);
   EXPECT_THAT(last.failed().status().message(), testing::HasSubstr("device_index is 2"));
+}
+
+// Fences go back where the server's database is restored: the server has to grant the job anew.
+TEST(LeaseLostRunTest, PlaceOfANewerAttemptIsNoFaultOfTheJob) {
+  FamilyRun run("llama");
+  const teq::v1::JobSpec spec = run.Spec();
+  const auto newer = objects::Publication::Begin(
+      spec.output().uri(), {}, {.job_uid = "uid", .attempt = 1, .fence = 2}, {"gptq"});
+  ASSERT_TRUE(newer.ok()) << newer.status();
+  teq::v1::StartRun start;
+  *start.mutable_spec() = WithDefaults(spec);
+  start.set_job_uid("uid");
+  start.set_attempt(1);
+  start.set_fence(1);
+  const std::atomic<bool> not_cancelled{false};
+  const teq::v1::EngineEvent last = pipeline::Run(
+      start, {.threads = 1, .data = run.directory_ + "/data"}, [](const auto&) {}, not_cancelled);
+  ASSERT_TRUE(last.has_failed());
+  EXPECT_EQ(ErrorReason(FromProto(last.failed().status())), "LEASE_LOST");
+  EXPECT_EQ(last.failed().failure_class(), teq::v1::FAILURE_CLASS_INFRASTRUCTURE);
 }
 
 /// A preset with few steps.
