@@ -68,16 +68,17 @@ class HubStoreTest : public ::testing::Test {
       fmt::format("https://hub.test/owner/name/resolve/{}/model.safetensors", kCommit);
 
   absl::StatusOr<std::shared_ptr<ObjectStore>> Open(const std::string& token = "hf_secret") {
-    return OpenHubStore({.endpoint = "https://hub.test",
-                         .repository = "owner/name",
-                         .revision = "main",
-                         .token = token,
-                         .token_place = "/home/me/token",
-                         .transport = hub_,
-                         .retry = {.attempts = 3},
-                         .world = {.now = [] { return absl::UnixEpoch(); },
-                                   .sleep = [this](absl::Duration pause) { slept_ += pause; },
-                                   .random = [] { return 0.5; }}});
+    HubStoreOptions options{.endpoint = "https://hub.test",
+                            .repository = "owner/name",
+                            .revision = "main",
+                            .token = token,
+                            .token_place = "/home/me/token",
+                            .transport = hub_,
+                            .world = {.now = [] { return absl::UnixEpoch(); },
+                                      .sleep = [this](absl::Duration pause) { slept_ += pause; },
+                                      .random = [] { return 0.5; }}};
+    options.retry.attempts = 3;
+    return OpenHubStore(std::move(options));
   }
   std::shared_ptr<ObjectStore> Opened() {
     hub_->by_url[list_] = {{.status = 200, .body = RevisionAnswer()}};
