@@ -12,6 +12,7 @@
 #include "client/cli/artifacts.h"
 #include "client/cli/estimate.h"
 #include "client/cli/recipes.h"
+#include "client/cli/usage.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
 #include "proto/spec/error.h"
@@ -204,10 +205,6 @@ void PrintVersion(const Terminal& terminal, Format format) {
   if (format == Format::kTable) terminal.out << "teqctl " TEQ_VERSION "\n";
   if (format == Format::kJson) terminal.out << json.dump() << "\n";
   if (format == Format::kYaml) terminal.out << WriteYaml(json);
-}
-
-absl::Status Usage(std::string_view message) {
-  return Error(absl::StatusCode::kInvalidArgument, "USAGE", message);
 }
 
 // Any argument may become a field of a message, which holds nothing else.

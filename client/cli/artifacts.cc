@@ -15,6 +15,7 @@
 #include "client/cli/render.h"
 #include "client/cli/text.h"
 #include "client/cli/transfer_view.h"
+#include "client/cli/usage.h"
 #include "client/objects/endpoint.h"
 #include "client/objects/environment.h"
 #include "client/objects/file.h"
@@ -38,10 +39,6 @@ constexpr std::int32_t kPageSize = 200;
 constexpr auto kVerifyTimeout = std::chrono::hours(12);
 
 bool IsUri(const std::string& what) { return what.find("://") != std::string::npos; }
-
-absl::Status Usage(std::string_view message) {
-  return Error(absl::StatusCode::kInvalidArgument, "USAGE", message);
-}
 
 ExitCode Fail(const Session& session, const absl::Status& status) {
   if (absl::IsCancelled(status)) return kInterrupted;

@@ -14,6 +14,7 @@
 #include "client/cli/read_job_file.h"
 #include "client/cli/render.h"
 #include "client/cli/text.h"
+#include "client/cli/usage.h"
 #include "client/cli/watch.h"
 #include "fmt/format.h"
 #include "proto/spec/error.h"
@@ -236,9 +237,8 @@ ExitCode Watch(const Session& session, const std::string& name) {
 
 ExitCode Update(const Session& session, const UpdateOptions& options) {
   if (!options.priority && options.labels.empty() && options.removed_labels.empty()) {
-    return FailLocally(session, Invalid("USAGE",
-                                        "nothing to change; give --priority, --label or "
-                                        "--remove-label"));
+    return FailLocally(session,
+                       Usage("nothing to change; give --priority, --label or --remove-label"));
   }
   const auto full_name = FullName(session, options.name);
   if (!full_name.ok()) return FailLocally(session, full_name.status());

@@ -11,6 +11,7 @@
 #include <system_error>
 #include <utility>
 
+#include "client/cli/usage.h"
 #include "client/objects/file.h"
 #include "client/objects/parallel.h"
 #include "client/objects/temporary_file.h"
@@ -30,10 +31,6 @@ constexpr int kFilesAtOnce = 4;
 absl::Status InUse(const fs::path& path, std::string_view what) {
   return Error(absl::StatusCode::kFailedPrecondition, "DIRECTORY_IN_USE",
                fmt::format("{}: {}", path.string(), what), {{"path", path.string()}});
-}
-
-absl::Status Usage(std::string_view message) {
-  return Error(absl::StatusCode::kInvalidArgument, "USAGE", message);
 }
 
 fs::path Partial(fs::path directory) {

@@ -172,11 +172,10 @@ class EngineProcess::Child : public std::enable_shared_from_this<Child> {
 
   void TellEvents() {
     while (broken_.empty()) {
-      const absl::StatusOr<std::optional<std::string>> next = frames_.Next();
-      const std::optional<std::string> frame = next.value_or(std::nullopt);
-      if (next.ok() && !frame) return;
+      const absl::StatusOr<std::optional<std::string>> frame = frames_.Next();
+      if (frame.ok() && !*frame) return;
       teq::v1::EngineEvent event;
-      if (!frame || !event.ParseFromString(*frame)) {
+      if (!frame.ok() || !event.ParseFromString(**frame)) {
         broken_ = "sent a message that cannot be read";
         Kill();
         return;
